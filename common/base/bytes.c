@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/base/bytes.h"
+
+bool bytes_equal_nocase(struct bytes a, struct bytes b)
+{
+    if (a.len != b.len)
+        return false;
+    for (size_t i = 0; i < a.len; i++)
+        if (ascii_lower(a.data[i]) != ascii_lower(b.data[i]))
+            return false;
+    return true;
+}
+
+bool bytes_to_u64(struct bytes b, uint64_t max, uint64_t *out)
+{
+    uint64_t value = 0;
+
+    if (b.len == 0 || b.len > 20 || (b.data[0] == '0' && b.len > 1))
+        return false;
+    for (size_t i = 0; i < b.len; i++) {
+        unsigned digit = (unsigned)(unsigned char)b.data[i] - '0';
+
+        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    if (value > max)
+        return false;
+    *out = value;
+    return true;
+}
+
+bool bytes_to_i64(struct bytes b, int64_t *out)
+{
+    bool is_negative = b.len > 0 && b.data[0] == '-';
+    uint64_t value;
+
+    if (!bytes_to_u64(is_negative ? bytes_skip(b, 1) : b,
+                      is_negative ? (uint64_t)INT64_MAX + 1 : INT64_MAX, &value))
+        return false;
+    if (is_negative && value == 0)
+        return false; /* "-0" is not canonical */
+    *out = is_negative ? (int64_t)(~value + 1) : (int64_t)value;
+    return true;
+}
+
+size_t u64_to_digits(uint64_t value, char *out)
+{
+    char reversed[20];
+    size_t count = 0;
+
+    do {
+        reversed[count++] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    for (size_t i = 0; i < count; i++)
+        out[i] = reversed[count - 1 - i];
+    return count;
+}
+
+size_t i64_to_digits(int64_t value, char *out)
+{
+    if (value >= 0)
+        return u64_to_digits((uint64_t)value, out);
+    out[0] = '-';
+    return 1 + u64_to_digits(~(uint64_t)value + 1, out + 1);
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
+#include "common/base/mem.h"
+
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#ifdef HAVE_JEMALLOC
+#include <jemalloc/jemalloc.h>
+#endif
+
+void *mem_alloc(size_t size)
+{
+    return malloc(size);
+}
+
+void *mem_zalloc(size_t size)
+{
+    return calloc(1, size);
+}
+
+void *mem_realloc(void *pointer, size_t size)
+{
+    return realloc(pointer, size);
+}
+
+void mem_free(void *pointer)
+{
+    free(pointer);
+}
+
+void *must_alloc(size_t size)
+{
+    void *pointer = malloc(size);
+
+    ASSERT(pointer != NULL);
+    return pointer;
+}
+
+void *must_zalloc(size_t size)
+{
+    void *pointer = calloc(1, size);
+
+    ASSERT(pointer != NULL);
+    return pointer;
+}
+
+void *must_realloc(void *pointer, size_t size)
+{
+    void *grown = realloc(pointer, size);
+
+    ASSERT(grown != NULL);
+    return grown;
+}
+
+char *must_strdup(const char *string)
+{
+    return must_strndup(string, strlen(string));
+}
+
+char *must_strndup(const char *data, size_t len)
+{
+    char *copy = must_alloc(len + 1);
+
+    memcpy(copy, data, len);
+    copy[len] = '\0';
+    return copy;
+}
+
+void mem_trim(void)
+{
+#ifdef HAVE_JEMALLOC
+    char name[64];
+
+    (void)snprintf(name, sizeof(name), "arena.%u.purge", (unsigned)MALLCTL_ARENAS_ALL);
+    MAYBE(mallctl("thread.tcache.flush", NULL, NULL, NULL, 0));
+    MAYBE(mallctl(name, NULL, NULL, NULL, 0));
+#else
+    malloc_trim(0);
+#endif
+}
+
+void mem_pool_init(struct mem_pool *pool, size_t object_size, uint32_t idle_max)
+{
+    ASSERT(object_size >= sizeof(void *));
+    *pool = (struct mem_pool){.object_size = object_size, .idle_max = idle_max};
+}
+
+void mem_pool_deinit(struct mem_pool *pool)
+{
+    ASSERT(pool->live_count == 0);
+    mem_pool_trim(pool, 0);
+}
+
+void *mem_pool_get_slow(struct mem_pool *pool)
+{
+    void *object = mem_alloc(pool->object_size);
+
+    if (object != NULL)
+        pool->live_count++;
+    return object;
+}
+
+void mem_pool_put(struct mem_pool *pool, void *object)
+{
+    ASSERT(pool->live_count > 0);
+    pool->live_count--;
+#ifdef DCHECK_ON
+    /* The sanitizer finds uses after the return only when the heap gets the object at once. */
+    mem_free(object);
+#else
+    if (pool->idle_count >= pool->idle_max) {
+        mem_free(object);
+        return;
+    }
+    *(void **)object = pool->idle;
+    pool->idle = object;
+    pool->idle_count++;
+#endif
+}
+
+void mem_pool_trim(struct mem_pool *pool, uint32_t keep)
+{
+    while (pool->idle_count > keep) {
+        void *object = pool->idle;
+
+        pool->idle = *(void **)object;
+        pool->idle_count--;
+        mem_free(object);
+    }
+}

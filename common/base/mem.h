@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mem.h - the only way to the heap.
+ *
+ * mem_alloc() may return NULL: what a peer can make us allocate is shed. must_alloc() is for start-up
+ * and for small fixed structures, where going on is pointless; it aborts.
+ */
+#pragma once
+#include "common/base/base.h"
+
+MUST_USE void *mem_alloc(size_t size);
+MUST_USE void *mem_zalloc(size_t size);
+/* NULL: `pointer` is untouched. */
+MUST_USE void *mem_realloc(void *pointer, size_t size);
+void mem_free(void *pointer);
+
+MUST_USE void *must_alloc(size_t size);
+MUST_USE void *must_zalloc(size_t size);
+MUST_USE void *must_realloc(void *pointer, size_t size);
+MUST_USE char *must_strdup(const char *string);
+MUST_USE char *must_strndup(const char *data, size_t len);
+
+/* Gives pages that are free back to the operating system. Costs a walk over the arenas: for timers. */
+void mem_trim(void);
+
+/* Fixed-size objects, kept on a free list of at most `idle_max`; what is above goes back to the heap.
+ * The memory of a returned object is poisoned in sanitizer builds. */
+struct mem_pool {
+    size_t object_size;
+    uint32_t idle_count, idle_max;
+    uint64_t live_count;
+    void *idle; /* first of a list threaded through the objects */
+};
+
+void mem_pool_init(struct mem_pool *pool, size_t object_size, uint32_t idle_max);
+void mem_pool_deinit(struct mem_pool *pool); /* asserts that nothing is live */
+MUST_USE void *mem_pool_get_slow(struct mem_pool *pool);
+void mem_pool_put(struct mem_pool *pool, void *object);
+/* Frees idle objects above `keep`. */
+void mem_pool_trim(struct mem_pool *pool, uint32_t keep);
+
+/* Contents are undefined; NULL when the heap is exhausted. */
+MUST_USE static inline void *mem_pool_get(struct mem_pool *pool)
+{
+#ifndef DCHECK_ON
+    void *object = pool->idle;
+
+    if (LIKELY(object != NULL)) {
+        pool->idle = *(void **)object;
+        pool->idle_count--;
+        pool->live_count++;
+        return object;
+    }
+#endif
+    return mem_pool_get_slow(pool);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * io_ev.h - the io of a Linux process: libev (epoll) for the network and timers, a thread pool for
+ * names, liburing (or the thread pool) for files.
+ */
+#pragma once
+#include "common/io/io.h"
+
+enum io_file_backend { IO_FILES_NONE, IO_FILES_THREADS, IO_FILES_URING, IO_FILES_BEST };
+
+struct io_ev_options {
+    struct log *log;               /* borrows */
+    enum io_file_backend files;    /* BEST: io_uring where the kernel lets us, else threads */
+    size_t recv_size;              /* of the worker's receive buffer; 0: 256 KiB */
+};
+
+MUST_USE int io_ev_create(const struct io_ev_options *options, struct io **out);
+void io_ev_destroy(struct io **io);
+/* Which file backend runs: "io_uring", "threads" or "none". */
+const char *io_ev_files_name(const struct io *io);
