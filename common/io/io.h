@@ -132,7 +132,7 @@ struct io_stream {
     uint32_t need;
     uint32_t rest_len_, rest_cap_;
     char *rest_; /* owns: unconsumed bytes */
-    uint64_t private_[7];
+    uint64_t private_[8];
 };
 
 static inline bool io_stream_is_open(const struct io_stream *stream)
@@ -153,7 +153,8 @@ struct io_stream_options {
 MUST_USE int io_stream_open(struct io *io, struct io_stream *stream,
                             const struct io_stream_handler *handler, int fd,
                             const struct io_stream_options *options, struct bytes rest);
-/* Starts to connect; connected() tells. Errors at once: -errno of socket(), then nothing is open. */
+/* Starts to connect; connected() tells. Errors at once: -errno of socket(), then nothing is open. As
+ * above the stream starts paused; it may be resumed at once. A send before connected() takes 0 bytes. */
 MUST_USE int io_stream_connect(struct io *io, struct io_stream *stream,
                                const struct io_stream_handler *handler, const struct io_addr *addr,
                                const struct io_stream_options *options);
@@ -172,7 +173,8 @@ void io_stream_close(struct io_stream *stream);
 /* As close, but the peer gets RST. */
 void io_stream_abort(struct io_stream *stream);
 /* Gives the descriptor and the unconsumed bytes to the caller (who mem_free()s *rest_data, may be
- * NULL) and forgets the stream. */
+ * NULL) and forgets the stream. Inside recv() all the bytes that it was lent count as unconsumed.
+ * -1: no memory for them; the stream is closed then. */
 int io_stream_detach(struct io_stream *stream, char **rest_data, size_t *rest_len);
 /* The peer's address and our own; len 0 when unknown. */
 void io_stream_peer(const struct io_stream *stream, struct io_addr *out);
@@ -220,6 +222,7 @@ struct io_op {
  * host and service are copied. */
 struct io_resolve {
     struct io_op op;
+    struct io *io;         /* NULL while no look-up runs */
     struct io_addr *addrs; /* borrows until done */
     uint32_t addr_max;
     char host[256];
@@ -231,8 +234,9 @@ void io_resolve_submit(struct io *io, struct io_resolve *resolve);
 void io_resolve_cancel(struct io_resolve *resolve);
 
 /* Files. Paths are relative to the directory that the io was created with, or absolute. A file is a
- * small handle that io owns. Reads and writes of full length or an error: short ones are continued
- * inside. Concurrent ops on one file have no order among each other: a flush covers exactly the writes
+ * small handle that io owns. Reads and writes of full length (result is `size`) or an error: short
+ * ones are continued inside; a read that meets the end of the file before is ERR_EOF. Closing a file
+ * is allowed while ops are under way: it takes effect after them. Concurrent ops on one file have no order among each other: a flush covers exactly the writes
  * whose done() ran before it was submitted. */
 struct io_file;
 enum io_file_flags {

@@ -12,6 +12,8 @@ struct io_ev_options {
     struct log *log;               /* borrows */
     enum io_file_backend files;    /* BEST: io_uring where the kernel lets us, else threads */
     size_t recv_size;              /* of the worker's receive buffer; 0: 256 KiB */
+    const char *directory;         /* where relative paths start; NULL: the current one */
+    bool start_threads;            /* now, not with the first job: for before a seccomp filter */
 };
 
 MUST_USE int io_ev_create(const struct io_ev_options *options, struct io **out);
