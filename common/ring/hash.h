@@ -30,7 +30,7 @@ enum hash_kind {
 #define X(name) HASH_##name,
     HASH_TABLE(X)
 #undef X
-    HASH_KIND_COUNT
+        HASH_KIND_COUNT
 };
 
 #define HASH_SLOT_COUNT 16384u /* of Redis Cluster */
