@@ -2,7 +2,8 @@
 /*
  * command.h - the one table of Redis commands, shared by proxy and storage node.
  *
- * Rows live in command.def: identifier, name, arity, flags, key spec, fan-out, home, summary.
+ * Rows live in command.def: identifier, name, arity, flags, key spec, fan-out, home, group,
+ * version, summary.
  * Subcommands are rows of their own ("client|setinfo"), whose parent's row says HAS_SUBCOMMANDS.
  */
 #pragma once
@@ -26,12 +27,24 @@ enum command_flag {
     CMD_RANDOM = 1 << 13,
     CMD_MAY_REPLICATE = 1 << 14,
     CMD_LATER = 1 << 15,       /* weir-backend does not have it yet: answers it as an unknown command */
+    /* Facts that COMMAND INFO reports; the storage node heeds some of them. */
+    CMD_NOSCRIPT = 1 << 16,
+    CMD_LOADING = 1 << 17,
+    CMD_STALE = 1 << 18,
+    CMD_ASKING = 1 << 19,
+    CMD_NO_MANDATORY_KEYS = 1 << 20,
+    CMD_ALLOW_BUSY = 1 << 21,
+    CMD_NO_ASYNC_LOADING = 1 << 22,
+    CMD_SKIP_MONITOR = 1 << 23,
+    CMD_SKIP_SLOWLOG = 1 << 24,
+    CMD_DEPRECATED = 1 << 25,
 };
 
 /* What the proxy does with it. */
 enum command_route {
     ROUTE_LOCAL,       /* the proxy answers: PING ECHO HELLO CLIENT COMMAND SELECT INFO AUTH ... */
-    ROUTE_ONE,         /* one server, the one of its keys; keys of several: CROSSSLOT */
+    ROUTE_ONE,         /* one server, the one of its keys; keys of several: CROSSSLOT; no key at all (EVAL
+                          with numkeys 0): as ROUTE_ANY. CMD_BLOCKING: over the session's own upstream */
     ROUTE_SPLIT_ORDER, /* MGET: by server, an array in the order asked */
     ROUTE_SPLIT_OK,    /* MSET: by server, OK when all said OK */
     ROUTE_SPLIT_SUM,   /* DEL UNLINK EXISTS TOUCH: by server, integers added (64 bits) */
@@ -40,6 +53,8 @@ enum command_route {
     ROUTE_ALL_CONCAT,  /* KEYS, PUBSUB CHANNELS: every server, arrays joined */
     ROUTE_ALL_SAME,    /* SCRIPT LOAD: every server, the first answer (they must not be errors) */
     ROUTE_ALL_AND,     /* SCRIPT EXISTS: every server, arrays of 0/1 combined by and */
+    ROUTE_ALL_ANY_OK,  /* SCRIPT KILL, FUNCTION KILL: every server, OK when one said OK, else the first error */
+    ROUTE_ALL_PAIRS,   /* PUBSUB NUMSUB: every server, arrays of name, count; counts of each place added */
     ROUTE_ANY,         /* RANDOMKEY TIME LOLWUT: some live server */
     ROUTE_SCAN,        /* SCAN: the server in the cursor */
     ROUTE_CHANNEL,     /* PUBLISH SPUBLISH: the server of the channel (argument 1) */
@@ -47,6 +62,12 @@ enum command_route {
 };
 
 enum command_home { HOME_PROXY, HOME_BACKEND, HOME_LATER };
+
+enum command_group {
+    GROUP_STRING, GROUP_BITMAP, GROUP_HASH, GROUP_LIST, GROUP_SET, GROUP_SORTED_SET, GROUP_HYPERLOGLOG,
+    GROUP_GEO, GROUP_STREAM, GROUP_GENERIC, GROUP_TRANSACTIONS, GROUP_PUBSUB, GROUP_SCRIPTING,
+    GROUP_CONNECTION, GROUP_SERVER, GROUP_CLUSTER,
+};
 
 enum key_kind {
     KEYS_NONE,
@@ -67,6 +88,7 @@ struct key_spec {
 struct command {
     const char *name; /* lower case, "get" or "client|setinfo" */
     const char *summary;
+    const char *since; /* version of Redis */
     uint32_t flags;
     int16_t arity; /* negative: at least */
     uint16_t id;
@@ -74,6 +96,7 @@ struct command {
     uint8_t name_len;
     uint8_t route; /* enum command_route */
     uint8_t home;
+    uint8_t group; /* enum command_group */
     struct key_spec keys;
 };
 

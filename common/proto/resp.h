@@ -62,23 +62,27 @@ enum parse_result resp_parse(struct resp_parser *parser, struct resp_args *args,
 
 #define RESP_DEPTH_MAX 32
 
-/* State between calls, one for an upstream. All zero is the start of a reply. */
+/* State between calls, one for an upstream. All zero is the start of a reply; so is what PARSE_OK leaves
+ * (type, is_null and integer stay readable until the next call). */
 struct resp_reply_parser {
     uint64_t bulk_left;                /* bytes of the bulk (with its CRLF) still to pass */
     uint64_t remaining[RESP_DEPTH_MAX]; /* elements left at each open aggregate */
+    uint32_t line_off; /* how far the search for the end of the header went */
     uint8_t depth;
     uint8_t started; /* the reply's first header was read */
     char type;       /* first byte of the reply: + - : $ * and RESP3's _ , # ! = ( % ~ > | */
     bool is_null;    /* $-1, *-1, _ */
     int64_t integer; /* of ':'; or the length/count of the first header */
-    uint32_t need;
+    uint32_t need;     /* after PARSE_MORE: bytes behind the scanned ones, without which there is no use in
+                          calling again */
     const char *error; /* after PARSE_BAD: static text */
 };
 
 /* Scans on in `data`. *scanned: bytes understood: they belong to this reply and may be passed on and
  * dropped. OK: the reply ends after them. MORE: the rest of data is a piece of a header; give it again
  * with more behind it (never the scanned bytes). BAD: not a reply; retire the connection.
- * bulk_max and RESP_DEPTH_MAX bound it. Attributes ('|') count as part of the reply that follows. */
+ * bulk_max, line_max and RESP_DEPTH_MAX bound it. Attributes ('|') count as part of the reply that
+ * follows, and type, integer and is_null are that one's. */
 enum parse_result resp_reply_scan(struct resp_reply_parser *parser, const struct proto_limits *limits,
                                   struct bytes data, size_t *scanned);
 
