@@ -15,11 +15,9 @@ static const struct {
 #undef SUBCOMMAND
 };
 
-static uint16_t slots[COMMAND_HASH_SLOTS];
-
-static bool fits(uint64_t multiplier)
+static bool fits(uint64_t multiplier, uint16_t slots[COMMAND_HASH_SLOTS])
 {
-    memset(slots, 0, sizeof(slots));
+    memset(slots, 0, COMMAND_HASH_SLOTS * sizeof(slots[0]));
     for (uint16_t id = 1; id < COMMAND_COUNT; id++) {
         const char *bar = strchr(rows[id].name, '|');
         struct bytes name = bytes_of_string(bar != NULL ? bar + 1 : rows[id].name);
@@ -34,10 +32,11 @@ static bool fits(uint64_t multiplier)
 
 int main(void)
 {
+    uint16_t slots[COMMAND_HASH_SLOTS];
     uint64_t multiplier = 0x9e3779b97f4a7c15u;
     uint32_t tries = 0;
 
-    while (!fits(multiplier)) {
+    while (!fits(multiplier, slots)) {
         if (++tries > 10000000) {
             fputs("make_index: no multiplier found: raise COMMAND_HASH_BITS\n", stderr);
             return 1;

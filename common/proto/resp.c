@@ -24,7 +24,7 @@
 #define BAD_CRLF      "Protocol error: expected CRLF after bulk"
 #define BAD_QUOTES    "Protocol error: unbalanced quotes in request"
 #define BAD_INLINE    "Protocol error: too big inline request"
-#define BAD_BYTE      "Protocol error: invalid byte in inline request"
+#define BAD_BYTE      "Protocol error: invalid byte"
 #define BAD_SIZE      "Protocol error: too big request"
 #define BAD_MEMORY    "Protocol error: out of memory"
 
