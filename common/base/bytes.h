@@ -37,7 +37,8 @@ static inline struct bytes bytes_skip(struct bytes b, size_t count)
 {
     size_t skip = MIN(b.len, count);
 
-    return (struct bytes){.data = b.data + skip, .len = b.len - skip};
+    /* Through an integer: an empty view may have no address, and NULL + 0 is undefined in C. */
+    return (struct bytes){.data = (const char *)((uintptr_t)b.data + skip), .len = b.len - skip};
 }
 
 static inline bool bytes_equal(struct bytes a, struct bytes b)

@@ -4,8 +4,10 @@
 #include "common/base/mem.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -161,6 +163,24 @@ static size_t log_prefix(struct log *log, int level, char *line, size_t cap)
     return (size_t)MAX(len, 0);
 }
 
+/* Never waits. A file of ours is O_NONBLOCK; stderr is shared with whoever started us, so its flags are
+ * not ours to set: a socket (a service manager's) can be told per call, and of a pipe or terminal poll()
+ * knows whether a line fits (writable means PIPE_BUF bytes of room, twice a line). */
+static bool log_write(struct log *log, const char *line, size_t len)
+{
+    struct pollfd room = {.fd = log->fd, .events = POLLOUT};
+    ssize_t sent;
+
+    if (log->path == NULL) {
+        sent = send(log->fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent >= 0 || errno != ENOTSOCK)
+            return sent == (ssize_t)len;
+        if (poll(&room, 1, 0) != 1 || (room.revents & POLLOUT) == 0)
+            return false;
+    }
+    return write(log->fd, line, len) == (ssize_t)len;
+}
+
 static void log_emit(struct log *log, int level, const char *line, size_t len)
 {
     if (log->sink != NULL) {
@@ -172,12 +192,25 @@ static void log_emit(struct log *log, int level, const char *line, size_t len)
         int note_len = snprintf(note, sizeof(note), "log: lines were lost lost=%llu\n",
                                 (unsigned long long)(log->dropped_count - log->dropped_told));
 
-        if (write(log->fd, note, (size_t)note_len) == note_len)
+        if (log_write(log, note, (size_t)note_len))
             log->dropped_told = log->dropped_count;
     }
     /* A short write tears the line; a full pipe or disk loses it. Neither may hold a worker up. */
-    if (write(log->fd, line, len) != (ssize_t)len)
+    if (!log_write(log, line, len))
         log->dropped_count++;
+}
+
+/* What a peer sent must not forge lines or control the terminal: C0, DEL and UTF-8's C1 go. */
+static void log_sanitize(char *line, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)line[i];
+
+        if (c < 0x20 || c == 0x7f)
+            line[i] = '?';
+        else if (c == 0xc2 && i + 1 < len && ((unsigned char)line[i + 1] & 0xe0) == 0x80)
+            line[i] = line[i + 1] = '?';
+    }
 }
 
 void log_line(struct log *log, int level, const char *format, ...)
@@ -196,10 +229,7 @@ void log_line(struct log *log, int level, const char *format, ...)
     if (written < 0)
         return;
     len = MIN(len + (size_t)written, sizeof(line) - 2);
-    /* What a peer sent must not forge lines or control the terminal. */
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-            line[i] = '?';
+    log_sanitize(line, len);
     line[len++] = '\n';
     log_emit(log, level, line, len);
 }

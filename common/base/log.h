@@ -3,8 +3,9 @@
  * log.h - one line a fact: what, which, why, then key=value.
  *
  * Lines are composed into a bounded buffer and written with one write(2) to a descriptor that never
- * blocks (O_APPEND file, or a pipe set to O_NONBLOCK); what does not fit is dropped and counted, and
- * the next line that fits says how many were lost. A log is a struct: two in one process do not meet.
+ * blocks (O_APPEND file or pipe, O_NONBLOCK; stderr is asked for room first); what does not fit is
+ * dropped and counted, and the next line that fits says how many were lost. A log is a struct: two in
+ * one process do not meet.
  *
  * Levels are twemproxy's 0..11 (-v): 0 emerg, 1 alert, 2 crit, 3 error, 4 warn, 5 notice (default),
  * 6 info, 7 debug, 8..11 verbose debug.
