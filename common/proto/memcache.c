@@ -143,10 +143,13 @@ bool mc_number_u64(struct bytes token, uint64_t max, uint64_t *out, bool *is_tid
     for (size_t i = 0; i < token.len; i++) {
         unsigned digit = (unsigned char)token.data[i] - (unsigned)'0';
 
-        if (digit > 9 || value > (max - digit) / 10)
+        /* 18 digits always fit. */
+        if (digit > 9 || (i >= 18 && (digit > max || value > (max - digit) / 10)))
             return false;
         value = value * 10 + digit;
     }
+    if (value > max)
+        return false;
     *out = value;
     return true;
 }

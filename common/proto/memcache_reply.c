@@ -55,7 +55,8 @@ static struct bytes field_take(struct bytes *line)
 
 static bool is_key(struct bytes key, const struct proto_limits *limits)
 {
-    return key.len > 0 && key.len <= limits->key_max && is_text(key);
+    return key.len > 0 && key.len <= limits->key_max && is_text(key) &&
+           memchr(key.data, '\t', key.len) == NULL;
 }
 
 /* "VALUE key flags bytes[ cas]" */
