@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The responder: a stand-in for redis-server and memcached that answers from nothing.
+ *
+ * GET, MGET and get give each key a value of one size that starts with the key (what the load
+ * generator stores in a real server); SET and set are acknowledged and forgotten. It leaves more of
+ * the core to the proxy under test, so a slice may be shorter. Both protocols, told apart by a
+ * connection's first byte.
+ */
+#include "common/base/bytes.h"
+#include "common/base/mem.h"
+#include "tests/bench/net.h"
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define EVENTS_MAX   1024
+#define RECEIVE_SIZE (256u << 10)
+#define WORDS_MAX    1024
+#define VALUE_MAX    (1u << 20)
+
+struct client {
+    int fd;
+    bool wants_write;
+    struct queue in, out;
+};
+
+struct responder {
+    int listener, epoll;
+    char *value; /* owns; x's: what follows the key */
+    uint32_t value_size;
+    struct bytes words[WORDS_MAX]; /* borrow from the client's input while one request is answered */
+};
+
+static void add(struct client *client, struct bytes text)
+{
+    queue_append(&client->out, text.data, text.len);
+}
+
+static void add_value(const struct responder *r, struct client *client, struct bytes key)
+{
+    struct bytes start = bytes_first(key, r->value_size);
+
+    add(client, start);
+    add(client, bytes_of(r->value, r->value_size - start.len));
+    add(client, BYTES("\r\n"));
+}
+
+static void add_bulk(const struct responder *r, struct client *client, struct bytes key)
+{
+    char head[32];
+
+    add(client, bytes_of(head, (size_t)snprintf(head, sizeof(head), "$%u\r\n", r->value_size)));
+    add_value(r, client, key);
+}
+
+/* The line at the start of `input` without its end; false: it is not complete. */
+static bool take_line(struct bytes *input, struct bytes *line)
+{
+    const char *end = memchr(input->data, '\n', input->len);
+
+    if (end == NULL)
+        return false;
+    *line = bytes_of(input->data, (size_t)(end - input->data));
+    *input = bytes_skip(*input, line->len + 1);
+    if (line->len > 0 && line->data[line->len - 1] == '\r')
+        line->len--;
+    return true;
+}
+
+/* "*3" and "$100": the number behind the first byte. */
+static bool line_number(struct bytes line, char first, uint64_t max, uint64_t *out)
+{
+    return line.len > 0 && line.data[0] == first && bytes_to_u64(bytes_skip(line, 1), max, out);
+}
+
+enum answer { ANSWER_OK, ANSWER_MORE, ANSWER_BAD };
+
+static enum answer answer_redis(struct responder *r, struct client *client, struct bytes *input)
+{
+    struct bytes at = *input, line;
+    uint64_t count, size;
+    char head[32];
+
+    if (!take_line(&at, &line))
+        return ANSWER_MORE;
+    if (!line_number(line, '*', WORDS_MAX, &count) || count == 0)
+        return ANSWER_BAD;
+    for (uint64_t i = 0; i < count; i++) {
+        if (!take_line(&at, &line))
+            return ANSWER_MORE;
+        if (!line_number(line, '$', VALUE_MAX, &size))
+            return ANSWER_BAD;
+        if (at.len < size + 2)
+            return ANSWER_MORE;
+        r->words[i] = bytes_first(at, size);
+        at = bytes_skip(at, size + 2);
+    }
+    if (bytes_equal_nocase(r->words[0], BYTES("get")) && count == 2) {
+        add_bulk(r, client, r->words[1]);
+    } else if (bytes_equal_nocase(r->words[0], BYTES("mget"))) {
+        add(client, bytes_of(head, (size_t)snprintf(head, sizeof(head), "*%llu\r\n",
+                                                    (unsigned long long)count - 1)));
+        for (uint64_t i = 1; i < count; i++)
+            add_bulk(r, client, r->words[i]);
+    } else if (bytes_equal_nocase(r->words[0], BYTES("ping"))) {
+        add(client, BYTES("+PONG\r\n"));
+    } else if (bytes_equal_nocase(r->words[0], BYTES("set")) ||
+               bytes_equal_nocase(r->words[0], BYTES("select")) ||
+               bytes_equal_nocase(r->words[0], BYTES("client"))) {
+        add(client, BYTES("+OK\r\n"));
+    } else {
+        add(client, BYTES("-ERR unknown command\r\n"));
+    }
+    *input = at;
+    return ANSWER_OK;
+}
+
+static uint32_t split_words(struct responder *r, struct bytes line)
+{
+    uint32_t count = 0;
+
+    while (line.len > 0 && count < WORDS_MAX) {
+        const char *end = memchr(line.data, ' ', line.len);
+        size_t len = end == NULL ? line.len : (size_t)(end - line.data);
+
+        if (len > 0)
+            r->words[count++] = bytes_first(line, len);
+        line = bytes_skip(line, len + 1);
+    }
+    return count;
+}
+
+static enum answer answer_memcache(struct responder *r, struct client *client, struct bytes *input)
+{
+    struct bytes at = *input, line;
+    uint32_t count;
+    uint64_t size;
+    char head[32];
+
+    if (!take_line(&at, &line))
+        return ANSWER_MORE;
+    count = split_words(r, line);
+    if (count == 0)
+        return ANSWER_BAD;
+    if (bytes_equal(r->words[0], BYTES("get"))) {
+        for (uint32_t i = 1; i < count; i++) {
+            add(client, BYTES("VALUE "));
+            add(client, r->words[i]);
+            add(client,
+                bytes_of(head, (size_t)snprintf(head, sizeof(head), " 0 %u\r\n", r->value_size)));
+            add_value(r, client, r->words[i]);
+        }
+        add(client, BYTES("END\r\n"));
+    } else if (bytes_equal(r->words[0], BYTES("set"))) {
+        if (count < 5 || !bytes_to_u64(r->words[4], VALUE_MAX, &size))
+            return ANSWER_BAD;
+        if (at.len < size + 2)
+            return ANSWER_MORE;
+        at = bytes_skip(at, size + 2);
+        if (count == 5)
+            add(client, BYTES("STORED\r\n"));
+    } else if (bytes_equal(r->words[0], BYTES("version"))) {
+        add(client, BYTES("VERSION 1.6.18\r\n"));
+    } else if (bytes_equal(r->words[0], BYTES("mn"))) {
+        add(client, BYTES("MN\r\n"));
+    } else {
+        add(client, BYTES("ERROR\r\n"));
+    }
+    *input = at;
+    return ANSWER_OK;
+}
+
+static void client_close(struct client *client)
+{
+    close(client->fd);
+    queue_deinit(&client->in);
+    queue_deinit(&client->out);
+    mem_free(client);
+}
+
+static void client_flush(struct responder *r, struct client *client)
+{
+    bool alive = true;
+    bool is_empty = queue_flush(&client->out, client->fd, &alive);
+
+    if (!alive) {
+        client_close(client);
+    } else if (client->wants_write == is_empty) {
+        client->wants_write = !is_empty;
+        net_rewatch(r->epoll, client->fd, is_empty ? EPOLLIN : EPOLLIN | EPOLLOUT, client);
+    }
+}
+
+static void client_read(struct responder *r, struct client *client)
+{
+    enum answer answer = ANSWER_OK;
+    struct bytes input;
+    ssize_t got;
+
+    queue_reserve(&client->in, RECEIVE_SIZE);
+    got = recv(client->fd, client->in.data + client->in.end, RECEIVE_SIZE, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (got <= 0) {
+        client_close(client);
+        return;
+    }
+    client->in.end += (size_t)got;
+    input = bytes_of(client->in.data + client->in.start, queue_len(&client->in));
+    while (input.len > 0 && answer == ANSWER_OK)
+        answer = input.data[0] == '*' ? answer_redis(r, client, &input)
+                                      : answer_memcache(r, client, &input);
+    client->in.start = client->in.end - input.len;
+    if (input.len == 0)
+        client->in.start = client->in.end = 0;
+    if (answer == ANSWER_BAD)
+        client_close(client);
+    else
+        client_flush(r, client);
+}
+
+NORETURN static void run(struct responder *r)
+{
+    struct epoll_event *events = must_alloc(sizeof(*events) * EVENTS_MAX);
+
+    for (;;) {
+        int count = epoll_wait(r->epoll, events, EVENTS_MAX, -1);
+
+        if (count < 0 && errno != EINTR)
+            die(errno, "epoll_wait");
+        for (int i = 0; i < count; i++) {
+            struct client *client = events[i].data.ptr;
+            int fd;
+
+            if (client != NULL && events[i].events == EPOLLOUT) {
+                client_flush(r, client);
+            } else if (client != NULL) {
+                client_read(r, client);
+            } else {
+                while ((fd = net_accept(r->listener)) >= 0) {
+                    client = must_zalloc(sizeof(*client));
+                    client->fd = fd;
+                    net_watch(r->epoll, fd, EPOLLIN, client);
+                }
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"host", required_argument, NULL, 'h'},
+        {"port", required_argument, NULL, 'p'},
+        {"value-size", required_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
+    };
+    const char *host = "127.0.0.1";
+    uint16_t port = 0;
+    struct responder r = {.value_size = 100};
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'h')
+            host = optarg;
+        else if (option == 'p')
+            port = (uint16_t)option_number("port", optarg, 1, 65535);
+        else if (option == 'v')
+            r.value_size = (uint32_t)option_number("value-size", optarg, 1, VALUE_MAX);
+        else
+            die(0, "usage: responder --port N [--host ADDRESS] [--value-size BYTES]");
+    }
+    if (port == 0 || optind != argc)
+        die(0, "usage: responder --port N [--host ADDRESS] [--value-size BYTES]");
+    r.value = must_alloc(r.value_size);
+    memset(r.value, 'x', r.value_size);
+    r.epoll = epoll_create1(EPOLL_CLOEXEC);
+    r.listener = net_listen(host, port);
+    net_watch(r.epoll, r.listener, EPOLLIN, NULL);
+    run(&r);
+}
