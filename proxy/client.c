@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A client connection: bytes in, one reply a request out, in order.
+ *
+ *     open ----------------> closing (answers what it has, sends it) --------> dead --> freed
+ *       \---- broken, or too slow: everything in flight becomes tombstones ----^   by the flush hook
+ *
+ *   C1  Requests are answered in the order of client->requests; only the head's reply goes to `out`.
+ *   C2  `pause` is the set of reasons not to read; the stream is armed exactly while it is empty.
+ *   C3  A dead client has no requests, no stream and is on no list but the dead one.
+ */
+#include "proxy/proxy_private.h"
+
+#define CLIENT_SLICES_MAX 64
+/* Read on when a slow reader has taken its replies down to this share of what stopped it. */
+#define CLIENT_OUTPUT_PAUSE  (256u << 10)
+#define CLIENT_OUTPUT_RESUME (64u << 10)
+
+static size_t client_recv(struct io_stream *stream, struct bytes data);
+static void client_closed(struct io_stream *stream, int err, struct bytes rest);
+static void client_writable(struct io_stream *stream);
+
+static const struct io_stream_handler client_handler = {
+    .recv = client_recv,
+    .closed = client_closed,
+    .writable = client_writable,
+};
+
+static struct client *client_of(struct io_stream *stream)
+{
+    return CONTAINER_OF(stream, struct client, stream);
+}
+
+struct client *client_create(struct pool *pool, int fd, const struct io_addr *peer, struct bytes rest)
+{
+    struct proxy *proxy = pool->proxy;
+    struct client *client = mem_pool_get(&proxy->clients);
+    struct io_stream_options options = {.nodelay = true, .keepalive = pool->conf->tcpkeepalive};
+
+    MAYBE(peer);
+    if (client == NULL) {
+        struct io_stream refused = {0};
+
+        if (io_stream_open(proxy->io, &refused, &client_handler, fd, &options, BYTES_EMPTY) == 0)
+            io_stream_abort(&refused);
+        return NULL;
+    }
+    memset(client, 0, sizeof(*client));
+    if (io_stream_open(proxy->io, &client->stream, &client_handler, fd, &options, rest) != 0) {
+        mem_pool_put(&proxy->clients, client);
+        return NULL;
+    }
+    client->pool = pool;
+    client->id = ++proxy->next_client_id;
+    client->dialect = pool->speaks_redis ? DIALECT_RESP2 : DIALECT_MC_TEXT;
+    client->db = (uint8_t)pool->conf->redis_db;
+    client->is_authenticated = pool->auth.len == 0;
+    client->last_active_s = (uint32_t)(io_now_ms(proxy->io) / 1000);
+    queue_init(&client->requests);
+    list_push_back(&pool->clients, &client->node);
+    pool->client_count++;
+    proxy->client_count++;
+    proxy->total_connections++;
+    POOL_ADD(pool, client_connections, 1);
+    POOL_ADD(pool, client_accepted, 1);
+    io_stream_resume(&client->stream);
+    return client;
+}
+
+void client_mark_dirty(struct client *client)
+{
+    struct proxy *proxy = client->pool->proxy;
+
+    if (client->is_dirty || client->is_dead)
+        return;
+    client->is_dirty = true;
+    client->dirty_next = proxy->dirty_clients;
+    proxy->dirty_clients = client;
+}
+
+void client_pause(struct client *client, enum client_pause reason)
+{
+    if (client->pause == 0 && io_stream_is_open(&client->stream))
+        io_stream_pause(&client->stream);
+    client->pause |= (uint8_t)reason;
+}
+
+void client_unpause(struct client *client, enum client_pause reason)
+{
+    if ((client->pause & reason) == 0)
+        return;
+    client->pause &= (uint8_t)~reason;
+    if (client->pause == 0 && io_stream_is_open(&client->stream))
+        io_stream_resume(&client->stream);
+}
+
+/* ---- in -------------------------------------------------------------------------------------- */
+
+static size_t client_handle(struct client *client, struct bytes data)
+{
+    unsigned char first = (unsigned char)data.data[0];
+
+    if (first == '*')
+        return client_handle_redis(client, data);
+    if (first == MC_BIN_REQUEST)
+        return client_handle_binary(client, data);
+    if (client->pool->speaks_redis && !client->pool->speaks_memcache)
+        return client_handle_redis(client, data);
+    return client_handle_memcache(client, data);
+}
+
+static size_t client_recv(struct io_stream *stream, struct bytes data)
+{
+    struct client *client = client_of(stream);
+    struct pool *pool = client->pool;
+    size_t consumed = 0;
+
+    client->last_active_s = (uint32_t)(io_now_ms(pool->proxy->io) / 1000);
+    while (consumed < data.len && client->pause == 0 && !client->is_dead) {
+        size_t used = client_handle(client, bytes_skip(data, consumed));
+
+        if (used == 0)
+            break;
+        consumed += used;
+        if (UNLIKELY(client->request_count >= pool->proxy->conf->process.limits.client_inflight_max))
+            client_pause(client, PAUSE_PIPELINE);
+    }
+    POOL_ADD(pool, client_request_bytes, consumed);
+    return consumed;
+}
+
+/* The peer has closed its side. What it asked for is still answered: `printf ... | nc -N` works. */
+static void client_closed(struct io_stream *stream, int err, struct bytes rest)
+{
+    struct client *client = client_of(stream);
+
+    if (err != ERR_EOF) {
+        POOL_ADD(client->pool, client_err, 1);
+        client_close(client);
+        return;
+    }
+    POOL_ADD(client->pool, client_eof, 1);
+    client->is_eof = true;
+    /* Requests that came before the end but were held up are still served. */
+    while (rest.len > 0 && client->pause == 0 && !client->is_dead) {
+        size_t used = client_handle(client, rest);
+
+        if (used == 0)
+            break;
+        rest = bytes_skip(rest, used);
+    }
+    if (!client->is_dead)
+        client_advance(client);
+}
+
+/* ---- out ------------------------------------------------------------------------------------- */
+
+static void client_writable(struct io_stream *stream)
+{
+    client_mark_dirty(client_of(stream));
+}
+
+bool client_flush(struct client *client)
+{
+    struct proxy *proxy = client->pool->proxy;
+
+    while (!outbuf_is_empty(&client->out)) {
+        struct iovec slices[CLIENT_SLICES_MAX];
+        int count = outbuf_slices(&client->out, slices, CLIENT_SLICES_MAX);
+        size_t total = 0;
+        ssize_t sent;
+
+        for (int i = 0; i < count; i++)
+            total += slices[i].iov_len;
+        sent = io_stream_send(&client->stream, slices, count);
+        if (sent < 0) {
+            POOL_ADD(client->pool, client_err, 1);
+            client_close(client);
+            return false;
+        }
+        POOL_ADD(client->pool, client_response_bytes, sent);
+        outbuf_consume(&proxy->chunks, &client->out, (size_t)sent);
+        if ((size_t)sent < total)
+            break; /* writable() goes on */
+    }
+    if (UNLIKELY(client->out.len > CLIENT_OUTPUT_PAUSE))
+        client_pause(client, PAUSE_OUTPUT);
+    else if (UNLIKELY((client->pause & PAUSE_OUTPUT) && client->out.len <= CLIENT_OUTPUT_RESUME))
+        client_unpause(client, PAUSE_OUTPUT);
+    if (UNLIKELY(client->is_closing || client->is_eof) && client->request_count == 0 &&
+        outbuf_is_empty(&client->out)) {
+        client_close(client);
+        return false;
+    }
+    return true;
+}
+
+static void client_pop_done(struct client *client)
+{
+    struct proxy *proxy = client->pool->proxy;
+
+    while (client->requests.first != NULL) {
+        struct request *head = CONTAINER_OF(client->requests.first, struct request, client_node);
+
+        if (head->reply.first != NULL) {
+            client->held_bytes -= (uint32_t)head->reply.len;
+            outbuf_splice(&client->out, &head->reply);
+            head->is_started = true;
+        }
+        if (!head->is_done)
+            break;
+        queue_pop(&client->requests);
+        client->request_count--;
+        if (head->closes) {
+            client->is_closing = true;
+            client_pause(client, PAUSE_CLOSING);
+        }
+        head->client = NULL;
+        request_free(proxy, head);
+    }
+}
+
+void client_advance(struct client *client)
+{
+    uint32_t inflight_max = client->pool->proxy->conf->process.limits.client_inflight_max;
+
+    client_pop_done(client);
+    if (client->pause != 0) {
+        if (client->request_count == 0)
+            client_unpause(client, PAUSE_BARRIER);
+        if (client->request_count <= inflight_max / 2)
+            client_unpause(client, PAUSE_PIPELINE);
+    }
+    client_mark_dirty(client);
+}
+
+void client_reply(struct client *client, struct bytes reply)
+{
+    struct proxy *proxy = client->pool->proxy;
+    struct request *request;
+
+    POOL_ADD(client->pool, local_replies, 1);
+    if (client->requests.first == NULL) {
+        POOL_ADD(client->pool, client_responses, 1);
+        if (!outbuf_append(&proxy->chunks, &client->out, reply.data, reply.len))
+            client_close(client);
+        else
+            client_mark_dirty(client);
+        return;
+    }
+    request = request_create(proxy, client, REQUEST_CLIENT);
+    if (request == NULL || !outbuf_append(&proxy->chunks, &request->reply, reply.data, reply.len)) {
+        client_close(client);
+        return;
+    }
+    client->held_bytes += (uint32_t)reply.len;
+    POOL_ADD(client->pool, client_responses, 1);
+    request->is_done = true;
+}
+
+void client_reply_error(struct client *client, enum error_id error)
+{
+    client_reply(client, error_bytes(error, client->dialect));
+    if (error_info(error)->closes && !client->is_dead)
+        client_close_after_replies(client);
+}
+
+void client_reply_text_error(struct client *client, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    int written;
+    size_t len;
+
+    va_start(args, format);
+    written = vsnprintf(text + 1, sizeof(text) - 3, format, args);
+    va_end(args);
+    len = MIN((size_t)MAX(written, 0), sizeof(text) - 4);
+    for (size_t i = 1; i <= len; i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            text[i] = ' ';
+    text[0] = '-';
+    memcpy(text + 1 + len, "\r\n", 2);
+    if (dialect_is_resp(client->dialect))
+        client_reply(client, bytes_of(text, len + 3));
+    else
+        client_reply(client, bytes_of(text + 1, len + 2));
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+void client_close_after_replies(struct client *client)
+{
+    client_pause(client, PAUSE_CLOSING);
+    client->is_closing = true;
+    client_mark_dirty(client);
+}
+
+void client_close(struct client *client)
+{
+    struct pool *pool = client->pool;
+    struct proxy *proxy = pool->proxy;
+    struct queue_node *node;
+
+    if (client->is_dead)
+        return;
+    client->is_dead = true;
+    client->pause |= PAUSE_CLOSING;
+    io_stream_close(&client->stream);
+    while ((node = queue_pop(&client->requests)) != NULL) {
+        struct request *request = CONTAINER_OF(node, struct request, client_node);
+
+        if (request->upstream != NULL) {
+            request_abandon(request);
+        } else {
+            request->client = NULL;
+            request_free(proxy, request);
+        }
+    }
+    client->request_count = 0;
+    outbuf_clear(&proxy->chunks, &client->out);
+    session_destroy(client);
+    list_remove(&client->node);
+    pool->client_count--;
+    proxy->client_count--;
+    POOL_ADD(pool, client_connections, -1);
+    client->dead_next = proxy->dead_clients;
+    proxy->dead_clients = client;
+    proxy_client_gone(proxy);
+}
+
+void client_free(struct client *client)
+{
+    ASSERT(client->is_dead);
+    mem_pool_put(&client->pool->proxy->clients, client);
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The end of a worker's life: its clients go to a newer one, or are closed.
+ *
+ * A client goes at a request boundary: nothing of it is in flight, everything is sent. What it has sent
+ * and nobody has looked at yet goes with it. It notices nothing.
+ */
+#include "proxy/handover.h"
+#include "proxy/proxy_private.h"
+
+#define DRAIN_RETRY_MS 20
+
+static bool client_is_idle(const struct client *client)
+{
+    return !client->is_dead && client->request_count == 0 && outbuf_is_empty(&client->out) &&
+           !client->is_eof && !client->is_closing;
+}
+
+/* The descriptor and its unread input are off the stream: pass them on, or take them back. */
+static int drain_pass(struct client *client, int fd, struct bytes rest)
+{
+    struct pool *pool = client->pool;
+    struct proxy *proxy = pool->proxy;
+    char session[HANDOVER_SESSION_MAX];
+    int fds[4] = {fd};
+    uint32_t fds_count = 1;
+    struct buffer blob = {0};
+    struct handover handover = {
+        .dialect = client->dialect,
+        .db = client->db,
+        .is_authenticated = client->is_authenticated,
+        .swallow = dialect_is_resp(client->dialect) ? 0 : client->parser.text.swallow,
+        .client_id = client->id,
+        .input = rest,
+    };
+    int err;
+
+    handover.session = bytes_of(session, session_encode(client, session, sizeof(session), fds, &fds_count));
+    err = handover_encode(&handover, &blob);
+    if (err == 0)
+        err = proxy->pass(proxy->owner_arg, pool->index, fds, fds_count, buffer_bytes(&blob));
+    buffer_deinit(&blob);
+    return err;
+}
+
+void drain_client(struct client *client)
+{
+    struct pool *pool = client->pool;
+    struct proxy *proxy = pool->proxy;
+    struct io_stream_options options = {.nodelay = true, .keepalive = pool->conf->tcpkeepalive};
+    const struct io_stream_handler *handler = client->stream.handler;
+    char *rest = NULL;
+    size_t rest_len = 0;
+    int fd, err;
+
+    if (!client_is_idle(client) || !session_may_leave(client))
+        return;
+    if (proxy->pass == NULL) {
+        client_close(client);
+        return;
+    }
+    fd = io_stream_detach(&client->stream, &rest, &rest_len);
+    err = drain_pass(client, fd, bytes_of(rest, rest_len));
+    if (err == 0) {
+        POOL_ADD(pool, client_handed_over, 1);
+        session_left(client);
+        client_close(client);
+    } else if (io_stream_open(proxy->io, &client->stream, handler, fd, &options,
+                              bytes_of(rest, rest_len)) != 0 ||
+               err == ERR_NOT_FOUND) {
+        /* Nobody follows us: an idle connection may be closed. */
+        client_close(client);
+    } else {
+        if (client->pause == 0)
+            io_stream_resume(&client->stream);
+    }
+    mem_free(rest);
+}
+
+static void drain_again(struct io_timer *timer)
+{
+    proxy_drain(timer->arg);
+}
+
+void proxy_drain(struct proxy *proxy)
+{
+    proxy->is_draining = true;
+    for (uint32_t p = 0; p < proxy->pool_count; p++) {
+        LIST_FOR_EACH (&proxy->pools[p].clients, node) {
+            drain_client(CONTAINER_OF(node, struct client, node));
+        }
+    }
+    proxy->drain_timer.fire = drain_again;
+    proxy->drain_timer.arg = proxy;
+    if (proxy->client_count > 0)
+        io_timer_start(proxy->io, &proxy->drain_timer, DRAIN_RETRY_MS);
+    proxy_client_gone(proxy);
+}
+
+void proxy_take_over(struct proxy *proxy, uint32_t pool_index, const int *fds, uint32_t fds_count,
+                     struct bytes blob)
+{
+    struct handover handover = {0};
+    struct io_addr peer = {0};
+    struct client *client;
+    bool is_good = fds_count >= 1 && pool_index < proxy->pool_count &&
+                   handover_decode(blob, &handover) == 0;
+
+    if (!is_good) {
+        for (uint32_t i = 0; i < fds_count; i++)
+            proxy_refuse(proxy, fds[i]);
+        return;
+    }
+    client = client_create(&proxy->pools[pool_index], fds[0], &peer, handover.input);
+    if (client == NULL) {
+        for (uint32_t i = 1; i < fds_count; i++)
+            proxy_refuse(proxy, fds[i]);
+        return;
+    }
+    client->dialect = handover.dialect;
+    client->db = handover.db;
+    client->is_authenticated = handover.is_authenticated;
+    if (!dialect_is_resp(client->dialect))
+        client->parser.text.swallow = handover.swallow;
+    POOL_ADD(client->pool, client_taken_over, 1);
+    session_decode(client, handover.session, fds + 1, fds_count - 1);
+}

@@ -1,0 +1,771 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One request over several servers: split by server (not by key), merged in the order asked.
+ *
+ *     MGET a b c a          X: MGET a c a   -> [va vc va]
+ *       a,c on X, b on Y    Y: MGET b       -> [vb]           => [va vb vc va]
+ *
+ *   F1  A fanout is owned by its parent request, the slot in the client's queue. The parts are owned by
+ *       their upstreams' queues and borrow the fanout until they are done or abandoned.
+ *   F2  Nothing goes to the client before every part is there: a failed part makes the whole one error
+ *       line, never an error in the middle of values. The connection stays.
+ *   F3  Merged bytes are bounded by client_output_max.
+ */
+#include "proxy/proxy_private.h"
+
+/* ---- making ------------------------------------------------------------------------------------ */
+
+static struct fanout *fanout_create(struct client *client, enum command_route route, uint32_t part_max,
+                                    uint32_t key_count)
+{
+    struct proxy *proxy = client->pool->proxy;
+    size_t parts_size = sizeof(struct fanout_part) * part_max;
+    struct fanout *fanout =
+        mem_alloc(sizeof(*fanout) + parts_size + sizeof(struct fanout_key) * key_count);
+
+    if (fanout == NULL)
+        return NULL;
+    memset(fanout, 0, sizeof(*fanout) + parts_size);
+    fanout->parts = (struct fanout_part *)(fanout + 1);
+    fanout->keys = (struct fanout_key *)((char *)(fanout + 1) + parts_size);
+    fanout->pool = client->pool;
+    fanout->key_count = key_count;
+    fanout->route = (uint8_t)route;
+    fanout->dialect = client->dialect;
+    fanout->parent = request_create(proxy, client, REQUEST_CLIENT);
+    if (fanout->parent == NULL) {
+        mem_free(fanout);
+        return NULL;
+    }
+    fanout->parent->is_split = true;
+    fanout->parent->fanout = fanout;
+    return fanout;
+}
+
+static void fanout_free(struct fanout *fanout)
+{
+    for (uint32_t i = 0; i < fanout->part_count; i++)
+        buffer_deinit(&fanout->parts[i].reply);
+    buffer_deinit(&fanout->error_text);
+    mem_free(fanout);
+}
+
+/* The parent is going: parts in flight become tombstones. */
+void fanout_abandon(struct fanout *fanout)
+{
+    for (uint32_t i = 0; i < fanout->part_count; i++) {
+        struct request *part = fanout->parts[i].request;
+
+        if (part != NULL) {
+            fanout->parts[i].request = NULL;
+            request_abandon(part);
+        }
+    }
+    fanout_free(fanout);
+}
+
+/* The part's request, with its upstream ready to be written to; NULL: the part has failed. */
+static struct upstream *fanout_part_begin(struct fanout *fanout, uint32_t index, struct client *client)
+{
+    struct fanout_part *part = &fanout->parts[index];
+    enum error_id error = ERROR_out_of_memory;
+    struct upstream *upstream =
+        upstream_get(part->server, client, client->dialect, client->db, &error);
+    struct request *request =
+        upstream == NULL ? NULL : request_create(fanout->pool->proxy, NULL, REQUEST_PART);
+
+    if (request == NULL) {
+        if (fanout->error == ERROR_NONE)
+            fanout->error = error;
+        return NULL;
+    }
+    request->dialect = fanout->dialect;
+    request->fanout = fanout;
+    request->part_index = index;
+    part->request = request;
+    part->reply.max = fanout->pool->proxy->conf->process.limits.client_output_max;
+    fanout->pending_count++;
+    POOL_ADD(fanout->pool, fragments, 1);
+    upstream_begin(upstream, request);
+    return upstream;
+}
+
+/* ---- merging ------------------------------------------------------------------------------------ */
+
+static void merge_order(struct fanout *fanout, struct outbuf *out, bool *is_ok)
+{
+    struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
+    char header[RESP_HEADER_MAX];
+
+    *is_ok = outbuf_append(chunks, out, header,
+                           resp_compose_header(header, '*', (int64_t)fanout->key_count));
+    for (uint32_t i = 0; *is_ok && i < fanout->key_count; i++) {
+        struct fanout_part *part = &fanout->parts[fanout->keys[i].part];
+        struct bytes rest = bytes_skip(buffer_bytes(&part->reply), part->walk);
+        size_t len = rest.len == 0 ? 0 : resp_value_len(rest);
+
+        if (len == 0) {
+            *is_ok = false;
+            fanout->error = ERROR_backend_protocol;
+            return;
+        }
+        *is_ok = outbuf_append(chunks, out, rest.data, len);
+        part->walk += (uint32_t)len;
+    }
+}
+
+/* Reads each part's array header; false: one is not an array of its key_count. */
+static bool merge_open_arrays(struct fanout *fanout)
+{
+    for (uint32_t i = 0; i < fanout->part_count; i++) {
+        struct bytes cursor = buffer_bytes(&fanout->parts[i].reply);
+        struct resp_value value;
+
+        if (!resp_next(&cursor, &value) || value.type != '*' ||
+            value.integer != (int64_t)fanout->parts[i].key_count)
+            return false;
+        fanout->parts[i].walk = (uint32_t)(fanout->parts[i].reply.len - cursor.len);
+    }
+    return true;
+}
+
+static bool merge_sum(struct fanout *fanout, struct outbuf *out)
+{
+    int64_t sum = 0;
+    char line[RESP_HEADER_MAX];
+
+    for (uint32_t i = 0; i < fanout->part_count; i++) {
+        struct bytes cursor = buffer_bytes(&fanout->parts[i].reply);
+        struct resp_value value;
+
+        if (!resp_next(&cursor, &value) || value.type != ':')
+            return false;
+        sum += value.integer;
+    }
+    return outbuf_append(&fanout->pool->proxy->chunks, out, line,
+                         resp_compose_header(line, ':', sum));
+}
+
+static bool merge_concat(struct fanout *fanout, struct outbuf *out)
+{
+    struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
+    int64_t count = 0;
+    char header[RESP_HEADER_MAX];
+    char type = '*';
+
+    for (uint32_t i = 0; i < fanout->part_count; i++) {
+        struct bytes cursor = buffer_bytes(&fanout->parts[i].reply);
+        struct resp_value value;
+
+        if (!resp_next(&cursor, &value) || (value.type != '*' && value.type != '~' && value.type != '%') ||
+            value.is_null)
+            return false;
+        type = value.type;
+        count += value.integer;
+        fanout->parts[i].walk = (uint32_t)(fanout->parts[i].reply.len - cursor.len);
+    }
+    if (!outbuf_append(chunks, out, header, resp_compose_header(header, type, count)))
+        return false;
+    for (uint32_t i = 0; i < fanout->part_count; i++) {
+        struct bytes body = bytes_skip(buffer_bytes(&fanout->parts[i].reply), fanout->parts[i].walk);
+
+        if (!outbuf_append(chunks, out, body.data, body.len))
+            return false;
+    }
+    return true;
+}
+
+/* Arrays of 0 and 1, one from each server, combined by and. */
+static bool merge_and(struct fanout *fanout, struct outbuf *out)
+{
+    struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
+    char line[RESP_HEADER_MAX];
+    struct bytes first = buffer_bytes(&fanout->parts[0].reply);
+    struct resp_value head;
+
+    if (!resp_next(&first, &head) || head.type != '*' || head.integer < 0)
+        return false;
+    for (uint32_t i = 0; i < fanout->part_count; i++)
+        fanout->parts[i].key_count = (uint32_t)head.integer;
+    if (!merge_open_arrays(fanout) ||
+        !outbuf_append(chunks, out, line, resp_compose_header(line, '*', head.integer)))
+        return false;
+    for (int64_t k = 0; k < head.integer; k++) {
+        int64_t all = 1;
+
+        for (uint32_t i = 0; i < fanout->part_count; i++) {
+            struct fanout_part *part = &fanout->parts[i];
+            struct bytes cursor = bytes_skip(buffer_bytes(&part->reply), part->walk);
+            size_t before = cursor.len;
+            struct resp_value value;
+
+            if (!resp_next(&cursor, &value) || value.type != ':')
+                return false;
+            part->walk += (uint32_t)(before - cursor.len);
+            all = all && value.integer != 0;
+        }
+        if (!outbuf_append(chunks, out, line, resp_compose_header(line, ':', all)))
+            return false;
+    }
+    return true;
+}
+
+/* Pairs of name and count: the same names in the same order from each server, counts added. */
+static bool merge_pairs(struct fanout *fanout, struct outbuf *out)
+{
+    struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
+    char line[RESP_HEADER_MAX];
+    struct bytes first = buffer_bytes(&fanout->parts[0].reply);
+    struct resp_value head;
+
+    if (!resp_next(&first, &head) || head.type != '*' || head.integer < 0)
+        return false;
+    for (uint32_t i = 0; i < fanout->part_count; i++)
+        fanout->parts[i].key_count = (uint32_t)head.integer;
+    if (!merge_open_arrays(fanout) ||
+        !outbuf_append(chunks, out, line, resp_compose_header(line, '*', head.integer)))
+        return false;
+    for (int64_t k = 0; k < head.integer; k++) {
+        int64_t sum = 0;
+        struct bytes name = BYTES_EMPTY;
+
+        for (uint32_t i = 0; i < fanout->part_count; i++) {
+            struct fanout_part *part = &fanout->parts[i];
+            struct bytes cursor = bytes_skip(buffer_bytes(&part->reply), part->walk), whole = cursor;
+            struct resp_value value;
+
+            if (!resp_next(&cursor, &value) || (k % 2 == 1 && value.type != ':'))
+                return false;
+            part->walk += (uint32_t)(whole.len - cursor.len);
+            name = bytes_first(whole, whole.len - cursor.len);
+            sum += value.integer;
+        }
+        if (k % 2 == 1)
+            name = bytes_of(line, resp_compose_header(line, ':', sum));
+        if (!outbuf_append(chunks, out, name.data, name.len))
+            return false;
+    }
+    return true;
+}
+
+/* One server was the right one; the others said that there is nothing to do. */
+static bool merge_any_ok(struct fanout *fanout, struct outbuf *out)
+{
+    struct bytes chosen = buffer_bytes(&fanout->parts[0].reply);
+
+    for (uint32_t i = 0; i < fanout->part_count; i++)
+        if (fanout->parts[i].reply.len > 0 && fanout->parts[i].reply.data[0] != '-')
+            chosen = buffer_bytes(&fanout->parts[i].reply);
+    return outbuf_append(&fanout->pool->proxy->chunks, out, chosen.data, chosen.len);
+}
+
+/* SCAN: [cursor of the node, keys] -> [cursor of the pool, keys]. */
+static bool merge_scan(struct fanout *fanout, struct outbuf *out)
+{
+    struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
+    uint32_t nodes = fanout->pool->server_count;
+    struct bytes cursor = buffer_bytes(&fanout->parts[0].reply);
+    struct resp_value value;
+    uint64_t node_cursor, next;
+    char digits[20], header[RESP_HEADER_MAX];
+    size_t len;
+
+    if (!resp_next(&cursor, &value) || value.type != '*' || value.integer != 2 ||
+        !resp_next(&cursor, &value) || value.type != '$' ||
+        !bytes_to_u64(value.payload, UINT64_MAX, &node_cursor))
+        return false;
+    if (node_cursor != 0)
+        next = node_cursor > (UINT64_MAX - nodes) / nodes ? UINT64_MAX
+                                                          : node_cursor * nodes + fanout->scan_cursor_node;
+    else
+        next = fanout->scan_cursor_node + 1 < nodes ? fanout->scan_cursor_node + 1 : 0;
+    if (next == UINT64_MAX)
+        return false;
+    len = u64_to_digits(next, digits);
+    return outbuf_append(chunks, out, "*2\r\n", 4) &&
+           outbuf_append(chunks, out, header, resp_compose_header(header, '$', (int64_t)len)) &&
+           outbuf_append(chunks, out, digits, len) && outbuf_append(chunks, out, "\r\n", 2) &&
+           outbuf_append(chunks, out, cursor.data, cursor.len);
+}
+
+static bool merge_memcache_get(struct fanout *fanout, struct outbuf *out)
+{
+    struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
+
+    for (uint32_t i = 0; i < fanout->key_count; i++) {
+        struct fanout_key *key = &fanout->keys[i];
+
+        if (key->len > 0 && !outbuf_append(chunks, out,
+                                           fanout->parts[key->part].reply.data + key->off, key->len))
+            return false;
+    }
+    return outbuf_append(chunks, out, "END\r\n", 5);
+}
+
+static bool merge_first(struct fanout *fanout, struct outbuf *out)
+{
+    struct bytes reply = buffer_bytes(&fanout->parts[0].reply);
+
+    return outbuf_append(&fanout->pool->proxy->chunks, out, reply.data, reply.len);
+}
+
+static bool fanout_merge(struct fanout *fanout, struct outbuf *out)
+{
+    bool is_ok = false;
+
+    for (uint32_t i = 0; i < fanout->part_count; i++)
+        if (fanout->parts[i].reply.failed) {
+            fanout->error = ERROR_reply_too_large;
+            return false;
+        }
+    if (!dialect_is_resp(fanout->dialect))
+        return fanout->key_count > 0 ? merge_memcache_get(fanout, out)
+                                     : memcache_merge_all(fanout, out);
+    switch ((enum command_route)fanout->route) {
+    case ROUTE_SPLIT_ORDER:
+        if (merge_open_arrays(fanout))
+            merge_order(fanout, out, &is_ok);
+        break;
+    case ROUTE_SPLIT_SUM:
+    case ROUTE_ALL_SUM:
+        is_ok = merge_sum(fanout, out);
+        break;
+    case ROUTE_ALL_CONCAT:
+        is_ok = merge_concat(fanout, out);
+        break;
+    case ROUTE_ALL_AND:
+        is_ok = merge_and(fanout, out);
+        break;
+    case ROUTE_ALL_ANY_OK:
+        is_ok = merge_any_ok(fanout, out);
+        break;
+    case ROUTE_ALL_PAIRS:
+        is_ok = merge_pairs(fanout, out);
+        break;
+    case ROUTE_SCAN:
+        is_ok = merge_scan(fanout, out);
+        break;
+    case ROUTE_SPLIT_OK:
+    case ROUTE_ALL_OK:
+    case ROUTE_ALL_SAME:
+        is_ok = merge_first(fanout, out);
+        break;
+    case ROUTE_LOCAL:
+        is_ok = redis_merge_info(fanout, out);
+        break;
+    case ROUTE_ONE:
+    case ROUTE_ANY:
+    case ROUTE_CHANNEL:
+    case ROUTE_PRIVATE:
+        UNREACHABLE("not a split route");
+    }
+    return is_ok;
+}
+
+/* Every part is done: the parent gets its reply, and is gone or waits for its turn. */
+static void fanout_finish(struct fanout *fanout)
+{
+    struct request *parent = fanout->parent;
+    struct client *client = parent->client;
+    struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
+    struct outbuf merged = {0};
+
+    ASSERT(client != NULL);
+    if (fanout->error == ERROR_NONE && fanout->error_text.len == 0 && !fanout_merge(fanout, &merged) &&
+        fanout->error == ERROR_NONE)
+        fanout->error = ERROR_backend_protocol;
+    if (fanout->error != ERROR_NONE || fanout->error_text.len > 0) {
+        outbuf_clear(chunks, &merged);
+        if (fanout->error_text.len > 0) {
+            struct bytes text = buffer_bytes(&fanout->error_text);
+
+            if (!outbuf_append(chunks, &merged, text.data, text.len))
+                fanout->error = ERROR_out_of_memory;
+        } else {
+            struct bytes text = error_bytes(fanout->error, fanout->dialect);
+
+            POOL_ADD(fanout->pool, forward_error, 1);
+            if (!outbuf_append(chunks, &merged, text.data, text.len))
+                fanout->error = ERROR_out_of_memory;
+        }
+    }
+    parent->fanout = NULL;
+    parent->is_split = false;
+    fanout_free(fanout);
+    request_finish_merged(parent, &merged);
+}
+
+void fanout_part_deliver(struct request *part, struct bytes bytes)
+{
+    struct fanout *fanout = part->fanout;
+
+    if (fanout != NULL)
+        buffer_append(&fanout->parts[part->part_index].reply, bytes.data, bytes.len);
+}
+
+void fanout_part_done(struct request *request, enum error_id error)
+{
+    struct fanout *fanout = request->fanout;
+    struct fanout_part *part;
+
+    if (fanout == NULL)
+        return;
+    part = &fanout->parts[request->part_index];
+    ASSERT(part->request == request);
+    part->request = NULL;
+    request->fanout = NULL;
+    if (error != ERROR_NONE) {
+        if (fanout->error == ERROR_NONE)
+            fanout->error = error;
+    } else if (part->reply.len > 0 && fanout->error_text.len == 0 &&
+               fanout->route != ROUTE_ALL_ANY_OK &&
+               (dialect_is_resp(fanout->dialect)
+                    ? part->reply.data[0] == '-'
+                    : memcache_is_error_line(buffer_bytes(&part->reply)))) {
+        buffer_append(&fanout->error_text, part->reply.data, part->reply.len);
+    }
+    ASSERT(fanout->pending_count > 0);
+    if (--fanout->pending_count == 0)
+        fanout_finish(fanout);
+}
+
+/* All parts were submitted (or failed to be). The guard held the fanout open until now. */
+static void fanout_submitted(struct fanout *fanout)
+{
+    if (--fanout->pending_count == 0)
+        fanout_finish(fanout);
+}
+
+/* ---- Redis: by key -------------------------------------------------------------------------------- */
+
+/* Finds the part of a server among those made so far, or makes it. */
+static uint32_t fanout_part_of(struct fanout *fanout, struct server *server)
+{
+    for (uint32_t i = 0; i < fanout->part_count; i++)
+        if (fanout->parts[i].server == server)
+            return i;
+    fanout->parts[fanout->part_count].server = server;
+    return fanout->part_count++;
+}
+
+/* "$3\r\nkey\r\n" of an argument, as it stands in the frame; frames are canonical. */
+static struct bytes argument_wire(struct bytes argument)
+{
+    char header[RESP_HEADER_MAX];
+    size_t len = resp_compose_header(header, '$', (int64_t)argument.len);
+
+    return bytes_of(argument.data - len, len + argument.len + 2);
+}
+
+void fanout_redis_split(struct client *client, const struct command *command,
+                        const struct resp_request *request, struct bytes frame)
+{
+    struct pool *pool = client->pool;
+    uint32_t step = (uint32_t)MAX(command->keys.step, (int8_t)1);
+    uint32_t key_count = (request->argc - 1) / step;
+    struct fanout *fanout;
+    char header[RESP_HEADER_MAX];
+    struct bytes name = argument_wire(request->argv[0]);
+
+    if ((request->argc - 1) % step != 0) {
+        client_reply_text_error(client, "ERR wrong number of arguments for '%s' command", command->name);
+        return;
+    }
+    if (key_count == 1 || (pool->server_count == 1 && pool->discovery == NULL)) {
+        struct server *server = route_key(pool, request->argv[1]);
+
+        if (server == NULL)
+            client_reply_error(client, ERROR_refused);
+        else
+            redis_forward(client, server, command, key_count == 1 ? request->argv[1] : BYTES_EMPTY, frame);
+        return;
+    }
+    fanout = fanout_create(client, (enum command_route)command->route,
+                           MIN(key_count, pool->server_count), key_count);
+    if (fanout == NULL) {
+        client_close(client);
+        return;
+    }
+    fanout->pending_count = 1;
+    for (uint32_t i = 0; i < key_count; i++) {
+        struct server *server = route_key(pool, request->argv[1 + i * step]);
+
+        if (server == NULL) {
+            fanout->error = ERROR_refused;
+            fanout_submitted(fanout);
+            return;
+        }
+        fanout->keys[i].part = fanout_part_of(fanout, server);
+        fanout->parts[fanout->keys[i].part].key_count++;
+    }
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        struct upstream *upstream = fanout_part_begin(fanout, p, client);
+
+        if (upstream == NULL)
+            continue;
+        upstream_write(upstream, header,
+                       resp_compose_header(header, '*', 1 + (int64_t)fanout->parts[p].key_count * step));
+        upstream_write(upstream, name.data, name.len);
+        fanout->parts[p].upstream = upstream;
+    }
+    for (uint32_t i = 0; i < key_count; i++) {
+        struct upstream *upstream = fanout->parts[fanout->keys[i].part].upstream;
+        struct bytes wire = argument_wire(request->argv[1 + i * step]);
+
+        if (upstream == NULL)
+            continue;
+        for (uint32_t s = 1; s < step; s++)
+            wire.len += argument_wire(request->argv[1 + i * step + s]).len;
+        upstream_write(upstream, wire.data, wire.len);
+    }
+    for (uint32_t p = 0; p < fanout->part_count; p++)
+        if (fanout->parts[p].upstream != NULL && fanout->parts[p].request != NULL)
+            upstream_end(fanout->parts[p].upstream, fanout->parts[p].request);
+    fanout_submitted(fanout);
+}
+
+/* ---- Redis: to every server ----------------------------------------------------------------------- */
+
+static bool server_takes_part(const struct server *server)
+{
+    return !server->is_gone && (server->conf == NULL || !server->conf->is_spare || server->stands_in) &&
+           !(server->pool->conf->eject == CONF_EJECT_rehash && server_is_ejected(server));
+}
+
+static struct fanout *fanout_create_all(struct client *client, enum command_route route)
+{
+    struct pool *pool = client->pool;
+    struct fanout *fanout = fanout_create(client, route, MAX(pool->server_count, 1u), 0);
+
+    if (fanout == NULL)
+        return NULL;
+    fanout->pending_count = 1;
+    for (uint32_t i = 0; i < pool->server_count; i++)
+        if (server_takes_part(&pool->servers[i]))
+            fanout->parts[fanout->part_count++].server = &pool->servers[i];
+    if (fanout->part_count == 0)
+        fanout->error = ERROR_no_server;
+    return fanout;
+}
+
+void fanout_redis_all(struct client *client, const struct command *command,
+                      const struct resp_request *request, struct bytes frame)
+{
+    struct fanout *fanout = fanout_create_all(client, (enum command_route)command->route);
+
+    MAYBE(request);
+    if (fanout == NULL) {
+        client_close(client);
+        return;
+    }
+    fanout->parent->command = command->id;
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        struct upstream *upstream = fanout_part_begin(fanout, p, client);
+
+        if (upstream == NULL)
+            continue;
+        upstream_write(upstream, frame.data, frame.len);
+        upstream_end(upstream, fanout->parts[p].request);
+    }
+    fanout_submitted(fanout);
+}
+
+/* cursor = node cursor * nodes + node. */
+void fanout_redis_scan(struct client *client, const struct command *command,
+                       const struct resp_request *request)
+{
+    struct pool *pool = client->pool;
+    struct fanout *fanout;
+    struct upstream *upstream;
+    uint64_t cursor;
+    char header[RESP_HEADER_MAX], digits[20];
+    size_t len;
+    uint32_t node;
+
+    if (!bytes_to_u64(request->argv[1], UINT64_MAX, &cursor)) {
+        client_reply_error(client, ERROR_cursor);
+        return;
+    }
+    fanout = fanout_create(client, ROUTE_SCAN, 1, 0);
+    if (fanout == NULL) {
+        client_close(client);
+        return;
+    }
+    fanout->pending_count = 1;
+    node = (uint32_t)(cursor % MAX(pool->server_count, 1u));
+    fanout->scan_cursor_node = node;
+    fanout->parent->command = command->id;
+    if (pool->server_count == 0) {
+        fanout->error = ERROR_no_server;
+        fanout_submitted(fanout);
+        return;
+    }
+    fanout->part_count = 1;
+    fanout->parts[0].server = &pool->servers[node];
+    upstream = fanout_part_begin(fanout, 0, client);
+    if (upstream != NULL) {
+        len = u64_to_digits(cursor / pool->server_count, digits);
+        upstream_write(upstream, header, resp_compose_header(header, '*', request->argc));
+        for (uint32_t i = 0; i < request->argc; i++) {
+            struct bytes argument = i == 1 ? bytes_of(digits, len) : request->argv[i];
+
+            upstream_write(upstream, header,
+                           resp_compose_header(header, '$', (int64_t)argument.len));
+            upstream_write(upstream, argument.data, argument.len);
+            upstream_write(upstream, "\r\n", 2);
+        }
+        upstream_end(upstream, fanout->parts[0].request);
+    }
+    fanout_submitted(fanout);
+}
+
+/* ---- memcache ------------------------------------------------------------------------------------- */
+
+static uint64_t key_hash(struct bytes key)
+{
+    uint64_t hash = 0x9e3779b97f4a7c15u ^ key.len;
+
+    for (size_t i = 0; i < key.len; i++)
+        hash = (hash ^ (unsigned char)key.data[i]) * 0x100000001b3u;
+    return hash;
+}
+
+/* Servers answer in the order asked and leave misses out: the item is one of the keys to come. */
+bool fanout_part_item(struct request *request, struct bytes key, size_t line_end, size_t line_len,
+                      uint64_t data_len)
+{
+    struct fanout *fanout = request->fanout;
+    struct fanout_part *part;
+    uint64_t hash = key_hash(key);
+
+    if (fanout == NULL)
+        return true;
+    part = &fanout->parts[request->part_index];
+    while (part->key_cursor != UINT32_MAX) {
+        struct fanout_key *slot = &fanout->keys[part->key_cursor];
+
+        part->key_cursor = slot->next;
+        if (slot->hash == hash) {
+            slot->off = (uint32_t)(part->reply.len + line_end - line_len);
+            slot->len = (uint32_t)(line_len + data_len + 2);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* get gets gat gats of several keys. */
+void fanout_memcache_get(struct client *client, const struct mc_request *request)
+{
+    struct pool *pool = client->pool;
+    struct fanout *fanout = fanout_create(client, ROUTE_SPLIT_ORDER,
+                                          MIN(request->key_count, pool->server_count), request->key_count);
+    struct mc_verb_text head;
+
+    if (fanout == NULL) {
+        client_close(client);
+        return;
+    }
+    fanout->pending_count = 1;
+    for (uint32_t i = 0; i < request->key_count; i++) {
+        struct server *server = route_key(pool, request->keys[i]);
+        struct fanout_key *slot = &fanout->keys[i];
+        struct fanout_part *part;
+
+        if (server == NULL) {
+            fanout->error = ERROR_refused;
+            fanout_submitted(fanout);
+            return;
+        }
+        slot->part = fanout_part_of(fanout, server);
+        slot->hash = key_hash(request->keys[i]);
+        slot->len = 0;
+        slot->next = UINT32_MAX;
+        part = &fanout->parts[slot->part];
+        if (part->key_count++ == 0)
+            part->key_cursor = i;
+        else
+            fanout->keys[part->last_key].next = i;
+        part->last_key = i;
+    }
+    memcache_get_head(request, &head);
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        struct upstream *upstream = fanout_part_begin(fanout, p, client);
+
+        fanout->parts[p].upstream = upstream;
+        if (upstream != NULL) {
+            fanout->parts[p].request->mc_kind = MC_KIND_GET;
+            fanout->parts[p].request->command = (uint16_t)request->verb;
+            upstream_write(upstream, head.text, head.len);
+        }
+    }
+    for (uint32_t i = 0; i < request->key_count; i++) {
+        struct upstream *upstream = fanout->parts[fanout->keys[i].part].upstream;
+
+        if (upstream != NULL) {
+            upstream_write(upstream, " ", 1);
+            upstream_write(upstream, request->keys[i].data, request->keys[i].len);
+        }
+    }
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        if (fanout->parts[p].upstream == NULL || fanout->parts[p].request == NULL)
+            continue;
+        upstream_write(fanout->parts[p].upstream, "\r\n", 2);
+        upstream_end(fanout->parts[p].upstream, fanout->parts[p].request);
+    }
+    fanout_submitted(fanout);
+}
+
+/* stats and flush_all: every server gets the line. */
+void fanout_memcache_all(struct client *client, const struct mc_request *request, struct bytes line)
+{
+    struct fanout *fanout = fanout_create_all(client, ROUTE_ALL_OK);
+
+    if (fanout == NULL) {
+        client_close(client);
+        return;
+    }
+    fanout->parent->command = (uint16_t)request->verb;
+    fanout->parent->is_silent = request->is_noreply;
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        struct upstream *upstream = fanout_part_begin(fanout, p, client);
+
+        if (upstream == NULL)
+            continue;
+        fanout->parts[p].request->mc_kind = MC_KIND_LOCAL;
+        fanout->parts[p].request->command = (uint16_t)request->verb;
+        upstream_write(upstream, line.data, line.len);
+        upstream_end(upstream, fanout->parts[p].request);
+    }
+    fanout_submitted(fanout);
+}
+
+/* The binary flush: every server gets it; the client hears of it once. */
+void fanout_binary_all(struct client *client, const struct mc_bin_request *bin, struct bytes frame)
+{
+    struct fanout *fanout = fanout_create_all(client, ROUTE_ALL_OK);
+    struct mc_bin_header loud = bin->header;
+    char header[MC_BIN_HEADER];
+
+    if (fanout == NULL) {
+        client_close(client);
+        return;
+    }
+    loud.opcode = bin->verb->opcode;
+    mc_bin_encode(&loud, header);
+    fanout->parent->command = bin->verb->id;
+    fanout->parent->is_silent = bin->is_quiet;
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        struct upstream *upstream = fanout_part_begin(fanout, p, client);
+
+        if (upstream == NULL)
+            continue;
+        fanout->parts[p].request->command = bin->verb->id;
+        fanout->parts[p].request->bin_opaque = bin->header.opaque;
+        fanout->parts[p].request->bin_opcode = bin->header.opcode;
+        upstream_write(upstream, header, sizeof(header));
+        upstream_write(upstream, frame.data + sizeof(header), frame.len - sizeof(header));
+        upstream_end(upstream, fanout->parts[p].request);
+    }
+    fanout_submitted(fanout);
+}

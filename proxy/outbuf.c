@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/outbuf.h"
+
+#define CHUNK_IDLE_SMALL_MAX 4096
+#define CHUNK_IDLE_LARGE_MAX 256
+#define CHUNK_IDLE_KEEP      16
+
+void chunk_pools_init(struct chunk_pools *pools)
+{
+    mem_pool_init(&pools->small, CHUNK_SMALL_SIZE, CHUNK_IDLE_SMALL_MAX);
+    mem_pool_init(&pools->large, CHUNK_LARGE_SIZE, CHUNK_IDLE_LARGE_MAX);
+}
+
+void chunk_pools_deinit(struct chunk_pools *pools)
+{
+    mem_pool_deinit(&pools->small);
+    mem_pool_deinit(&pools->large);
+}
+
+void chunk_pools_trim(struct chunk_pools *pools)
+{
+    mem_pool_trim(&pools->small, CHUNK_IDLE_KEEP);
+    mem_pool_trim(&pools->large, CHUNK_IDLE_KEEP);
+}
+
+uint64_t chunk_pools_bytes(const struct chunk_pools *pools)
+{
+    return pools->small.live_count * CHUNK_SMALL_SIZE + pools->large.live_count * CHUNK_LARGE_SIZE;
+}
+
+static struct chunk *chunk_get(struct chunk_pools *pools, bool is_large)
+{
+    struct chunk *chunk = mem_pool_get(is_large ? &pools->large : &pools->small);
+
+    if (chunk != NULL) {
+        chunk->next = NULL;
+        chunk->start = chunk->end = 0;
+        chunk->is_large = is_large;
+        chunk->cap = (is_large ? CHUNK_LARGE_SIZE : CHUNK_SMALL_SIZE) - (uint32_t)sizeof(*chunk);
+    }
+    return chunk;
+}
+
+static void chunk_put(struct chunk_pools *pools, struct chunk *chunk)
+{
+    mem_pool_put(chunk->is_large ? &pools->large : &pools->small, chunk);
+}
+
+static bool outbuf_grow(struct chunk_pools *pools, struct outbuf *out, size_t size)
+{
+    bool is_large = out->last != NULL || size > CHUNK_SMALL_SIZE - sizeof(struct chunk);
+    struct chunk *chunk = chunk_get(pools, is_large);
+
+    if (chunk == NULL)
+        return false;
+    if (out->last == NULL)
+        out->first = chunk;
+    else
+        out->last->next = chunk;
+    out->last = chunk;
+    return true;
+}
+
+bool outbuf_append_slow(struct chunk_pools *pools, struct outbuf *out, const char *data, size_t size)
+{
+    while (size > 0) {
+        struct chunk *last = out->last;
+        size_t part;
+
+        if (last == NULL || last->end == last->cap) {
+            if (!outbuf_grow(pools, out, size))
+                return false;
+            last = out->last;
+        }
+        part = MIN(size, (size_t)(last->cap - last->end));
+        memcpy(last->data + last->end, data, part);
+        last->end += (uint32_t)part;
+        out->len += part;
+        data += part;
+        size -= part;
+    }
+    return true;
+}
+
+char *outbuf_reserve(struct chunk_pools *pools, struct outbuf *out, size_t size)
+{
+    ASSERT(size <= 512);
+    if (out->last == NULL || out->last->cap - out->last->end < size)
+        if (!outbuf_grow(pools, out, size))
+            return NULL;
+    return out->last->data + out->last->end;
+}
+
+void outbuf_commit(struct outbuf *out, size_t size)
+{
+    ASSERT(out->last != NULL && out->last->cap - out->last->end >= size);
+    out->last->end += (uint32_t)size;
+    out->len += size;
+}
+
+void outbuf_splice(struct outbuf *target, struct outbuf *source)
+{
+    if (source->first == NULL)
+        return;
+    if (target->last == NULL)
+        target->first = source->first;
+    else
+        target->last->next = source->first;
+    target->last = source->last;
+    target->len += source->len;
+    *source = (struct outbuf){0};
+}
+
+int outbuf_slices(const struct outbuf *out, struct iovec *slices, int max)
+{
+    int count = 0;
+
+    for (struct chunk *chunk = out->first; chunk != NULL && count < max; chunk = chunk->next) {
+        if (chunk->end == chunk->start)
+            continue;
+        slices[count].iov_base = chunk->data + chunk->start;
+        slices[count].iov_len = chunk->end - chunk->start;
+        count++;
+    }
+    return count;
+}
+
+void outbuf_consume(struct chunk_pools *pools, struct outbuf *out, size_t size)
+{
+    ASSERT(size <= out->len);
+    out->len -= size;
+    while (out->first != NULL) {
+        struct chunk *first = out->first;
+        size_t part = MIN(size, (size_t)(first->end - first->start));
+
+        first->start += (uint32_t)part;
+        size -= part;
+        if (first->start < first->end)
+            break;
+        out->first = first->next;
+        chunk_put(pools, first);
+    }
+    if (out->first == NULL)
+        out->last = NULL;
+    ASSERT(size == 0);
+}
+
+void outbuf_clear(struct chunk_pools *pools, struct outbuf *out)
+{
+    while (out->first != NULL) {
+        struct chunk *first = out->first;
+
+        out->first = first->next;
+        chunk_put(pools, first);
+    }
+    *out = (struct outbuf){0};
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * outbuf.h - bytes on their way out: a chain of chunks from a worker's pools.
+ *
+ * A connection holds chunks only while it has something to send. Small answers take a small chunk, what
+ * is more goes to large ones. An append copies: the source is a receive buffer that is used again.
+ */
+#pragma once
+#include "common/base/bytes.h"
+#include "common/base/mem.h"
+
+#include <sys/uio.h>
+
+struct chunk {
+    struct chunk *next;
+    uint32_t start, end, cap;
+    bool is_large;
+    char data[];
+};
+
+#define CHUNK_SMALL_SIZE 1024
+#define CHUNK_LARGE_SIZE 16384
+
+/* One for a worker. */
+struct chunk_pools {
+    struct mem_pool small, large;
+};
+void chunk_pools_init(struct chunk_pools *pools);
+void chunk_pools_deinit(struct chunk_pools *pools);
+void chunk_pools_trim(struct chunk_pools *pools);
+/* Bytes that chunks in use take. */
+uint64_t chunk_pools_bytes(const struct chunk_pools *pools);
+
+/* All zero is empty. */
+struct outbuf {
+    struct chunk *first, *last; /* owns */
+    size_t len;                 /* bytes in all chunks */
+};
+
+static inline bool outbuf_is_empty(const struct outbuf *out)
+{
+    return out->len == 0;
+}
+
+/* false: out of memory; a part may have been appended, so the connection is lost. */
+MUST_USE bool outbuf_append_slow(struct chunk_pools *pools, struct outbuf *out, const char *data,
+                                 size_t size);
+MUST_USE static inline bool outbuf_append(struct chunk_pools *pools, struct outbuf *out,
+                                          const void *data, size_t size)
+{
+    struct chunk *last = out->last;
+
+    if (LIKELY(last != NULL && last->cap - last->end >= size)) {
+        memcpy(last->data + last->end, data, size);
+        last->end += (uint32_t)size;
+        out->len += size;
+        return true;
+    }
+    return outbuf_append_slow(pools, out, data, size);
+}
+
+/* `size` (<= 512) contiguous bytes at the end, or NULL; outbuf_commit() says how many were used. */
+char *outbuf_reserve(struct chunk_pools *pools, struct outbuf *out, size_t size);
+void outbuf_commit(struct outbuf *out, size_t size);
+
+/* Moves everything from `source` to the end of `target`. */
+void outbuf_splice(struct outbuf *target, struct outbuf *source);
+/* Fills at most `max` slices; returns how many. */
+int outbuf_slices(const struct outbuf *out, struct iovec *slices, int max);
+void outbuf_consume(struct chunk_pools *pools, struct outbuf *out, size_t size);
+void outbuf_clear(struct chunk_pools *pools, struct outbuf *out);

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The master asks for a configuration; each worker runs one struct proxy over one loop.
+ *
+ *     configure()     conf_load(), listeners of all pools (+ the stats port)   in the master
+ *     health_init()   ejections go over to the new generation, by pool and server name
+ *     worker_main()   io_ev + proxy + the channel to the master
+ *
+ * Everything that a callback of the loop needs hangs on struct process, which lives on worker_main()'s
+ * stack.
+ */
+#include "config.h"
+
+#include "proxy/process.h"
+
+#include "common/base/mem.h"
+#include "common/io/io_ev.h"
+#include "nginx-style-master/crash.h"
+#include "nginx-style-master/worker.h"
+#include "proxy/proxy.h"
+
+#include <stdio.h>
+
+#define HEARTBEAT_MS 500
+#define LISTENERS_TAG_STATS UINT32_MAX
+
+/* ---- in the master ---------------------------------------------------------------------------- */
+
+struct process_config {
+    struct conf *conf;                 /* owns */
+    struct master_listener *listeners; /* owns */
+};
+
+static void config_add_stats(const struct process_options *options, const struct conf *conf,
+                             struct master_listener *listener)
+{
+    const struct conf_address *stats = &conf->process.stats_listen;
+
+    *listener = (struct master_listener){.for_whom = MASTER_FOR_STATS, .tag = LISTENERS_TAG_STATS};
+    listener->host = options->stats_host != NULL ? options->stats_host
+                     : stats->text != NULL       ? stats->host
+                                                 : "127.0.0.1";
+    listener->port = options->stats_port >= 0 ? (uint16_t)options->stats_port
+                     : stats->text != NULL    ? stats->port
+                                              : 22222;
+    if (stats->text != NULL && stats->path != NULL && options->stats_port < 0) {
+        listener->path = stats->path;
+        listener->mode = stats->mode;
+    }
+}
+
+static void config_add_pools(const struct conf *conf, struct master_listener *listeners)
+{
+    static const enum master_accept accepts[] = {
+        [CONF_ACCEPT_reuseport] = MASTER_ACCEPT_REUSEPORT,
+        [CONF_ACCEPT_exclusive] = MASTER_ACCEPT_EXCLUSIVE,
+        [CONF_ACCEPT_mutex] = MASTER_ACCEPT_MUTEX,
+    };
+
+    for (uint32_t i = 0; i < conf->pools_count; i++) {
+        const struct conf_pool *pool = &conf->pools[i];
+
+        listeners[i] = (struct master_listener){
+            .path = pool->listen.path,
+            .host = pool->listen.host,
+            .port = pool->listen.port,
+            .mode = pool->listen.mode,
+            .backlog = pool->backlog,
+            .accept = accepts[conf->process.accept],
+            .for_whom = MASTER_FOR_WORKERS,
+            .tag = i,
+        };
+    }
+}
+
+static int process_configure(void *arg, struct master_config *out, char error[MASTER_ERROR_SIZE])
+{
+    const struct process_options *options = arg;
+    struct process_config *config;
+    struct conf_error conf_error;
+    struct conf *conf;
+    int err = conf_load(options->conf_path, &conf, &conf_error);
+
+    if (err != 0) {
+        snprintf(error, MASTER_ERROR_SIZE, "%s", conf_error.text);
+        return err;
+    }
+    config = must_zalloc(sizeof(*config));
+    config->conf = conf;
+    config->listeners = must_zalloc(sizeof(*config->listeners) * (conf->pools_count + 1));
+    config_add_pools(conf, config->listeners);
+    config_add_stats(options, conf, &config->listeners[conf->pools_count]);
+    *out = (struct master_config){
+        .listeners = config->listeners,
+        .listeners_count = conf->pools_count + 1,
+        .workers = conf->process.workers,
+        .replace = MASTER_REPLACE_OVERLAP,
+        .cpu_affinity_auto = conf->process.cpu_affinity_auto,
+        .cpus = conf->process.cpus,
+        .cpus_count = conf->process.cpus_count,
+        .user = conf->process.user,
+        .group = conf->process.group,
+        .rlimit_nofile = conf->process.rlimit_nofile,
+        .drain_timeout_ms = (uint32_t)MAX(conf->process.drain_timeout_ms, (int64_t)0),
+        .stats_size = sizeof(uint64_t) * MAX(proxy_counters_count(conf), 1u),
+        .health_size = health_area_size(proxy_health_slots(conf)),
+        .arg = config,
+    };
+    return 0;
+}
+
+static void process_release(void *arg, struct master_config *master_config)
+{
+    struct process_config *config = master_config->arg;
+
+    MAYBE(arg);
+    conf_destroy(&config->conf);
+    mem_free(config->listeners);
+    mem_free(config);
+}
+
+/* The slot of a server of the old configuration by the names of its pool and itself. */
+static const struct health_slot *health_find(const struct conf *conf, const struct health_area *area,
+                                             const char *pool_name, const char *server_name)
+{
+    uint32_t slot = 0;
+
+    for (uint32_t p = 0; p < conf->pools_count; p++) {
+        const struct conf_pool *pool = &conf->pools[p];
+
+        for (uint32_t i = 0; i < pool->servers_count; i++, slot++)
+            if (strcmp(pool->name, pool_name) == 0 &&
+                strcmp(pool->servers[i].name, server_name) == 0)
+                return &area->slots[slot];
+    }
+    return NULL;
+}
+
+static void process_health_init(void *arg, const struct master_config *config, void *health,
+                                const struct master_config *old_config, const void *old_health)
+{
+    const struct conf *conf = ((struct process_config *)config->arg)->conf;
+    struct health_area *area = health;
+    uint32_t slot = 0;
+
+    MAYBE(arg);
+    area->slot_count = proxy_health_slots(conf);
+    if (old_config == NULL || old_health == NULL)
+        return;
+    for (uint32_t p = 0; p < conf->pools_count; p++) {
+        for (uint32_t i = 0; i < conf->pools[p].servers_count; i++, slot++) {
+            const struct health_slot *old =
+                health_find(((struct process_config *)old_config->arg)->conf, old_health,
+                            conf->pools[p].name, conf->pools[p].servers[i].name);
+
+            if (old != NULL && conf->pools[p].auto_eject_hosts) {
+                area->slots[slot] = *old;
+                area->slots[slot].probe_owner = 0;
+                area->version = 1;
+            }
+        }
+    }
+}
+
+/* ---- in a worker ------------------------------------------------------------------------------ */
+
+struct process_accept {
+    struct io_listener listener;
+    struct worker_listener *from; /* borrows */
+    struct process *process;
+};
+
+struct process {
+    struct worker *worker;
+    struct io *io;
+    struct proxy *proxy;
+    const struct conf *conf;
+    struct io_watch channel;
+    struct io_timer heartbeat, leave;
+    struct io_hook load_hook;
+    struct process_accept *accepts; /* owns; one for each listener */
+    uint32_t accepts_count;
+    uint32_t load;
+    int exit_code;
+};
+
+static void process_accepted(struct io_listener *listener, int fd, const struct io_addr *peer)
+{
+    struct process_accept *accept = CONTAINER_OF(listener, struct process_accept, listener);
+    struct process *process = accept->process;
+    uint32_t slot;
+
+    worker_load_set(process->worker, proxy_client_count(process->proxy));
+    slot = worker_pick_for_accept(process->worker);
+    if (slot != worker_slot(process->worker) && slot != WORKER_SLOT_NONE &&
+        worker_pass(process->worker, slot, WORKER_PASS_ACCEPTED, accept->from, &fd, 1, BYTES_EMPTY,
+                    0) == 0)
+        return;
+    proxy_accept(process->proxy, accept->from->tag, fd, peer);
+    worker_load_set(process->worker, proxy_client_count(process->proxy));
+}
+
+static void on_accept(struct worker *worker, struct worker_listener *from, bool on)
+{
+    struct process *process = worker_arg(worker);
+    struct process_accept *accept = from->arg;
+
+    if (from->tag == LISTENERS_TAG_STATS || accept == NULL)
+        return;
+    if (on) {
+        accept->listener.is_exclusive = from->is_shared;
+        io_listener_start(process->io, &accept->listener, from->fd);
+    } else {
+        io_listener_stop(&accept->listener);
+    }
+}
+
+static void on_stop(struct worker *worker)
+{
+    struct process *process = worker_arg(worker);
+
+    process->exit_code = MASTER_EXIT_DONE;
+    io_stop(process->io);
+}
+
+static void process_leave(struct io_timer *timer)
+{
+    struct process *process = timer->arg;
+
+    io_stop(process->io);
+}
+
+static void process_drained(void *arg)
+{
+    struct process *process = arg;
+
+    if (worker_is_draining(process->worker))
+        io_stop(process->io);
+}
+
+static void on_drain(struct worker *worker, uint32_t timeout_ms)
+{
+    struct process *process = worker_arg(worker);
+
+    io_timer_start(process->io, &process->leave, timeout_ms);
+    proxy_drain(process->proxy);
+}
+
+static void on_successor(struct worker *worker)
+{
+    struct process *process = worker_arg(worker);
+
+    if (worker_is_draining(worker))
+        proxy_drain(process->proxy);
+}
+
+static void on_passed(struct worker *worker, const struct worker_passed *passed)
+{
+    struct process *process = worker_arg(worker);
+    struct io_addr peer = {0};
+
+    if (passed->listener == NULL || passed->listener->tag >= process->conf->pools_count) {
+        proxy_take_over(process->proxy, UINT32_MAX, passed->fds, passed->fds_count, BYTES_EMPTY);
+        return;
+    }
+    if (passed->kind == WORKER_PASS_ACCEPTED)
+        proxy_accept(process->proxy, passed->listener->tag, passed->fds[0], &peer);
+    else
+        proxy_take_over(process->proxy, passed->listener->tag, passed->fds, passed->fds_count,
+                        passed->blob);
+    worker_load_set(process->worker, proxy_client_count(process->proxy));
+}
+
+static const struct worker_handler process_handler = {
+    .accept = on_accept,
+    .stop = on_stop,
+    .drain = on_drain,
+    .successor = on_successor,
+    .passed = on_passed,
+};
+
+/* The proxy wants an idle client to go to a newer generation. */
+static int process_pass(void *arg, uint32_t pool_index, const int *fds, uint32_t fds_count,
+                        struct bytes blob)
+{
+    struct process *process = arg;
+    uint32_t slot = worker_pick_successor(process->worker);
+    uint32_t count;
+    struct worker_listener *listeners = worker_listeners(process->worker, &count);
+    struct worker_listener *from = NULL;
+
+    if (slot == WORKER_SLOT_NONE)
+        return ERR_NOT_FOUND;
+    for (uint32_t i = 0; i < count && from == NULL; i++)
+        if (listeners[i].tag == pool_index)
+            from = &listeners[i];
+    if (from == NULL)
+        return ERR_NOT_FOUND;
+    return worker_pass(process->worker, slot, WORKER_PASS_CLIENT, from, fds, fds_count, blob, 0);
+}
+
+static void process_channel_ready(struct io_watch *watch, bool readable, bool writable)
+{
+    struct process *process = watch->arg;
+
+    MAYBE(readable);
+    MAYBE(writable);
+    worker_channel_ready(process->worker);
+}
+
+static void process_beat(struct io_timer *timer)
+{
+    struct process *process = timer->arg;
+
+    worker_heartbeat(process->worker);
+    io_timer_start(process->io, timer, HEARTBEAT_MS);
+}
+
+static void process_report_load(struct io_hook *hook)
+{
+    struct process *process = CONTAINER_OF(hook, struct process, load_hook);
+    uint32_t load = proxy_client_count(process->proxy);
+
+    if (load != process->load) {
+        process->load = load;
+        worker_load_set(process->worker, load);
+    }
+}
+
+static void process_watch_master(struct process *process)
+{
+    struct worker *worker = process->worker;
+    struct worker_listener *listeners = worker_listeners(worker, &process->accepts_count);
+
+    process->accepts = must_zalloc(sizeof(*process->accepts) * MAX(process->accepts_count, 1u));
+    for (uint32_t i = 0; i < process->accepts_count; i++) {
+        process->accepts[i].listener.accepted = process_accepted;
+        process->accepts[i].from = &listeners[i];
+        process->accepts[i].process = process;
+        listeners[i].arg = &process->accepts[i];
+    }
+    worker_handler_set(worker, &process_handler, process);
+    process->channel.ready = process_channel_ready;
+    process->channel.arg = process;
+    io_watch_start(process->io, &process->channel, worker_channel_fd(worker), true, false);
+    process->heartbeat.fire = process_beat;
+    process->heartbeat.arg = process;
+    io_timer_start(process->io, &process->heartbeat, HEARTBEAT_MS);
+    process->leave.fire = process_leave;
+    process->leave.arg = process;
+    process->load_hook.run = process_report_load;
+    io_hook_add(process->io, &process->load_hook);
+}
+
+static int process_worker_main(struct worker *worker)
+{
+    const struct process_config *config = worker_config_arg(worker);
+    struct io_ev_options io_options = {.log = worker_log(worker), .files = IO_FILES_NONE};
+    struct process process = {.worker = worker, .conf = config->conf};
+    struct proxy_options options = {
+        .conf = config->conf,
+        .worker_index = worker_index(worker),
+        .drained = process_drained,
+        .pass = process_pass,
+        .arg = &process,
+    };
+    int err = io_ev_create(&io_options, &process.io);
+    size_t size;
+
+    if (err != 0) {
+        log_error(worker_log(worker), "worker: no event loop why=\"%s\"", err_text(err));
+        return MASTER_EXIT_FATAL;
+    }
+    options.io = process.io;
+    options.health = worker_health(worker, &size);
+    options.counters = worker_stats(worker, &size);
+    options.counters_are_old = worker_is_respawn(worker);
+    err = proxy_create(&options, &process.proxy);
+    if (err != 0) {
+        log_error(worker_log(worker), "worker: the proxy cannot start why=\"%s\"", err_text(err));
+        io_ev_destroy(&process.io);
+        return MASTER_EXIT_FATAL;
+    }
+    process_watch_master(&process);
+    worker_ready(worker);
+    io_run(process.io);
+    proxy_destroy(&process.proxy);
+    for (uint32_t i = 0; i < process.accepts_count; i++)
+        io_listener_stop(&process.accepts[i].listener);
+    io_watch_stop(&process.channel);
+    io_timer_stop(&process.heartbeat);
+    io_timer_stop(&process.leave);
+    io_hook_remove(process.io, &process.load_hook);
+    io_ev_destroy(&process.io);
+    mem_free(process.accepts);
+    return process.exit_code;
+}
+
+void process_program(const struct process_options *options, struct log *log, int argc, char **argv,
+                     struct master_program *out)
+{
+    *out = (struct master_program){
+        .name = "weir-proxy",
+        .version = PACKAGE_VERSION,
+        .argc = argc,
+        .argv = argv,
+        .log = log,
+        .pid_file = options->pid_path,
+        .daemonize = options->daemonize,
+        .arg = (void *)options,
+        .stats_layout = "weir-proxy-1",
+        .configure = process_configure,
+        .release = process_release,
+        .health_init = process_health_init,
+        .worker_main = process_worker_main,
+    };
+}

@@ -1,0 +1,850 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One connection to a server.
+ *
+ *                 address known        connected           answers were right
+ *   RESOLVING ----------> CONNECTING ---------> HANDSHAKE -----------> READY
+ *       \                     |    \----- nothing to say -------------> ^
+ *        \------ error -------+--------------- error, eof, doubt -------+----> CLOSED --> freed
+ *                                                                                 by the flush hook
+ *
+ *   U1  `inflight` holds the requests in the order of their bytes in `out` and on the wire. A reply
+ *       belongs to its head. Only a whole reply moves it on.
+ *   U2  Bytes of requests leave only when READY: a wrong password or database is found out before.
+ *   U3  Anything unexpected (bytes that no request waits for, a VALUE for another key, a frame that does
+ *       not parse, a reply to a request not yet sent whole) retires the connection. Nothing is
+ *       resynchronised. A time-out or a client that left is not doubt: the request stays as a tombstone.
+ *   U4  Tombstones are bounded in number and age; beyond, the connection is retired.
+ */
+#include "proxy/proxy_private.h"
+#include "common/base/fsm.h"
+
+#define UPSTREAM_SLICES_MAX     64
+#define UPSTREAM_TOMBSTONES_MAX 64
+#define UPSTREAM_TOMBSTONE_AGE_MAX_MS 10000
+#define UPSTREAM_RETRIES_MAX    1
+#define UPSTREAM_USER_TIMEOUT_MS 30000
+
+static const struct fsm_state upstream_states[] = {
+    [UPSTREAM_RESOLVING] = {"resolving", FSM_TO(UPSTREAM_CONNECTING) | FSM_TO(UPSTREAM_CLOSED)},
+    [UPSTREAM_CONNECTING] = {"connecting", FSM_TO(UPSTREAM_HANDSHAKE) | FSM_TO(UPSTREAM_READY) |
+                                               FSM_TO(UPSTREAM_CLOSED)},
+    [UPSTREAM_HANDSHAKE] = {"handshake", FSM_TO(UPSTREAM_READY) | FSM_TO(UPSTREAM_CLOSED)},
+    [UPSTREAM_READY] = {"ready", FSM_TO(UPSTREAM_CLOSED)},
+    [UPSTREAM_CLOSED] = {"closed", 0},
+};
+
+static size_t upstream_recv(struct io_stream *stream, struct bytes data);
+static void upstream_closed(struct io_stream *stream, int err, struct bytes rest);
+static void upstream_writable(struct io_stream *stream);
+static void upstream_connected(struct io_stream *stream, int err);
+
+static const struct io_stream_handler upstream_handler = {
+    .recv = upstream_recv,
+    .closed = upstream_closed,
+    .writable = upstream_writable,
+    .connected = upstream_connected,
+};
+
+static struct upstream *upstream_of(struct io_stream *stream)
+{
+    return CONTAINER_OF(stream, struct upstream, stream);
+}
+
+static struct proxy *upstream_proxy(const struct upstream *upstream)
+{
+    return upstream->server->pool->proxy;
+}
+
+static struct request *upstream_head(const struct upstream *upstream)
+{
+    return upstream->inflight.first == NULL
+               ? NULL
+               : CONTAINER_OF(upstream->inflight.first, struct request, upstream_node);
+}
+
+static void upstream_move(struct upstream *upstream, enum upstream_state next)
+{
+    fsm_move(&upstream->state, upstream_states, next);
+}
+
+static void upstream_set_busy(struct upstream *upstream)
+{
+    struct proxy *proxy = upstream_proxy(upstream);
+
+    if (!list_node_is_linked(&upstream->busy_node))
+        list_push_back(&proxy->busy, &upstream->busy_node);
+    proxy_tick_start(proxy);
+}
+
+void upstream_mark_dirty(struct upstream *upstream)
+{
+    struct proxy *proxy = upstream_proxy(upstream);
+
+    if (upstream->is_dirty || upstream->state != UPSTREAM_READY)
+        return;
+    upstream->is_dirty = true;
+    upstream->dirty_next = proxy->dirty_upstreams;
+    proxy->dirty_upstreams = upstream;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static void upstream_connect(struct upstream *upstream)
+{
+    struct server *server = upstream->server;
+    struct proxy *proxy = server->pool->proxy;
+    struct io_stream_options options = {.nodelay = true,
+                                        .keepalive = true,
+                                        .user_timeout_ms = UPSTREAM_USER_TIMEOUT_MS};
+    const struct io_addr *addr = &server->addrs[server->addr_next % server->addr_count];
+    int err;
+
+    upstream_move(upstream, UPSTREAM_CONNECTING);
+    upstream->deadline_ms = io_now_ms(proxy->io) + (uint64_t)server->pool->conf->connect_timeout_ms;
+    err = io_stream_connect(proxy->io, &upstream->stream, &upstream_handler, addr, &options);
+    if (err != 0) {
+        server_failed(server, error_of_errno(err));
+        upstream_retire(upstream, error_of_errno(err), "cannot connect");
+    }
+}
+
+struct upstream *upstream_open(struct server *server, uint8_t dialect, uint8_t db, bool is_private,
+                               enum error_id *error)
+{
+    struct proxy *proxy = server->pool->proxy;
+    struct upstream *upstream;
+
+    if (!is_private && io_now_ms(proxy->io) < server->connect_after_ms) {
+        *error = server->last_error;
+        return NULL;
+    }
+    upstream = mem_pool_get(&proxy->upstreams);
+    if (upstream == NULL) {
+        *error = ERROR_out_of_memory;
+        return NULL;
+    }
+    memset(upstream, 0, sizeof(*upstream));
+    upstream->server = server;
+    upstream->dialect = dialect;
+    upstream->db = db;
+    upstream->is_private = is_private;
+    upstream->state = UPSTREAM_RESOLVING;
+    queue_init(&upstream->inflight);
+    list_push_back(&server->upstreams, &upstream->server_node);
+    SERVER_ADD(server, server_connections, 1);
+    upstream_set_busy(upstream);
+    upstream->deadline_ms = io_now_ms(proxy->io) + (uint64_t)server->pool->conf->connect_timeout_ms;
+    if (server->addr_count == 0 || server->needs_resolve)
+        server_resolve(server);
+    if (server->addr_count > 0)
+        upstream_connect(upstream);
+    if (upstream->state == UPSTREAM_CLOSED) {
+        *error = server->last_error;
+        return NULL;
+    }
+    return upstream;
+}
+
+/* Addresses came (or did not). */
+void upstream_resolved(struct upstream *upstream, enum error_id error)
+{
+    ASSERT(upstream->state == UPSTREAM_RESOLVING);
+    if (error == ERROR_NONE)
+        upstream_connect(upstream);
+    else
+        upstream_retire(upstream, error, "name not resolved");
+}
+
+static struct upstream **upstream_slot(struct server *server, uint8_t dialect, uint8_t db,
+                                       uint32_t index)
+{
+    const struct conf_pool *conf = server->pool->conf;
+
+    return db == conf->redis_db || !dialect_is_resp(dialect)
+               ? &server->shared[dialect * conf->server_connections + index]
+               : NULL;
+}
+
+struct upstream *upstream_get(struct server *server, struct client *client, uint8_t dialect,
+                              uint8_t db, enum error_id *error)
+{
+    uint32_t count = server->pool->conf->server_connections;
+    uint32_t index = count == 1 || client == NULL ? 0 : (uint32_t)(client->id % count);
+    struct upstream **slot = upstream_slot(server, dialect, db, index);
+    struct upstream *upstream = NULL;
+
+    if (LIKELY(slot != NULL)) {
+        upstream = *slot;
+    } else {
+        LIST_FOR_EACH (&server->upstreams, node) {
+            struct upstream *other = CONTAINER_OF(node, struct upstream, server_node);
+
+            if (!other->is_private && !other->is_probe && other->dialect == dialect &&
+                other->db == db && other->slot == index) {
+                upstream = other;
+                break;
+            }
+        }
+    }
+    if (LIKELY(upstream != NULL)) {
+        const struct conf_limits *limits = &server->pool->proxy->conf->process.limits;
+
+        if (LIKELY(upstream->inflight_count < limits->upstream_queue_max &&
+                   upstream->out.len < limits->upstream_output_max))
+            return upstream;
+        *error = ERROR_queue_full;
+        return NULL;
+    }
+    upstream = upstream_open(server, dialect, db, false, error);
+    if (upstream == NULL)
+        return NULL;
+    upstream->slot = index;
+    if (slot != NULL)
+        *slot = upstream;
+    return upstream;
+}
+
+/* What goes before the first request. Returns how many replies it brings. */
+static uint32_t upstream_compose_handshake(const struct upstream *upstream, struct buffer *out)
+{
+    struct bytes auth = upstream->server->pool->auth;
+    uint32_t count = 0;
+
+    if (!dialect_is_resp(upstream->dialect))
+        return 0;
+    if (upstream->dialect == DIALECT_RESP3) {
+        if (auth.len > 0) {
+            buffer_append_format(out, "*5\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$7\r\ndefault\r\n$%zu\r\n",
+                                 auth.len);
+            buffer_append(out, auth.data, auth.len);
+            buffer_append_string(out, "\r\n");
+        } else {
+            buffer_append_string(out, "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n");
+        }
+        count++;
+    } else if (auth.len > 0) {
+        buffer_append_format(out, "*2\r\n$4\r\nAUTH\r\n$%zu\r\n", auth.len);
+        buffer_append(out, auth.data, auth.len);
+        buffer_append_string(out, "\r\n");
+        count++;
+    }
+    if (upstream->db != 0) {
+        char digits[20];
+        size_t len = u64_to_digits(upstream->db, digits);
+
+        buffer_append_format(out, "*2\r\n$6\r\nSELECT\r\n$%zu\r\n%.*s\r\n", len, (int)len, digits);
+        count++;
+    }
+    return count;
+}
+
+static void upstream_ready(struct upstream *upstream)
+{
+    uint64_t now_us = io_now_us(upstream_proxy(upstream)->io);
+
+    upstream_move(upstream, UPSTREAM_READY);
+    upstream->deadline_ms = 0;
+    server_succeeded(upstream->server);
+    for (struct queue_node *node = upstream->inflight.first; node != NULL; node = node->next)
+        CONTAINER_OF(node, struct request, upstream_node)->sent_us = now_us;
+    upstream_mark_dirty(upstream);
+}
+
+static void upstream_connected(struct io_stream *stream, int err)
+{
+    struct upstream *upstream = upstream_of(stream);
+    struct buffer hello = {0};
+    uint32_t count;
+
+    if (err != 0) {
+        upstream->server->addr_next++;
+        SERVER_ADD(upstream->server, connect_failures, 1);
+        server_failed(upstream->server, error_of_errno(err));
+        upstream_retire(upstream, error_of_errno(err), "cannot connect");
+        return;
+    }
+    io_stream_resume(stream);
+    count = upstream_compose_handshake(upstream, &hello);
+    if (count == 0) {
+        upstream_ready(upstream);
+        return;
+    }
+    upstream_move(upstream, UPSTREAM_HANDSHAKE);
+    upstream->handshake_left = (uint8_t)count;
+    {
+        struct iovec slice = {.iov_base = hello.data, .iov_len = hello.len};
+        /* A fresh connection takes these few bytes at once; one that does not is no good. */
+        ssize_t sent = hello.failed ? -ENOMEM : io_stream_send(stream, &slice, 1);
+
+        if (sent != (ssize_t)hello.len)
+            upstream_retire(upstream, ERROR_reset, "handshake not sent");
+    }
+    if (hello.data != NULL)
+        explicit_bzero(hello.data, hello.len);
+    buffer_deinit(&hello);
+}
+
+static void upstream_handshake_reply(struct upstream *upstream, struct bytes reply)
+{
+    struct pool *pool = upstream->server->pool;
+    bool is_error = reply.data[0] == '-' || reply.data[0] == '!';
+
+    upstream->handshake_left--;
+    if (upstream->dialect == DIALECT_RESP3 && pool->resp3_support < 0)
+        pool->resp3_support = is_error && !memmem(reply.data, reply.len, "WRONGPASS", 9) ? 0 : 1;
+    if (is_error) {
+        bool is_auth = memmem(reply.data, reply.len, "AUTH", 4) != NULL ||
+                       memmem(reply.data, reply.len, "PASS", 4) != NULL ||
+                       memmem(reply.data, reply.len, "pass", 4) != NULL;
+        enum error_id error = is_auth ? ERROR_backend_auth
+                              : upstream->db != 0 && upstream->handshake_left == 0
+                                  ? ERROR_backend_select
+                              : upstream->dialect == DIALECT_RESP3 ? ERROR_noproto
+                                                                   : ERROR_backend_protocol;
+
+        if (log_limit_allows(&pool->proxy->log_limit, io_now_ms(pool->proxy->io), 10, 1000, NULL))
+            log_warn(proxy_log(pool->proxy), "server refused the connection's set-up pool=%s server=%s reply=%.*s",
+                     pool->conf->name, upstream->server->name, BYTES_ARG(bytes_first(reply, 100)));
+        upstream->server->last_error = error;
+        upstream_retire(upstream, error, "handshake refused");
+        return;
+    }
+    if (upstream->handshake_left == 0)
+        upstream_ready(upstream);
+}
+
+/* ---- requests out ---------------------------------------------------------------------------- */
+
+void upstream_begin(struct upstream *upstream, struct request *request)
+{
+    ASSERT(upstream->state != UPSTREAM_CLOSED);
+    request->upstream = upstream;
+    if (upstream->inflight_count++ == 0)
+        upstream_set_busy(upstream);
+    queue_push(&upstream->inflight, &request->upstream_node);
+    request->sent_us = request->start_us;
+}
+
+void upstream_write(struct upstream *upstream, const void *data, size_t size)
+{
+    if (UNLIKELY(!outbuf_append(&upstream_proxy(upstream)->chunks, &upstream->out, data, size)))
+        upstream->is_out_of_memory = true;
+    upstream->queued_total += size;
+}
+
+void upstream_end(struct upstream *upstream, struct request *request)
+{
+    SERVER_ADD(upstream->server, requests, 1);
+    SERVER_ADD(upstream->server, request_bytes, upstream->queued_total - upstream->last_end);
+    request->wire_end = upstream->last_end = upstream->queued_total;
+    if (UNLIKELY(upstream->is_out_of_memory))
+        upstream_retire(upstream, ERROR_out_of_memory, "out of memory");
+    else
+        upstream_mark_dirty(upstream);
+}
+
+void upstream_submit(struct upstream *upstream, struct request *request, struct bytes frame)
+{
+    upstream_begin(upstream, request);
+    upstream_write(upstream, frame.data, frame.len);
+    upstream_end(upstream, request);
+}
+
+void upstream_flush(struct upstream *upstream)
+{
+    struct proxy *proxy = upstream_proxy(upstream);
+
+    if (upstream->state != UPSTREAM_READY || upstream->is_blocked)
+        return;
+    while (!outbuf_is_empty(&upstream->out)) {
+        struct iovec slices[UPSTREAM_SLICES_MAX];
+        int count = outbuf_slices(&upstream->out, slices, UPSTREAM_SLICES_MAX);
+        size_t total = 0;
+        ssize_t sent;
+
+        for (int i = 0; i < count; i++)
+            total += slices[i].iov_len;
+        sent = io_stream_send(&upstream->stream, slices, count);
+        if (sent < 0) {
+            SERVER_ADD(upstream->server, server_err, 1);
+            server_failed(upstream->server, error_of_errno((int)sent));
+            upstream_retire(upstream, error_of_errno((int)sent), "send failed");
+            return;
+        }
+        outbuf_consume(&proxy->chunks, &upstream->out, (size_t)sent);
+        if ((size_t)sent < total) {
+            upstream->is_blocked = true;
+            return;
+        }
+    }
+}
+
+static void upstream_writable(struct io_stream *stream)
+{
+    struct upstream *upstream = upstream_of(stream);
+
+    upstream->is_blocked = false;
+    upstream_mark_dirty(upstream);
+    if (upstream->is_private && upstream->session != NULL)
+        session_upstream_writable(upstream);
+}
+
+/* ---- replies in ------------------------------------------------------------------------------ */
+
+/* Takes the head off: its reply is complete. */
+static struct request *upstream_pop(struct upstream *upstream)
+{
+    struct request *request =
+        CONTAINER_OF(queue_pop(&upstream->inflight), struct request, upstream_node);
+
+    upstream->seen_reply = false;
+    if (--upstream->inflight_count == 0 && upstream->state == UPSTREAM_READY) {
+        list_remove(&upstream->busy_node);
+        upstream->idle_since_ms = io_now_ms(upstream_proxy(upstream)->io);
+    }
+    return request;
+}
+
+static void upstream_doubt(struct upstream *upstream, const char *why)
+{
+    struct pool *pool = upstream->server->pool;
+    uint32_t suppressed;
+
+    SERVER_ADD(upstream->server, doubts, 1);
+    if (log_limit_allows(&pool->proxy->log_limit, io_now_ms(pool->proxy->io), 10, 1000, &suppressed))
+        log_warn(proxy_log(pool->proxy), "connection retired why=\"%s\" pool=%s server=%s suppressed=%u",
+                 why, pool->conf->name, upstream->server->name, suppressed);
+    upstream_retire(upstream, ERROR_backend_protocol, why);
+}
+
+/* The reply is whole. false: the upstream is closed now. */
+static bool upstream_complete(struct upstream *upstream, struct bytes part)
+{
+    struct request *head = upstream_head(upstream);
+    bool is_early = UNLIKELY(!outbuf_is_empty(&upstream->out)) &&
+                    head->wire_end > upstream->queued_total - upstream->out.len;
+
+    SERVER_ADD(upstream->server, responses, 1);
+    upstream_pop(upstream);
+    request_finish(head, part);
+    if (UNLIKELY(is_early) && upstream->state != UPSTREAM_CLOSED)
+        upstream_doubt(upstream, "a reply came before its request was sent");
+    return upstream->state != UPSTREAM_CLOSED;
+}
+
+static size_t upstream_recv_resp(struct upstream *upstream, struct bytes data)
+{
+    struct proxy *proxy = upstream_proxy(upstream);
+    size_t consumed = 0;
+
+    while (consumed < data.len) {
+        struct request *head = upstream_head(upstream);
+        struct bytes rest = bytes_skip(data, consumed);
+        struct resp_reply_parser *parser = &upstream->parser.resp;
+        enum parse_result result;
+        size_t scanned;
+
+        if (UNLIKELY(upstream->state == UPSTREAM_HANDSHAKE)) {
+            result = resp_reply_scan(parser, &proxy->limits, rest, &scanned);
+            if (result == PARSE_BAD || (result == PARSE_MORE && scanned > 65536)) {
+                upstream_doubt(upstream, "bad handshake");
+                return data.len;
+            }
+            if (result == PARSE_MORE) {
+                /* Small replies: look again when all of it is there. */
+                *parser = (struct resp_reply_parser){0};
+                break;
+            }
+            upstream_handshake_reply(upstream, bytes_first(rest, scanned));
+            consumed += scanned;
+            if (upstream->state == UPSTREAM_CLOSED)
+                return data.len;
+            continue;
+        }
+        if (UNLIKELY(head == NULL)) {
+            upstream_doubt(upstream, "bytes that no request waits for");
+            return data.len;
+        }
+        if (!upstream->seen_reply) {
+            upstream->seen_reply = true;
+            /* Pushes have no place between replies: nothing that makes them is sent here. */
+            if (UNLIKELY(rest.data[0] == '>')) {
+                upstream_doubt(upstream, "a push on a shared connection");
+                return data.len;
+            }
+        }
+        result = resp_reply_scan(parser, &proxy->limits, rest, &scanned);
+        consumed += scanned;
+        if (LIKELY(result == PARSE_OK)) {
+            if (UNLIKELY(rest.data[0] == '-'))
+                SERVER_ADD(upstream->server, error_replies, 1);
+            if (UNLIKELY(upstream->server->pool->discovery != NULL) && rest.data[0] == '-' &&
+                discovery_redirect(upstream, head, bytes_first(rest, scanned)))
+                continue;
+            if (!upstream_complete(upstream, bytes_first(rest, scanned)))
+                return data.len;
+            continue;
+        }
+        if (UNLIKELY(result == PARSE_BAD)) {
+            upstream_doubt(upstream, "a frame that is no reply");
+            return data.len;
+        }
+        request_deliver(head, bytes_first(rest, scanned));
+        break;
+    }
+    return consumed;
+}
+
+static bool upstream_text_key_fits(struct request *request, const struct mc_reply *reply)
+{
+    if (request->is_tombstone)
+        return true;
+    if (request->kind == REQUEST_PART)
+        return fanout_part_item(request, reply->item_key, reply->scanned, reply->line.len + 2,
+                                reply->item_data_len);
+    if (request->key_len == 0)
+        return true;
+    return bytes_equal(reply->item_key,
+                       bytes_of(request_wire(request).data + request->key_off, request->key_len));
+}
+
+static size_t upstream_recv_text(struct upstream *upstream, struct bytes data)
+{
+    struct proxy *proxy = upstream_proxy(upstream);
+    size_t consumed = 0;
+
+    while (consumed < data.len) {
+        struct request *head = upstream_head(upstream);
+        struct bytes rest = bytes_skip(data, consumed);
+        struct mc_reply reply;
+        enum parse_result result;
+        struct bytes part;
+
+        if (UNLIKELY(head == NULL)) {
+            upstream_doubt(upstream, "bytes that no request waits for");
+            return data.len;
+        }
+        if (!upstream->seen_reply) {
+            upstream->parser.text = (struct mc_reply_parser){.expect = head->mc_kind, .verb = (uint8_t)head->command};
+            upstream->seen_reply = true;
+        }
+        result = mc_reply_scan(&upstream->parser.text, &proxy->limits, rest, &reply);
+        if (UNLIKELY(result == PARSE_BAD)) {
+            upstream_doubt(upstream, "a frame that is no reply");
+            return data.len;
+        }
+        if (reply.is_item_start && UNLIKELY(!upstream_text_key_fits(head, &reply))) {
+            upstream_doubt(upstream, "a value for a key that was not asked for");
+            return data.len;
+        }
+        consumed += reply.scanned;
+        part = bytes_first(rest, reply.scanned);
+        if (result == PARSE_OK) {
+            bool is_desync = reply.is_error && bytes_equal(reply.line, BYTES("ERROR"));
+
+            if (reply.is_error)
+                SERVER_ADD(upstream->server, error_replies, 1);
+            if (UNLIKELY(head->is_quiet) && memcache_reply_is_quiet(head, reply.line))
+                part = BYTES_EMPTY;
+            if (!upstream_complete(upstream, part))
+                return data.len;
+            /* The server did not understand what the proxy sent: what it makes of the rest is anybody's
+             * guess. */
+            if (UNLIKELY(is_desync)) {
+                upstream_doubt(upstream, "the server answered ERROR");
+                return data.len;
+            }
+            continue;
+        }
+        request_deliver(head, part);
+        if (!reply.is_item_start)
+            break;
+    }
+    return consumed;
+}
+
+static size_t upstream_recv(struct io_stream *stream, struct bytes data)
+{
+    struct upstream *upstream = upstream_of(stream);
+    size_t consumed;
+
+    if (UNLIKELY(upstream->is_private && upstream->state == UPSTREAM_READY)) {
+        consumed = session_upstream_recv(upstream, data);
+    } else {
+        switch ((enum dialect)upstream->dialect) {
+        case DIALECT_RESP2:
+        case DIALECT_RESP3:
+            consumed = upstream_recv_resp(upstream, data);
+            break;
+        case DIALECT_MC_TEXT:
+            consumed = upstream_recv_text(upstream, data);
+            break;
+        case DIALECT_MC_BINARY:
+            consumed = upstream_recv_binary(upstream, data);
+            break;
+        case DIALECT_COUNT:
+            UNREACHABLE("no such dialect");
+        }
+    }
+    SERVER_ADD(upstream->server, response_bytes, consumed);
+    return consumed;
+}
+
+/* The client gets the opcode it asked with: quiet ones went upstream as their loud twins. */
+static bool upstream_complete_binary(struct upstream *upstream, struct request *head,
+                                     const struct mc_bin_header *header, struct bytes frame)
+{
+    if (memcache_binary_is_quiet(head, header))
+        return upstream_complete(upstream, BYTES_EMPTY);
+    if (head->bin_opcode != header->opcode) {
+        struct mc_bin_header own = *header;
+        char bytes[MC_BIN_HEADER];
+
+        own.opcode = head->bin_opcode;
+        mc_bin_encode(&own, bytes);
+        request_deliver(head, bytes_of(bytes, sizeof(bytes)));
+        frame = bytes_skip(frame, sizeof(bytes));
+    }
+    return upstream_complete(upstream, frame);
+}
+
+size_t upstream_recv_binary(struct upstream *upstream, struct bytes data)
+{
+    size_t consumed = 0;
+
+    while (data.len - consumed >= MC_BIN_HEADER) {
+        struct request *head = upstream_head(upstream);
+        struct bytes rest = bytes_skip(data, consumed);
+        struct mc_bin_header header;
+        bool is_stat;
+
+        mc_bin_decode(rest.data, &header);
+        if (head == NULL || header.magic != MC_BIN_RESPONSE || header.body_len > (64u << 20) ||
+            header.opaque != head->bin_opaque) {
+            upstream_doubt(upstream, "a frame that is no reply to the request");
+            return data.len;
+        }
+        if (rest.len < MC_BIN_HEADER + (size_t)header.body_len) {
+            upstream->stream.need = MC_BIN_HEADER + header.body_len;
+            break;
+        }
+        upstream->seen_reply = true;
+        rest = bytes_first(rest, MC_BIN_HEADER + (size_t)header.body_len);
+        consumed += rest.len;
+        /* STAT answers many frames; one without a key ends them. */
+        is_stat = header.opcode == 0x10 && header.key_len > 0 && header.status == 0;
+        if (is_stat)
+            request_deliver(head, rest);
+        else if (!upstream_complete_binary(upstream, head, &header, rest))
+            return data.len;
+    }
+    return consumed;
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+static void upstream_closed(struct io_stream *stream, int err, struct bytes rest)
+{
+    struct upstream *upstream = upstream_of(stream);
+    struct server *server = upstream->server;
+
+    MAYBE(rest.len);
+    if (err == ERR_EOF)
+        SERVER_ADD(server, server_eof, 1);
+    else
+        SERVER_ADD(server, server_err, 1);
+    /* An idle connection that the server closes is its right; one in use is a failure. */
+    if (upstream->inflight_count > 0 || upstream->state != UPSTREAM_READY)
+        server_failed(server, ERROR_reset);
+    upstream_retire(upstream, ERROR_reset, "closed by the server");
+}
+
+/* Sends a read again whose connection broke before a byte of its reply came. */
+static bool request_retry(struct request *request, struct pool *pool)
+{
+    struct server *server;
+    struct upstream *upstream;
+    enum error_id error = ERROR_NONE;
+
+    if (!request->is_idempotent || request->is_tombstone || request->is_started ||
+        request->reply.len > 0 || request->wire_len == 0 || request->kind != REQUEST_CLIENT ||
+        request->retry_count >= UPSTREAM_RETRIES_MAX || pool->retry_budget < 1 ||
+        request->client == NULL)
+        return false;
+    server = route_key(pool, bytes_of(request_wire(request).data + request->key_off, request->key_len));
+    if (server == NULL)
+        return false;
+    upstream = upstream_get(server, request->client, request->dialect, request->client->db, &error);
+    if (upstream == NULL)
+        return false;
+    pool->retry_budget -= 1;
+    request->retry_count++;
+    POOL_ADD(pool, retries, 1);
+    upstream_submit(upstream, request, request_wire(request));
+    return true;
+}
+
+void upstream_retire(struct upstream *upstream, enum error_id error, const char *why)
+{
+    struct server *server = upstream->server;
+    struct pool *pool = server->pool;
+    struct proxy *proxy = pool->proxy;
+    struct upstream **slot;
+    struct queue inflight = upstream->inflight;
+    struct queue_node *node;
+    bool was_ready = upstream->state == UPSTREAM_READY;
+    bool head_has_reply = upstream->seen_reply;
+
+    if (upstream->state == UPSTREAM_CLOSED)
+        return;
+    log_debug(proxy_log(proxy), "upstream closed pool=%s server=%s why=\"%s\" inflight=%u",
+              pool->conf->name, server->name, why, upstream->inflight_count);
+    upstream_move(upstream, UPSTREAM_CLOSED);
+    io_stream_close(&upstream->stream);
+    SERVER_ADD(server, server_connections, -1);
+    list_remove(&upstream->server_node);
+    if (list_node_is_linked(&upstream->busy_node))
+        list_remove(&upstream->busy_node);
+    slot = upstream->is_private ? NULL
+                                : upstream_slot(server, upstream->dialect, upstream->db, upstream->slot);
+    if (slot != NULL && *slot == upstream)
+        *slot = NULL;
+    if (server->probe == upstream)
+        server->probe = NULL;
+    outbuf_clear(&proxy->chunks, &upstream->out);
+    upstream->dead_next = proxy->dead_upstreams;
+    proxy->dead_upstreams = upstream;
+    /* From here on callbacks may open new upstreams; this one takes no part any more. */
+    queue_init(&upstream->inflight);
+    upstream->inflight_count = 0;
+    if (inflight.first == NULL)
+        inflight.last = &inflight.first;
+    while ((node = queue_pop(&inflight)) != NULL) {
+        struct request *request = CONTAINER_OF(node, struct request, upstream_node);
+
+        if (was_ready && !head_has_reply && error == ERROR_reset && request_retry(request, pool)) {
+            head_has_reply = false;
+            continue;
+        }
+        head_has_reply = false;
+        request_fail(request, error);
+    }
+    if (upstream->is_private)
+        session_upstream_gone(upstream, error);
+}
+
+void upstream_free(struct upstream *upstream)
+{
+    ASSERT(upstream->state == UPSTREAM_CLOSED && upstream->inflight_count == 0);
+    mem_pool_put(&upstream_proxy(upstream)->upstreams, upstream);
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+/* Puts a tombstone in the request's place; `link` is what points to it. The request is off the queue. */
+static bool upstream_entomb(struct upstream *upstream, struct queue_node **link, struct request *request)
+{
+    struct request *tombstone = request_create(upstream_proxy(upstream), NULL, REQUEST_CLIENT);
+
+    if (tombstone == NULL)
+        return false;
+    tombstone->dialect = request->dialect;
+    tombstone->mc_kind = request->mc_kind;
+    tombstone->command = request->command;
+    tombstone->bin_opaque = request->bin_opaque;
+    tombstone->wire_end = request->wire_end;
+    tombstone->sent_us = request->sent_us;
+    tombstone->is_tombstone = true;
+    tombstone->upstream = upstream;
+    tombstone->upstream_node.next = request->upstream_node.next;
+    *link = &tombstone->upstream_node;
+    if (upstream->inflight.last == &request->upstream_node.next)
+        upstream->inflight.last = &tombstone->upstream_node.next;
+    request->upstream = NULL;
+    upstream->tombstone_count++;
+    return true;
+}
+
+/* false: the upstream was retired. */
+static bool upstream_time_out(struct upstream *upstream, struct queue_node **link,
+                              struct request *request)
+{
+    SERVER_ADD(upstream->server, server_timedout, 1);
+    POOL_ADD(upstream->server->pool, forward_error, 1);
+    switch ((enum request_kind)request->kind) {
+    case REQUEST_CLIENT:
+        /* The client gets its error now; the place in this queue stays taken. */
+        if (!upstream_entomb(upstream, link, request)) {
+            upstream_retire(upstream, ERROR_out_of_memory, "out of memory");
+            return false;
+        }
+        request_fail(request, ERROR_timeout);
+        break;
+    case REQUEST_PART:
+        fanout_part_done(request, ERROR_timeout);
+        request_abandon(request);
+        break;
+    case REQUEST_INTERNAL:
+        request->internal_done(request, ERROR_timeout, BYTES_EMPTY);
+        request_abandon(request);
+        break;
+    }
+    return upstream->state != UPSTREAM_CLOSED;
+}
+
+/* Requests are in the order of their times: the first that is young ends the walk. */
+static bool upstream_time_out_old(struct upstream *upstream, uint64_t limit_us)
+{
+    struct queue_node **link = &upstream->inflight.first;
+    bool has_timed_out = false;
+
+    while (*link != NULL) {
+        struct request *request = CONTAINER_OF(*link, struct request, upstream_node);
+
+        if (!request->is_tombstone) {
+            if (request->sent_us > limit_us)
+                break;
+            has_timed_out = true;
+            if (!upstream_time_out(upstream, link, request))
+                return true;
+        }
+        link = &(*link)->next;
+    }
+    return has_timed_out;
+}
+
+void upstream_tick(struct upstream *upstream, uint64_t now_ms)
+{
+    const struct conf_pool *conf = upstream->server->pool->conf;
+    int64_t timeout_ms =
+        upstream->state == UPSTREAM_READY ? conf->reply_timeout_ms : conf->queue_timeout_ms;
+    uint64_t age_max_ms = UPSTREAM_TOMBSTONE_AGE_MAX_MS;
+    struct request *head;
+    bool has_timed_out = false;
+
+    if (upstream->deadline_ms != 0 && now_ms >= upstream->deadline_ms) {
+        SERVER_ADD(upstream->server, server_timedout, 1);
+        server_failed(upstream->server, ERROR_timeout);
+        upstream_retire(upstream, ERROR_queue_timeout, "connect timed out");
+        return;
+    }
+    if (upstream->is_private)
+        return; /* sessions have their own rules: a blocking command may wait for ever */
+    if (timeout_ms >= 0) {
+        uint64_t now_us = now_ms * 1000;
+
+        has_timed_out = upstream_time_out_old(
+            upstream, now_us - MIN(now_us, (uint64_t)timeout_ms * 1000));
+        age_max_ms = MIN(age_max_ms, (uint64_t)timeout_ms * 2);
+    }
+    if (has_timed_out)
+        server_failed(upstream->server, ERROR_timeout);
+    if (upstream->state == UPSTREAM_CLOSED)
+        return;
+    head = upstream_head(upstream);
+    if (upstream->tombstone_count > UPSTREAM_TOMBSTONES_MAX)
+        upstream_retire(upstream, ERROR_timeout, "too many replies are overdue");
+    else if (head != NULL && head->is_tombstone && now_ms * 1000 > head->sent_us + age_max_ms * 1000)
+        upstream_retire(upstream, ERROR_timeout, "a reply is long overdue");
+}
