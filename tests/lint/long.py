@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Functions and files that creep: a function over 70 lines, or a file over 1,000, must be on long.allow
-with its length, and may not grow beyond it."""
+"""Functions and files that creep: a function over 70 lines (in tests 150: tables of cases are long), or a
+file over 1,000, must be on long.allow with its length, and may not grow beyond it."""
 
 import re
 
 import lint
 
 FUNCTION_LINES_MAX = 70
+TEST_LINES_MAX = 150
 FILE_LINES_MAX = 1000
 
 NAME = re.compile(r"([A-Za-z_]\w*)\s*\(")
@@ -45,7 +46,8 @@ def main():
         if count > max(FILE_LINES_MAX, allowed.get((name, "-"), 0)):
             long_files.append(f"{name}: {count} lines: which two things does it do?")
         for function, line, length in functions(text):
-            limit = max(FUNCTION_LINES_MAX, allowed.get((name, function), 0))
+            usual = TEST_LINES_MAX if name.startswith("tests/") else FUNCTION_LINES_MAX
+            limit = max(usual, allowed.get((name, function), 0))
             if length > limit:
                 long_functions.append(
                     f"{name}:{line}: {function}() has {length} lines, over {limit}: split it, or put "
