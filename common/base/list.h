@@ -83,6 +83,18 @@ static inline struct list_node *list_pop_front(struct list *list)
     return node;
 }
 
+/* Appends all of `source` to `target`; source is empty then. */
+static inline void list_move_all(struct list *source, struct list *target)
+{
+    if (list_is_empty(source))
+        return;
+    source->head.next->prev = target->head.prev;
+    target->head.prev->next = source->head.next;
+    source->head.prev->next = &target->head;
+    target->head.prev = source->head.prev;
+    list_init(source);
+}
+
 #define LIST_FIRST(list, type, member)                                                             \
     ({                                                                                             \
         struct list_node *list_first_ = list_first(list);                                          \

@@ -130,8 +130,8 @@ struct io_stream {
     /* recv() is not called before this many bytes are there (0: any). Reset to 0 before each call. A
      * parser that knows the size of the frame sets it, so that a slow sender costs no rescans. */
     uint32_t need;
-    uint32_t rest_len_, rest_cap_;
-    char *rest_; /* owns: unconsumed bytes */
+    uint32_t rest_off_, rest_len_, rest_cap_;
+    char *rest_; /* owns: the unconsumed bytes are [rest_off_, rest_off_ + rest_len_) */
     uint64_t private_[8];
 };
 
@@ -210,6 +210,7 @@ void io_watch_stop(struct io_watch *watch);
 
 /* ---- operations that complete once -------------------------------------------------------- */
 
+/* Zeroed by the caller before the first use; may be used again once done() runs. */
 struct io_op {
     void (*done)(struct io_op *op); /* set by the caller */
     void *arg;                      /* the caller's */
