@@ -567,7 +567,7 @@ static size_t upstream_recv_text(struct upstream *upstream, struct bytes data)
 static size_t upstream_recv(struct io_stream *stream, struct bytes data)
 {
     struct upstream *upstream = upstream_of(stream);
-    size_t consumed;
+    size_t consumed = 0;
 
     if (UNLIKELY(upstream->is_private && upstream->state == UPSTREAM_READY)) {
         consumed = session_upstream_recv(upstream, data);

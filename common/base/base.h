@@ -22,18 +22,19 @@
 /* The struct that embeds `member` at `pointer`. */
 #define CONTAINER_OF(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
+/* Each use names its own copies, so that one may stand inside another. */
+#define NAME_JOIN_(a, b)  a##b
+#define NAME_UNIQUE_(a, b) NAME_JOIN_(a, b)
+#define COMPARE_(a, b, is, left, right)                                                            \
+    ({                                                                                             \
+        __typeof__(a) left = (a);                                                                  \
+        __typeof__(b) right = (b);                                                                 \
+        left is right ? left : right;                                                              \
+    })
 #define MIN(a, b)                                                                                  \
-    ({                                                                                             \
-        __typeof__(a) min_a_ = (a);                                                                \
-        __typeof__(b) min_b_ = (b);                                                                \
-        min_a_ < min_b_ ? min_a_ : min_b_;                                                         \
-    })
+    COMPARE_(a, b, <, NAME_UNIQUE_(min_a_, __COUNTER__), NAME_UNIQUE_(min_b_, __COUNTER__))
 #define MAX(a, b)                                                                                  \
-    ({                                                                                             \
-        __typeof__(a) max_a_ = (a);                                                                \
-        __typeof__(b) max_b_ = (b);                                                                \
-        max_a_ > max_b_ ? max_a_ : max_b_;                                                         \
-    })
+    COMPARE_(a, b, >, NAME_UNIQUE_(max_a_, __COUNTER__), NAME_UNIQUE_(max_b_, __COUNTER__))
 
 /* Assertions stay on in production: a worker that has lost its invariants must not go on answering.
  * The master starts another one. */
