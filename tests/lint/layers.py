@@ -85,7 +85,8 @@ def main():
                 private.append(f"{at}: {target} is for the files beside it only")
         own = name[:-2] + ".h"
         quoted = [t for _, t in includes if t != "config.h"]
-        if name.endswith(".c") and own in known and (not quoted or quoted[0] != own):
+        if name.endswith(".c") and own in known and \
+                (not quoted or quoted[0] not in (own, own[:-2] + "_private.h")):
             first.append(f"{name}: includes \"{own}\" first, so that the header is known to stand alone")
         if name.endswith(".h") and "#pragma once" not in text:
             pragma.append(f"{name}: has no #pragma once")
