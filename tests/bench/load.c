@@ -12,7 +12,7 @@
  *     once COUNT  each client sends one batch, at most COUNT at a time      done REQUESTS MICROSECONDS
  *     send        each client sends one batch                               sent REQUESTS
  *     drain       waits for what `send` asked                               done REQUESTS MICROSECONDS
- *     ports       nothing                                                   PORT REQUESTS ..., end
+ *     ports       nothing                                                   ports PORT REQUESTS PORT ...
  *
  * Short connections (--short): connect, one batch, close, again. Client addresses go round
  * 127.0.0.2 ... 127.0.1.254, as one address runs out of ports that are not in TIME_WAIT.
@@ -252,15 +252,16 @@ static void run_once(struct load *l, uint32_t window)
 
 static void print_ports(const struct load *l)
 {
+    printf("ports");
     for (uint32_t i = 0; i < l->client_count; i++) {
         struct sockaddr_in address = {0};
         socklen_t len = sizeof(address);
 
         if (getsockname(l->clients[i].fd, (struct sockaddr *)&address, &len) == 0)
-            printf("%u %llu\n", ntohs(address.sin_port),
+            printf(" %u %llu", ntohs(address.sin_port),
                    (unsigned long long)l->clients[i].done_count);
     }
-    printf("end\n");
+    printf("\n");
 }
 
 static void obey(struct load *l)
