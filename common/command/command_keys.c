@@ -123,16 +123,23 @@ static int sort_keys(const struct bytes *argv, uint32_t argc, struct command_key
     return 0;
 }
 
-static int georadius_keys(const struct bytes *argv, uint32_t argc, struct command_keys *out)
+/* Redis writes to one of the two, but checks both. */
+static int georadius_keys(const struct command *command, const struct bytes *argv, uint32_t argc,
+                          struct command_keys *out)
 {
-    uint32_t store = 0;
+    uint32_t store = 0, store_dist = 0;
 
-    for (uint32_t i = 5; i + 1 < argc; i++)
-        if (word_is(argv[i], "store") || word_is(argv[i], "storedist"))
+    for (uint32_t i = command->id == COMMAND_georadius ? 6 : 5; i + 1 < argc; i++) {
+        if (word_is(argv[i], "store"))
             store = ++i;
+        else if (word_is(argv[i], "storedist"))
+            store_dist = ++i;
+    }
     add_range(out, 1, 1, 1);
     if (store != 0)
         add_range(out, store, 1, 1);
+    if (store_dist != 0)
+        add_range(out, store_dist, 1, 1);
     return 0;
 }
 
@@ -173,7 +180,7 @@ int command_keys(const struct command *command, const struct bytes *argv, uint32
     case KEYS_SORT:
         return argc > 1 ? sort_keys(argv, argc, out) : ERR_INVALID;
     case KEYS_GEORADIUS:
-        return argc > 1 ? georadius_keys(argv, argc, out) : ERR_INVALID;
+        return argc > 1 ? georadius_keys(command, argv, argc, out) : ERR_INVALID;
     case KEYS_MIGRATE:
         return migrate_keys(argv, argc, out);
     }

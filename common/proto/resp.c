@@ -4,7 +4,7 @@
  *
  * A frame is read from left to right, and the first byte that cannot be right decides the error: so the
  * answer does not depend on how the stream was cut, although a bad byte is reported as soon as it is
- * seen, not when its line ends.
+ * seen, not when its line ends. (The two bytes behind a bulk are looked at together.)
  *
  * A multibulk is first read in one pass that stores the arguments. If it is incomplete, the parser
  * remembers the header at which it stopped; the next calls go on from there and store nothing (the
@@ -203,11 +203,8 @@ static ALWAYS_INLINE enum parse_result read_args(struct resp_parser *parser, str
         off = (size_t)(p - data.data);
         if (UNLIKELY(off + len + 2 > FRAME_MAX))
             return bad(parser, out, BAD_SIZE);
-        if (UNLIKELY((uint64_t)(end - p) < len + 2)) {
-            if ((uint64_t)(end - p) == len + 1 && p[len] != '\r')
-                return bad(parser, out, BAD_CRLF);
+        if (UNLIKELY((uint64_t)(end - p) < len + 2))
             return arg_incomplete(parser, args, store, data, off, len, argc, out);
-        }
         if (UNLIKELY(p[len] != '\r' || p[len + 1] != '\n'))
             return bad(parser, out, BAD_CRLF);
         if (store) {
