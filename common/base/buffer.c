@@ -25,7 +25,8 @@ char *buffer_reserve(struct buffer *buffer, size_t size)
     wanted = buffer->len + size;
     if (wanted < size || (buffer->max != 0 && wanted > buffer->max))
         goto fail;
-    cap = MAX(wanted, MAX(buffer->cap * 2, (size_t)64));
+    cap = MAX(buffer->cap * 2, (size_t)64);
+    cap = MAX(cap, wanted);
     if (buffer->max != 0)
         cap = MIN(cap, buffer->max);
     grown = mem_realloc(buffer->data, cap);

@@ -640,7 +640,7 @@ static void reply_keys(const struct composer *c, const struct bytes *argv, uint3
         row = command_find_sub(row, argv[1]);
     if (row == NULL || !is_shown(c, row)) {
         put_string(c, "-ERR Invalid command specified\r\n");
-    } else if (row->keys.kind == KEYS_NONE) {
+    } else if (row->keys.kind == KEYS_NONE || (row->flags & CMD_PUBSUB)) {
         put_string(c, "-ERR The command has no key arguments\r\n");
     } else if (!command_arity_fits(row, argc)) {
         put_string(c, "-ERR Invalid number of arguments specified for command\r\n");

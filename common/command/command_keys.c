@@ -190,9 +190,9 @@ int command_keys(const struct command *command, const struct bytes *argv, uint32
 /* ---- errors ------------------------------------------------------------------------------- */
 
 #define AT_LEAST_ONE(name) "ERR at least 1 input key is needed for '" name "' command"
-#define UNBALANCED(name, symbol)                                                                   \
-    "ERR Unbalanced '" name "' list of streams: for each stream key an ID or '" symbol             \
-    "' must be specified."
+/* XREADGROUP's too, as in Redis. */
+#define UNBALANCED                                                                                 \
+    "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
 
 static const char *set_operation_error(struct bytes numkeys, const char *too_few)
 {
@@ -221,11 +221,11 @@ static const char *positive_error(struct bytes numkeys, const char *too_many)
                                                       : "ERR numkeys should be greater than 0";
 }
 
-static const char *xread_error(const struct bytes *argv, uint32_t argc, const char *unbalanced)
+static const char *xread_error(const struct bytes *argv, uint32_t argc)
 {
     uint32_t streams = xread_streams(argv, argc);
 
-    return streams != 0 && (argc - streams - 1) % 2 != 0 ? unbalanced : SYNTAX_ERROR;
+    return streams != 0 && (argc - streams - 1) % 2 != 0 ? UNBALANCED : SYNTAX_ERROR;
 }
 
 const char *command_keys_error(const struct command *command, const struct bytes *argv, uint32_t argc)
@@ -256,8 +256,8 @@ const char *command_keys_error(const struct command *command, const struct bytes
     case COMMAND_blmpop:
     case COMMAND_zmpop:
     case COMMAND_bzmpop: return positive_error(numkeys, SYNTAX_ERROR);
-    case COMMAND_xread: return xread_error(argv, argc, UNBALANCED("xread", "$"));
-    case COMMAND_xreadgroup: return xread_error(argv, argc, UNBALANCED("xreadgroup", ">"));
+    case COMMAND_xread:
+    case COMMAND_xreadgroup: return xread_error(argv, argc);
     default: return SYNTAX_ERROR;
     }
 }

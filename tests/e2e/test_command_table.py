@@ -221,6 +221,9 @@ zunion 2 a b|zunion 3 a b a aggregate max|zunionstore d 2 a b aggregate sum
 # Commands that have keys but no sample above would go unnoticed, so the test counts.
 NO_SAMPLE = {"sunsubscribe"}
 
+# Placed like keys, but no keys to Redis.
+CHANNELS = {"spublish", "ssubscribe"}
+
 
 def requests_of(text):
     for request in text.replace("\n", "|").split("|"):
@@ -235,9 +238,10 @@ def test_keys_are_where_the_server_has_them(server):
     for request, ours in zip(requests, ask_table(requests)):
         named |= {request[0], "|".join(request[:2])}
         theirs = server.ask("COMMAND", "GETKEYS", *request)
-        if theirs == "Invalid arguments specified for command":
-            theirs = []
-        assert ours == theirs, request
+        if request[0] in CHANNELS:
+            assert isinstance(theirs, Error) and ours[0] == request[1]
+        else:
+            assert (request, ours) == (request, theirs)
     rows = by_name(server.ask("COMMAND"))
     with_keys = {name for name, row in rows.items() if row[8] and name not in NO_SAMPLE}
     assert with_keys - named == set()
@@ -265,7 +269,7 @@ zdiffstore d 3 a b|zintercard 0 a|zintercard 2 a|zintercard x a|sintercard 0 a|s
 sintercard -1 a|sintercard 2 a|lmpop 0 a left|lmpop x a left|lmpop -1 a left|lmpop 2 a left
 lmpop 1 a b|blmpop 0 0 a left|blmpop 0 x a left|blmpop 0 2 a left|zmpop 0 a min|zmpop x a min
 zmpop 2 a min|bzmpop 0 0 a min|bzmpop 0 x a min|bzmpop 0 2 a min|xread streams a b 0
-xread count 1 streams a|xread count 1 a 0|xread block 1 a 0|xread nosuch 1 a 0|xread streams streams a
+xread count 1 streams a|xread count 1 a 0|xread block 1 a 0|xread nosuch 1 a 0
 xreadgroup group g c streams a b 0|xreadgroup group g c count 1 a 0|xreadgroup group g c noack x a 0
 get|get a b|set a|nosuch|object encoding|xgroup create s|client setname
 """

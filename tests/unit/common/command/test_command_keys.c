@@ -145,10 +145,10 @@ static void test_errors_are_those_of_redis(void **state)
         {"BZMPOP 0 x a MIN", "ERR numkeys should be greater than 0"},
         {"XREAD COUNT 1 a 0", "ERR syntax error"},
         {"XREAD STREAMS a b 0",
-         "ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be "
+         "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be "
          "specified."},
         {"XREADGROUP GROUP g c STREAMS a b 0",
-         "ERR Unbalanced 'xreadgroup' list of streams: for each stream key an ID or '>' must be "
+         "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be "
          "specified."},
     };
 
