@@ -417,7 +417,11 @@ static const char *local_line_check(const struct mc_line *line, struct mc_reques
         out->is_noreply = is_noreply_last(line, 1);
         if (!mc_number_u64(line->tokens[0], UINT32_MAX, &level, &out->is_canonical))
             return MC_ERROR_FORMAT;
+    } else {
+        return NULL;
     }
+    if (line->count == 2 && !out->is_noreply)
+        out->is_canonical = false; /* a word that memcached does not look at */
     return NULL;
 }
 

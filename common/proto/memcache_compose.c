@@ -80,21 +80,25 @@ static void put_meta(struct writer *writer, const struct mc_request *request, st
     }
 }
 
+/* flush_all and verbosity: their number, if there is one; the caller adds noreply, where it is wanted. */
 static void put_local(struct writer *writer, const struct mc_request *request, struct bytes args)
 {
-    bool takes_noreply = request->verb == MC_flush_all || request->verb == MC_verbosity;
     struct bytes token;
-    uint64_t number;
+    uint64_t level;
     bool is_tidy;
 
-    while (mc_token_next(&args, &token)) {
-        if (takes_noreply && MC_BYTES_ARE(token, "noreply"))
-            continue; /* the caller writes it, where it is wanted */
-        if (takes_noreply && mc_number_u64(token, UINT64_MAX, &number, &is_tidy))
-            put_u64(writer, number);
-        else
-            put_token(writer, token);
+    if (request->verb == MC_flush_all) {
+        if (mc_token_next(&args, &token) && !MC_BYTES_ARE(token, "noreply"))
+            put_i32(writer, request->exptime);
+        return;
     }
+    if (request->verb == MC_verbosity) {
+        if (mc_token_next(&args, &token) && mc_number_u64(token, UINT32_MAX, &level, &is_tidy))
+            put_u64(writer, level);
+        return;
+    }
+    while (mc_token_next(&args, &token))
+        put_token(writer, token);
 }
 
 size_t mc_compose_line(const struct mc_request *request, const struct bytes *keys, uint32_t key_count,
