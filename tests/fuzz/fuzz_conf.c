@@ -17,6 +17,8 @@ static void collect(void *arg, const char *data, size_t len)
 {
     struct text *text = arg;
 
+    if (len > 4 && memcmp(data, "  # ", 4) == 0)
+        return; /* stands for a password, and does not read back */
     if (text->cap - text->len < len) {
         text->cap = 2 * text->cap + len;
         text->data = must_realloc(text->data, text->cap);
