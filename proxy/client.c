@@ -140,6 +140,10 @@ static void client_closed(struct io_stream *stream, int err, struct bytes rest)
         return;
     }
     POOL_ADD(client->pool, client_eof, 1);
+    if (session_is_blocked(client)) {
+        client_close(client);
+        return;
+    }
     client->is_eof = true;
     /* Requests that came before the end but were held up are still served. */
     while (rest.len > 0 && client->pause == 0 && !client->is_dead) {
@@ -240,6 +244,8 @@ void client_reply(struct client *client, struct bytes reply)
     struct request *request;
 
     POOL_ADD(client->pool, local_replies, 1);
+    if (UNLIKELY(client->session != NULL) && session_is_mute(client))
+        return;
     if (client->requests.first == NULL) {
         POOL_ADD(client->pool, client_responses, 1);
         if (!outbuf_append(&proxy->chunks, &client->out, reply.data, reply.len))

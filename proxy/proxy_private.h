@@ -69,6 +69,7 @@ struct request {
     bool is_idempotent : 1; /* may be sent again */
     bool is_split : 1;      /* owns a fanout */
     bool is_tombstone : 1;  /* its reply will be dropped */
+    bool is_awaited : 1;    /* a subscription's slot: internal_arg points to who will answer it */
     bool is_silent : 1;     /* noreply: it has its place in the order, its reply is dropped */
     bool closes : 1;        /* the connection closes behind its reply */
     bool is_asking : 1;     /* ASKING goes before it */
@@ -146,6 +147,8 @@ struct upstream {
     uint8_t dialect, db;
     uint8_t handshake_left; /* replies to come before it is ready */
     bool is_out_of_memory;
+    bool is_patient; /* private: no reply timeout, the command may wait */
+    bool is_pubsub;
     bool is_private, is_dirty, is_probe, is_blocked; /* blocked: the kernel took less than we had */
     bool seen_reply;        /* a byte of the head's reply has been read */
     struct session *session; /* is_private: who gets the bytes; NULL while idle */
@@ -395,6 +398,8 @@ void upstream_submit(struct upstream *upstream, struct request *request, struct 
 void upstream_mark_dirty(struct upstream *upstream);
 void upstream_flush(struct upstream *upstream);
 void upstream_resolved(struct upstream *upstream, enum error_id error);
+/* Takes the head off the queue: its reply is complete. */
+struct request *upstream_take_head(struct upstream *upstream);
 size_t upstream_recv_binary(struct upstream *upstream, struct bytes data);
 /* Closes; every request in flight fails with `error` or is sent again where that is allowed. */
 void upstream_retire(struct upstream *upstream, enum error_id error, const char *why);
@@ -456,9 +461,16 @@ void session_left(struct client *client);
 void session_decode(struct client *client, struct bytes session, const int *fds, uint32_t fds_count);
 /* A request was refused (unknown, wrong arity ...): a transaction remembers it. */
 void session_refused(struct client *client);
+/* A command was consumed: CLIENT REPLY SKIP counts them. */
+void session_command_done(struct client *client);
+bool session_is_mute(const struct client *client);
+bool session_is_blocked(const struct client *client);
+/* A slot of a subscription is freed: whoever would answer it must not. */
+void pubsub_slot_gone(struct request *slot);
+/* A reply was completed. */
+void session_replied(struct client *client);
 /* Bytes of a private upstream; returns how many were consumed. */
 size_t session_upstream_recv(struct upstream *upstream, struct bytes data);
-void session_upstream_writable(struct upstream *upstream);
 /* A private upstream is gone. */
 void session_upstream_gone(struct upstream *upstream, enum error_id error);
 

@@ -264,6 +264,13 @@ static size_t redis_need_more(struct client *client, const struct resp_parser *p
     return 0;
 }
 
+static void redis_consumed(struct client *client)
+{
+    POOL_ADD(client->pool, client_requests, 1);
+    if (UNLIKELY(client->session != NULL))
+        session_command_done(client);
+}
+
 size_t client_handle_redis(struct client *client, struct bytes data)
 {
     struct pool *pool = client->pool;
@@ -305,11 +312,11 @@ size_t client_handle_redis(struct client *client, struct bytes data)
     }
     if (UNLIKELY(client->session != NULL) && session_must_wait(client, &request))
         return 0;
-    POOL_ADD(pool, client_requests, 1);
     command = redis_command(client, &request);
     if (UNLIKELY(command == NULL)) {
         if (client->session != NULL && !client->is_dead)
             session_refused(client);
+        redis_consumed(client);
         return request.len;
     }
     if (UNLIKELY(client->session != NULL || command->route == ROUTE_PRIVATE ||
@@ -318,9 +325,12 @@ size_t client_handle_redis(struct client *client, struct bytes data)
 
         if (verdict == SESSION_WAIT)
             return 0;
-        if (verdict == SESSION_DONE)
+        if (verdict == SESSION_DONE) {
+            redis_consumed(client);
             return request.len;
+        }
     }
     redis_route(client, command, &request, frame);
+    redis_consumed(client);
     return request.len;
 }

@@ -33,6 +33,8 @@ struct request *request_create(struct proxy *proxy, struct client *client, enum 
     if (kind == REQUEST_CLIENT) {
         queue_push(&client->requests, &request->client_node);
         client->request_count++;
+        if (UNLIKELY(client->session != NULL))
+            request->is_silent = session_is_mute(client);
     }
     return request;
 }
@@ -59,6 +61,8 @@ void request_free(struct proxy *proxy, struct request *request)
 {
     ASSERT(request->upstream == NULL);
     outbuf_clear(&proxy->chunks, &request->reply);
+    if (UNLIKELY(request->is_awaited))
+        pubsub_slot_gone(request);
     if (UNLIKELY(request->whole != NULL)) {
         buffer_deinit(request->whole);
         mem_free(request->whole);
@@ -160,6 +164,8 @@ static void request_finish_client(struct request *request, struct bytes part)
     if (client->requests.first == NULL ? (client->pause | client->is_closing | client->is_eof) != 0
                                        : client_head(client)->is_done || client->pause != 0)
         client_advance(client);
+    if (UNLIKELY(client->session != NULL))
+        session_replied(client);
 }
 
 void request_finish_merged(struct request *request, struct outbuf *merged)

@@ -1,62 +1,689 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "proxy/proxy_private.h"
+#include "proxy/session.h"
 
-void session_destroy(struct client *client)
+#define PRIVATE_IDLE_MAX 8 /* clean private upstreams kept by a server */
+
+struct session *session_get(struct client *client)
 {
-    ASSERT(client->session == NULL);
+    struct session *session = client->session;
+
+    if (session != NULL)
+        return session;
+    session = mem_zalloc(sizeof(*session));
+    if (session == NULL)
+        return NULL;
+    session->client = client;
+    session->queued.max = SESSION_QUEUED_MAX;
+    session->held.max = SESSION_HELD_MAX;
+    session->channels.seed = session->patterns.seed = session->shard_channels.seed =
+        io_random64(client->pool->proxy->io);
+    client->session = session;
+    return session;
+}
+
+/* ---- private upstreams ------------------------------------------------------------------------ */
+
+static struct upstream *private_idle(struct server *server, uint8_t dialect, uint8_t db)
+{
+    LIST_FOR_EACH (&server->upstreams, node) {
+        struct upstream *upstream = CONTAINER_OF(node, struct upstream, server_node);
+
+        if (upstream->is_private && upstream->session == NULL && upstream->dialect == dialect &&
+            upstream->db == db && upstream->state == UPSTREAM_READY)
+            return upstream;
+    }
+    return NULL;
+}
+
+static uint32_t private_idle_count(struct server *server)
+{
+    uint32_t count = 0;
+
+    LIST_FOR_EACH (&server->upstreams, node) {
+        struct upstream *upstream = CONTAINER_OF(node, struct upstream, server_node);
+
+        count += upstream->is_private && upstream->session == NULL;
+    }
+    return count;
+}
+
+/* false: the client was told why. */
+static bool session_bind(struct session *session, struct server *server)
+{
+    struct client *client = session->client;
+    enum error_id error = ERROR_NONE;
+    struct upstream *upstream = private_idle(server, client->dialect, client->db);
+
+    ASSERT(session->upstream == NULL);
+    if (upstream == NULL)
+        upstream = upstream_open(server, client->dialect, client->db, true, &error);
+    if (upstream == NULL) {
+        client_reply_error(client, error);
+        return false;
+    }
+    upstream->session = session;
+    upstream->is_patient = false;
+    session->upstream = upstream;
+    POOL_ADD(client->pool, private_sessions, 1);
+    return true;
+}
+
+static void session_unbind(struct session *session)
+{
+    struct upstream *upstream = session->upstream;
+    bool is_clean = upstream->inflight_count == 0 && !session->is_in_multi && !session->is_watching &&
+                    upstream->state == UPSTREAM_READY;
+
+    session->upstream = NULL;
+    upstream->session = NULL;
+    POOL_ADD(session->client->pool, private_sessions, -1);
+    if (!is_clean || private_idle_count(upstream->server) > PRIVATE_IDLE_MAX)
+        upstream_retire(upstream, ERROR_reset, "its client is done with it");
+}
+
+static void session_unbind_if_free(struct session *session)
+{
+    if (session->upstream != NULL && session->upstream->inflight_count == 0 && !session->is_in_multi &&
+        !session->is_watching && !session->is_blocked)
+        session_unbind(session);
+}
+
+struct server *session_server(struct client *client, const struct command *command,
+                              const struct resp_request *request, enum error_id *error)
+{
+    struct command_keys keys;
+
+    *error = ERROR_NONE;
+    if (command->route == ROUTE_CHANNEL)
+        return route_key(client->pool, request->argv[1]);
+    if (command->keys.kind == KEYS_NONE)
+        return NULL;
+    if (command_keys(command, request->argv, request->argc, &keys) != 0) {
+        *error = ERROR_syntax;
+        return NULL;
+    }
+    return keys.key_count == 0 ? NULL : route_keys(client->pool, request, &keys, error);
+}
+
+static void session_forward(struct session *session, uint16_t command, struct bytes frame, bool is_silent)
+{
+    struct client *client = session->client;
+    struct request *request = request_create(client->pool->proxy, client, REQUEST_CLIENT);
+
+    if (request == NULL) {
+        client_close(client);
+        return;
+    }
+    request->command = command;
+    request->is_silent |= is_silent;
+    upstream_submit(session->upstream, request, frame);
+}
+
+/* ---- transactions ------------------------------------------------------------------------------ */
+
+static void multi_end(struct session *session)
+{
+    session->is_in_multi = false;
+    session->is_aborted = false;
+    session->is_watching = false;
+    session->is_watch_lost = false;
+    buffer_deinit(&session->queued);
+    session->queued_count = 0;
+}
+
+/* What was kept goes to the server that is known now; its +QUEUED were given already. */
+static bool multi_bind(struct session *session, struct server *server)
+{
+    struct bytes rest = buffer_bytes(&session->queued);
+
+    if (session->upstream == NULL && !session_bind(session, server))
+        return false;
+    session_forward(session, COMMAND_multi, BYTES("*1\r\n$5\r\nMULTI\r\n"), true);
+    session->is_multi_sent = true;
+    while (rest.len > 0) {
+        uint32_t len;
+
+        memcpy(&len, rest.data, sizeof(len));
+        session_forward(session, COMMAND_none, bytes_of(rest.data + sizeof(len), len), true);
+        rest = bytes_skip(rest, sizeof(len) + len);
+    }
+    buffer_deinit(&session->queued);
+    session->queued_count = 0;
+    return true;
+}
+
+static void multi_keep(struct session *session, struct bytes frame)
+{
+    uint32_t len = (uint32_t)frame.len;
+
+    buffer_append(&session->queued, &len, sizeof(len));
+    buffer_append(&session->queued, frame.data, frame.len);
+    if (session->queued.failed) {
+        session->is_aborted = true;
+        client_reply_error(session->client, ERROR_out_of_memory);
+        return;
+    }
+    session->queued_count++;
+    client_reply(session->client, BYTES("+QUEUED\r\n"));
+}
+
+static enum session_verdict multi_exec(struct session *session, struct bytes frame)
+{
+    struct client *client = session->client;
+
+    if (session->is_aborted || session->is_watch_lost) {
+        if (session->upstream != NULL && session->is_multi_sent)
+            session_forward(session, COMMAND_discard, BYTES("*1\r\n$7\r\nDISCARD\r\n"), true);
+        else if (session->upstream != NULL && session->is_watching)
+            session_forward(session, COMMAND_unwatch, BYTES("*1\r\n$7\r\nUNWATCH\r\n"), true);
+        if (session->is_aborted)
+            client_reply_error(client, ERROR_execabort);
+        else
+            client_reply(client, client->dialect == DIALECT_RESP3 ? BYTES("_\r\n") : BYTES("*-1\r\n"));
+    } else if (!session->is_multi_sent && session->queued_count == 0 && session->upstream == NULL) {
+        client_reply(client, BYTES("*0\r\n"));
+    } else {
+        if (!session->is_multi_sent) {
+            struct server *server =
+                session->upstream != NULL ? session->upstream->server : route_any(client->pool);
+
+            if (server == NULL) {
+                client_reply_error(client, ERROR_no_server);
+                multi_end(session);
+                return SESSION_DONE;
+            }
+            if (!multi_bind(session, server)) {
+                multi_end(session);
+                return SESSION_DONE;
+            }
+        }
+        session_forward(session, COMMAND_exec, frame, false);
+    }
+    multi_end(session);
+    session->is_multi_sent = false;
+    return SESSION_DONE;
+}
+
+static enum session_verdict multi_discard(struct session *session, struct bytes frame)
+{
+    if (session->upstream != NULL && session->is_multi_sent)
+        session_forward(session, COMMAND_discard, frame, false);
+    else {
+        if (session->upstream != NULL && session->is_watching)
+            session_forward(session, COMMAND_unwatch, BYTES("*1\r\n$7\r\nUNWATCH\r\n"), true);
+        client_reply(session->client, BYTES("+OK\r\n"));
+    }
+    multi_end(session);
+    session->is_multi_sent = false;
+    return SESSION_DONE;
+}
+
+static void multi_refuse(struct session *session, const char *why)
+{
+    session->is_aborted = true;
+    client_reply_text_error(session->client, "%s", why);
+}
+
+static bool multi_may_take(const struct command *command)
+{
+    switch ((enum command_route)command->route) {
+    case ROUTE_ONE:
+    case ROUTE_SPLIT_ORDER:
+    case ROUTE_SPLIT_OK:
+    case ROUTE_SPLIT_SUM:
+    case ROUTE_ANY:
+    case ROUTE_CHANNEL:
+        return true;
+    case ROUTE_LOCAL:
+        return command->id == COMMAND_ping || command->id == COMMAND_echo;
+    case ROUTE_ALL_SUM:
+    case ROUTE_ALL_OK:
+    case ROUTE_ALL_CONCAT:
+    case ROUTE_ALL_SAME:
+    case ROUTE_ALL_AND:
+    case ROUTE_ALL_ANY_OK:
+    case ROUTE_ALL_PAIRS:
+    case ROUTE_SCAN:
+    case ROUTE_PRIVATE:
+        return command->id == COMMAND_unwatch;
+    }
+    return false;
+}
+
+/* A command inside MULTI. */
+static enum session_verdict multi_command(struct session *session, const struct command *command,
+                                          const struct resp_request *request, struct bytes frame)
+{
+    struct client *client = session->client;
+    enum error_id error;
+    struct server *server;
+
+    switch (command->id) {
+    case COMMAND_exec:
+        return multi_exec(session, frame);
+    case COMMAND_discard:
+        return multi_discard(session, frame);
+    case COMMAND_multi:
+        multi_refuse(session, "ERR MULTI calls can not be nested");
+        session->is_aborted = false; /* as Redis: this alone does not abort */
+        return SESSION_DONE;
+    case COMMAND_watch:
+        multi_refuse(session, "ERR WATCH inside MULTI is not allowed");
+        session->is_aborted = false;
+        return SESSION_DONE;
+    case COMMAND_quit:
+        return SESSION_PASS;
+    default:
+        break;
+    }
+    if (!multi_may_take(command) || (command->flags & CMD_NO_MULTI)) {
+        multi_refuse(session, "ERR Command not allowed inside a transaction");
+        return SESSION_DONE;
+    }
+    server = session_server(client, command, request, &error);
+    if (error == ERROR_NONE && server != NULL && session->upstream != NULL &&
+        session->upstream->server != server)
+        error = ERROR_crossslot;
+    if (error != ERROR_NONE) {
+        session->is_aborted = true;
+        client_reply_error(client, error);
+        return SESSION_DONE;
+    }
+    if (server == NULL && session->upstream == NULL) {
+        multi_keep(session, frame);
+        return SESSION_DONE;
+    }
+    if (!session->is_multi_sent && session->upstream == NULL) {
+        if (client->request_count > 0) {
+            client_pause(client, PAUSE_BARRIER);
+            return SESSION_WAIT;
+        }
+    }
+    if (!session->is_multi_sent &&
+        !multi_bind(session, server != NULL ? server : session->upstream->server)) {
+        session->is_aborted = true;
+        return SESSION_DONE;
+    }
+    session_forward(session, command->id, frame, false);
+    return SESSION_DONE;
+}
+
+static enum session_verdict session_multi(struct client *client)
+{
+    struct session *session = session_get(client);
+
+    if (session == NULL) {
+        client_close(client);
+        return SESSION_DONE;
+    }
+    session->is_in_multi = true;
+    session->is_multi_sent = false;
+    client_reply(client, BYTES("+OK\r\n"));
+    return SESSION_DONE;
+}
+
+static enum session_verdict session_watch(struct client *client, const struct command *command,
+                                          const struct resp_request *request, struct bytes frame)
+{
+    enum error_id error;
+    struct server *server = session_server(client, command, request, &error);
+    struct session *session;
+
+    if (server == NULL) {
+        client_reply_error(client, error == ERROR_NONE ? ERROR_no_server : error);
+        return SESSION_DONE;
+    }
+    session = session_get(client);
+    if (session == NULL) {
+        client_close(client);
+        return SESSION_DONE;
+    }
+    session_unbind_if_free(session);
+    if (session->upstream != NULL && session->upstream->server != server) {
+        client_reply_error(client, ERROR_crossslot);
+        return SESSION_DONE;
+    }
+    if (session->upstream == NULL) {
+        if (client->request_count > 0) {
+            client_pause(client, PAUSE_BARRIER);
+            return SESSION_WAIT;
+        }
+        if (!session_bind(session, server))
+            return SESSION_DONE;
+    }
+    session->is_watching = true;
+    session_forward(session, command->id, frame, false);
+    return SESSION_DONE;
+}
+
+static enum session_verdict session_unwatch(struct client *client, struct bytes frame)
+{
+    struct session *session = client->session;
+
+    if (session != NULL)
+        session->is_watch_lost = false;
+    if (session == NULL || session->upstream == NULL) {
+        client_reply(client, BYTES("+OK\r\n"));
+        return SESSION_DONE;
+    }
+    session->is_watching = false;
+    session_forward(session, COMMAND_unwatch, frame, false);
+    return SESSION_DONE;
+}
+
+/* ---- blocking ------------------------------------------------------------------------------------ */
+
+/* XREAD and XREADGROUP block only when they say so. */
+static bool may_block(const struct command *command, const struct resp_request *request)
+{
+    if ((command->flags & CMD_BLOCKING) == 0)
+        return false;
+    if (command->keys.kind != KEYS_XREAD)
+        return true;
+    for (uint32_t i = 1; i < request->argc; i++) {
+        if (bytes_equal_nocase(request->argv[i], BYTES("STREAMS")))
+            return false;
+        if (bytes_equal_nocase(request->argv[i], BYTES("BLOCK")))
+            return true;
+    }
+    return false;
+}
+
+static enum session_verdict session_block(struct client *client, const struct command *command,
+                                          const struct resp_request *request, struct bytes frame)
+{
+    enum error_id error;
+    struct server *server;
+    struct session *session;
+    struct command_keys keys;
+
+    if (command->keys.kind != KEYS_NONE &&
+        command_keys(command, request->argv, request->argc, &keys) != 0) {
+        client_reply_text_error(client, "%s", command_keys_error(command, request->argv, request->argc));
+        return SESSION_DONE;
+    }
+    server = session_server(client, command, request, &error);
+    if (error == ERROR_NONE && server == NULL)
+        server = client->pool->server_count == 1 ? route_any(client->pool) : NULL;
+    if (server == NULL) {
+        if (error == ERROR_NONE)
+            client_reply_text_error(client, "ERR command '%s' needs a pool of one server", command->name);
+        else
+            client_reply_error(client, error);
+        return SESSION_DONE;
+    }
+    if (client->request_count > 0) {
+        client_pause(client, PAUSE_BARRIER);
+        return SESSION_WAIT;
+    }
+    session = session_get(client);
+    if (session == NULL) {
+        client_close(client);
+        return SESSION_DONE;
+    }
+    session_unbind_if_free(session);
+    if (session->upstream != NULL && session->upstream->server != server) {
+        client_reply_error(client, ERROR_crossslot);
+        return SESSION_DONE;
+    }
+    if (session->upstream == NULL && !session_bind(session, server))
+        return SESSION_DONE;
+    session->is_blocked = true;
+    session->upstream->is_patient = true;
+    session_forward(session, command->id, frame, false);
+    return SESSION_DONE;
+}
+
+/* ---- the door ------------------------------------------------------------------------------------- */
+
+bool session_must_wait(struct client *client, const struct resp_request *request)
+{
+    MAYBE(request);
+    /* Not paused: the end of the connection must be noticed while the command waits. */
+    return client->session->is_blocked;
+}
+
+void session_refused(struct client *client)
+{
+    if (client->session->is_in_multi)
+        client->session->is_aborted = true;
+}
+
+static void session_reset(struct client *client)
+{
+    struct session *session = client->session;
+    struct pool *pool = client->pool;
+
+    if (session != NULL) {
+        pubsub_leave(session);
+        if (session->upstream != NULL)
+            session_unbind(session);
+        multi_end(session);
+        session->is_multi_sent = false;
+        session->reply_mode = REPLY_ON;
+        buffer_deinit(&session->name);
+    }
+    client->dialect = DIALECT_RESP2;
+    client->db = (uint8_t)pool->conf->redis_db;
+    client->is_authenticated = pool->auth.len == 0;
+    client_reply(client, BYTES("+RESET\r\n"));
+}
+
+static bool allowed_while_subscribed(const struct command *command)
+{
+    return pubsub_is_command(command) || command->id == COMMAND_ping || command->id == COMMAND_quit ||
+           command->id == COMMAND_reset;
+}
+
+static enum session_verdict session_subscribed(struct client *client, const struct command *command,
+                                               const struct resp_request *request)
+{
+    if (!allowed_while_subscribed(command)) {
+        client_reply_text_error(client,
+                                "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / "
+                                "QUIT / RESET are allowed in this context",
+                                command->name);
+        return SESSION_DONE;
+    }
+    if (command->id == COMMAND_ping) {
+        struct bytes text = request->argc > 1 ? request->argv[1] : BYTES_EMPTY;
+        struct buffer *out = &client->pool->proxy->scratch2;
+
+        buffer_clear(out);
+        buffer_append_format(out, "*2\r\n$4\r\npong\r\n$%zu\r\n", text.len);
+        buffer_append(out, text.data, text.len);
+        buffer_append(out, "\r\n", 2);
+        client_reply(client, buffer_bytes(out));
+        return SESSION_DONE;
+    }
+    return SESSION_PASS;
 }
 
 enum session_verdict session_handle(struct client *client, const struct command *command,
                                     const struct resp_request *request, struct bytes frame)
 {
-    MAYBE(request);
-    MAYBE(frame.len);
-    client_reply_text_error(client, "ERR command '%s' is not supported by the proxy", command->name);
-    return SESSION_DONE;
+    struct session *session = client->session;
+    enum error_id error;
+
+    if (command->id == COMMAND_reset) {
+        if (client->request_count > 0) {
+            client_pause(client, PAUSE_BARRIER);
+            return SESSION_WAIT;
+        }
+        session_reset(client);
+        return SESSION_DONE;
+    }
+    if (session != NULL && session->is_in_multi)
+        return multi_command(session, command, request, frame);
+    if (session != NULL && client->dialect == DIALECT_RESP2 && pubsub_is_subscribed(session) &&
+        session_subscribed(client, command, request) == SESSION_DONE)
+        return SESSION_DONE;
+    if (pubsub_is_command(command)) {
+        pubsub_command(client, command, request);
+        return SESSION_DONE;
+    }
+    switch (command->id) {
+    case COMMAND_multi:
+        return session_multi(client);
+    case COMMAND_exec:
+        client_reply_text_error(client, "ERR EXEC without MULTI");
+        return SESSION_DONE;
+    case COMMAND_discard:
+        client_reply_text_error(client, "ERR DISCARD without MULTI");
+        return SESSION_DONE;
+    case COMMAND_watch:
+        return session_watch(client, command, request, frame);
+    case COMMAND_unwatch:
+        return session_unwatch(client, frame);
+    default:
+        break;
+    }
+    if (may_block(command, request) || command->id == COMMAND_wait)
+        return session_block(client, command, request, frame);
+    if (command->route == ROUTE_PRIVATE) {
+        client_reply_text_error(client, "ERR command '%s' is not supported by the proxy", command->name);
+        return SESSION_DONE;
+    }
+    if (session == NULL || session->upstream == NULL)
+        return SESSION_PASS;
+    session_unbind_if_free(session);
+    if (session->upstream == NULL)
+        return SESSION_PASS;
+    if (session_server(client, command, request, &error) == session->upstream->server) {
+        session_forward(session, command->id, frame, false);
+        return SESSION_DONE;
+    }
+    return SESSION_PASS;
 }
 
-bool session_must_wait(struct client *client, const struct resp_request *request)
+void session_command_done(struct client *client)
 {
-    MAYBE(client);
-    MAYBE(request);
-    return false;
+    struct session *session = client->session;
+
+    if (session->reply_mode == REPLY_SKIP_NEXT)
+        session->reply_mode = REPLY_SKIP_THIS;
+    else if (session->reply_mode == REPLY_SKIP_THIS)
+        session->reply_mode = REPLY_ON;
 }
 
-void session_refused(struct client *client)
+bool session_is_mute(const struct client *client)
 {
-    MAYBE(client);
+    return client->session->reply_mode == REPLY_OFF || client->session->reply_mode == REPLY_SKIP_THIS;
+}
+
+void session_replied(struct client *client)
+{
+    struct session *session = client->session;
+
+    if (session->is_blocked && client->request_count == 0) {
+        session->is_blocked = false;
+        if (session->upstream != NULL)
+            session->upstream->is_patient = false;
+        session_unbind_if_free(session);
+        /* Lends again what was read meanwhile. */
+        if (client->pause == 0 && io_stream_is_open(&client->stream)) {
+            io_stream_pause(&client->stream);
+            io_stream_resume(&client->stream);
+        }
+    }
+    if (session->held.len > 0)
+        pubsub_release(session);
+}
+
+bool session_is_blocked(const struct client *client)
+{
+    return client->session != NULL && client->session->is_blocked;
+}
+
+void session_destroy(struct client *client)
+{
+    struct session *session = client->session;
+
+    if (session == NULL)
+        return;
+    pubsub_leave(session);
+    if (session->upstream != NULL)
+        session_unbind(session);
+    client->session = NULL;
+    buffer_deinit(&session->name);
+    buffer_deinit(&session->lib_name);
+    buffer_deinit(&session->lib_version);
+    buffer_deinit(&session->queued);
+    buffer_deinit(&session->held);
+    nameset_deinit(&session->channels);
+    nameset_deinit(&session->patterns);
+    nameset_deinit(&session->shard_channels);
+    mem_free(session->links);
+    mem_free(session);
 }
 
 size_t session_upstream_recv(struct upstream *upstream, struct bytes data)
 {
-    MAYBE(upstream);
-    return data.len;
-}
-
-void session_upstream_writable(struct upstream *upstream)
-{
-    MAYBE(upstream);
+    ASSERT(upstream->is_pubsub);
+    return pubsub_recv(upstream, data);
 }
 
 void session_upstream_gone(struct upstream *upstream, enum error_id error)
 {
-    MAYBE(upstream);
+    struct session *session = upstream->session;
+
     MAYBE(error);
+    if (session == NULL)
+        return;
+    upstream->session = NULL;
+    if (upstream->is_pubsub) {
+        pubsub_link_gone(session, upstream);
+        return;
+    }
+    if (session->upstream != upstream)
+        return;
+    session->upstream = NULL;
+    POOL_ADD(session->client->pool, private_sessions, -1);
+    if (session->is_multi_sent)
+        session->is_aborted = true;
+    if (session->is_watching)
+        session->is_watch_lost = true;
+    session->is_multi_sent = false;
+    session->is_watching = false;
 }
+
+/* ---- to another worker ------------------------------------------------------------------------------ */
 
 bool session_may_leave(const struct client *client)
 {
-    return client->session == NULL;
+    const struct session *session = client->session;
+
+    return session == NULL || (!session->is_in_multi && session->upstream == NULL &&
+                               session->link_count == 0 && session->reply_mode != REPLY_SKIP_NEXT);
 }
 
+/* Lengths of name, library's name and version (u16 each), reply mode (u8), 0 (u8), then the three. */
 size_t session_encode(const struct client *client, char *out, size_t cap, int *fds, uint32_t *fds_count)
 {
-    MAYBE(client);
-    MAYBE(out);
-    MAYBE(cap);
+    const struct session *session = client->session;
+    const struct buffer *texts[3];
+    size_t at = 8;
+
     MAYBE(fds);
     MAYBE(fds_count);
-    return 0;
+    if (session == NULL)
+        return 0;
+    texts[0] = &session->name;
+    texts[1] = &session->lib_name;
+    texts[2] = &session->lib_version;
+    memset(out, 0, 8);
+    out[6] = (char)session->reply_mode;
+    for (int i = 0; i < 3; i++) {
+        size_t len = MIN(texts[i]->len, (size_t)512);
+
+        ASSERT(at + len <= cap);
+        out[i * 2] = (char)(len & 0xff);
+        out[i * 2 + 1] = (char)(len >> 8);
+        if (len > 0)
+            memcpy(out + at, texts[i]->data, len);
+        at += len;
+    }
+    return at;
 }
 
 void session_left(struct client *client)
@@ -64,9 +691,24 @@ void session_left(struct client *client)
     MAYBE(client);
 }
 
-void session_decode(struct client *client, struct bytes session, const int *fds, uint32_t fds_count)
+void session_decode(struct client *client, struct bytes bytes, const int *fds, uint32_t fds_count)
 {
-    MAYBE(session.len);
+    struct session *session = bytes.len < 8 ? NULL : session_get(client);
+    size_t at = 8;
+
     for (uint32_t i = 0; i < fds_count; i++)
         proxy_refuse(client->pool->proxy, fds[i]);
+    if (session == NULL)
+        return;
+    session->reply_mode = (uint8_t)bytes.data[6] <= REPLY_SKIP_THIS ? (uint8_t)bytes.data[6] : REPLY_ON;
+    for (int i = 0; i < 3; i++) {
+        struct buffer *texts[3] = {&session->name, &session->lib_name, &session->lib_version};
+        size_t len = (size_t)(unsigned char)bytes.data[i * 2] |
+                     (size_t)(unsigned char)bytes.data[i * 2 + 1] << 8;
+
+        if (len > bytes.len - at)
+            return;
+        buffer_append(texts[i], bytes.data + at, len);
+        at += len;
+    }
 }

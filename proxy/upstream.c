@@ -386,14 +386,11 @@ static void upstream_writable(struct io_stream *stream)
 
     upstream->is_blocked = false;
     upstream_mark_dirty(upstream);
-    if (upstream->is_private && upstream->session != NULL)
-        session_upstream_writable(upstream);
 }
 
 /* ---- replies in ------------------------------------------------------------------------------ */
 
-/* Takes the head off: its reply is complete. */
-static struct request *upstream_pop(struct upstream *upstream)
+struct request *upstream_take_head(struct upstream *upstream)
 {
     struct request *request =
         CONTAINER_OF(queue_pop(&upstream->inflight), struct request, upstream_node);
@@ -426,7 +423,7 @@ static bool upstream_complete(struct upstream *upstream, struct bytes part)
                     head->wire_end > upstream->queued_total - upstream->out.len;
 
     SERVER_ADD(upstream->server, responses, 1);
-    upstream_pop(upstream);
+    upstream_take_head(upstream);
     request_finish(head, part);
     if (UNLIKELY(is_early) && upstream->state != UPSTREAM_CLOSED)
         upstream_doubt(upstream, "a reply came before its request was sent");
@@ -569,7 +566,7 @@ static size_t upstream_recv(struct io_stream *stream, struct bytes data)
     struct upstream *upstream = upstream_of(stream);
     size_t consumed = 0;
 
-    if (UNLIKELY(upstream->is_private && upstream->state == UPSTREAM_READY)) {
+    if (UNLIKELY(upstream->is_pubsub && upstream->state == UPSTREAM_READY)) {
         consumed = session_upstream_recv(upstream, data);
     } else {
         switch ((enum dialect)upstream->dialect) {
@@ -829,8 +826,8 @@ void upstream_tick(struct upstream *upstream, uint64_t now_ms)
         upstream_retire(upstream, ERROR_queue_timeout, "connect timed out");
         return;
     }
-    if (upstream->is_private)
-        return; /* sessions have their own rules: a blocking command may wait for ever */
+    if (upstream->is_patient)
+        return;
     if (timeout_ms >= 0) {
         uint64_t now_us = now_ms * 1000;
 
