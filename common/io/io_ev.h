@@ -17,6 +17,8 @@ struct io_ev_options {
 };
 
 MUST_USE int io_ev_create(const struct io_ev_options *options, struct io **out);
+/* Waits for file ops under way and tells nobody; files still open are closed and their handles gone.
+ * Streams, listeners and timers must have been closed or stopped. */
 void io_ev_destroy(struct io **io);
 /* Which file backend runs: "io_uring", "threads" or "none". */
 const char *io_ev_files_name(const struct io *io);

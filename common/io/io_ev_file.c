@@ -33,6 +33,7 @@ struct ev_file {
     int slot;            /* in the ring; -1: none */
     unsigned in_flight;
     bool is_closing;
+    struct list_node node; /* on ev->file_list */
     struct io_op close_op;
 };
 
@@ -289,6 +290,7 @@ static void open_deliver(struct op_part *part)
     struct ev_file *file = part->file;
 
     part->file = NULL;
+    list_push_back(&part->ev->file_list, &file->node);
     if (part->ev->uring != NULL) {
         int slot = uring_file_add(part->ev->uring, file->fd);
 
@@ -305,6 +307,7 @@ static void op_finish(struct io_job *base)
     enum job_kind kind = (enum job_kind)part->job.kind;
 
     if (kind == JOB_CLOSE) {
+        list_remove(&part->file->node);
         mem_free(part->file);
         return;
     }
@@ -329,9 +332,8 @@ static void op_drop(struct io_job *base)
 
     if (kind >= JOB_OPEN && kind != JOB_CLOSE)
         mem_free(part->job.data);
-    if ((kind == JOB_OPEN || kind == JOB_CLOSE) && file != NULL) {
-        if (file->fd >= 0) /* else the thread has closed it */
-            close(file->fd);
+    if (kind == JOB_OPEN && file != NULL) { /* opened, not handed out */
+        close(file->fd);
         mem_free(file);
     }
 }
@@ -510,6 +512,7 @@ int io_ev_file_init(struct io_ev *ev, const struct io_ev_options *options)
 
     ev->files = options->files;
     ev->dir_fd = AT_FDCWD;
+    list_init(&ev->file_list);
     ev_async_init(&ev->file_done, file_done_event);
     if (ev->files == IO_FILES_NONE)
         return 0;
@@ -531,8 +534,17 @@ int io_ev_file_init(struct io_ev *ev, const struct io_ev_options *options)
 
 void io_ev_file_deinit(struct io_ev *ev)
 {
+    struct list_node *node;
+
     threads_destroy(&ev->file_threads, true, op_drop);
     uring_destroy(&ev->uring);
+    while ((node = list_pop_front(&ev->file_list)) != NULL) {
+        struct ev_file *file = CONTAINER_OF(node, struct ev_file, node);
+
+        if (file->fd >= 0) /* else a thread has closed it */
+            close(file->fd);
+        mem_free(file);
+    }
     ev_async_stop(ev->loop, &ev->file_done);
     if (ev->dir_fd >= 0)
         close(ev->dir_fd);

@@ -54,6 +54,7 @@ struct io_ev {
     struct io_threads *file_threads; /* owns; made with the first job */
     ev_async file_done;
     struct uring *uring; /* owns; NULL when files run on threads */
+    struct list file_list; /* owns: all that are open */
     int dir_fd;
 
     uint64_t random[64];
