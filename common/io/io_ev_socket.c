@@ -4,7 +4,10 @@
  *
  * A socket that several processes accept from wakes all of them for each connection, unless it is in
  * the epoll set with EPOLLEXCLUSIVE. libev cannot ask for that, so such a socket gets an epoll set of
- * its own, which libev watches. (See listener_open_poll() for what that is worth.)
+ * its own, which libev watches. Through two sets the kernel does not stop at the first process that it
+ * wakes, but whoever comes late finds the inner set empty again and sleeps on. Measured with 4
+ * processes and 100 single connections: 158 wakes, accepts spread 28 27 22 23; with the socket
+ * exclusively in the set that is waited on: 100 wakes, all accepted by one process.
  */
 #include "common/base/log.h"
 #include "common/io/io_ev_private.h"
