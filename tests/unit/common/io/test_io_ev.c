@@ -412,7 +412,8 @@ static void name_init(struct name *name, struct loop *loop, const char *host)
     name->resolve.addrs = name->addrs;
     name->resolve.addr_max = ARRAY_COUNT(name->addrs);
     name->resolve.port = 4711;
-    strncpy(name->resolve.host, host, sizeof(name->resolve.host) - 1);
+    assert_true(strlen(host) < sizeof(name->resolve.host));
+    memcpy(name->resolve.host, host, strlen(host) + 1);
 }
 
 static void test_localhost_resolves(void **state)
