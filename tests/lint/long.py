@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Functions and files that creep: a function over 70 lines (in tests 150: tables of cases are long), or a
-file over 1,000, must be on long.allow with its length, and may not grow beyond it."""
+file over 1,000 (in tests 1,500), must be on long.allow with its length, and may not grow beyond it."""
 
 import re
 
@@ -10,6 +10,7 @@ import lint
 FUNCTION_LINES_MAX = 70
 TEST_LINES_MAX = 150
 FILE_LINES_MAX = 1000
+TEST_FILE_LINES_MAX = 1500
 
 NAME = re.compile(r"([A-Za-z_]\w*)\s*\(")
 KEYWORDS = {"if", "for", "while", "switch", "return", "sizeof", "__attribute__"}
@@ -43,7 +44,8 @@ def main():
     for name in lint.c_files():
         text = lint.read(name)
         count = text.count("\n")
-        if count > max(FILE_LINES_MAX, allowed.get((name, "-"), 0)):
+        limit = TEST_FILE_LINES_MAX if name.startswith("tests/") else FILE_LINES_MAX
+        if count > max(limit, allowed.get((name, "-"), 0)):
             long_files.append(f"{name}: {count} lines: which two things does it do?")
         for function, line, length in functions(text):
             usual = TEST_LINES_MAX if name.startswith("tests/") else FUNCTION_LINES_MAX
