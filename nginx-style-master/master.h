@@ -85,7 +85,7 @@ struct master_config {
     uint32_t watchdog_ms;       /* a worker without heartbeat for so long gets SIGABRT; 0: 5,000;
                                  * UINT32_MAX: never */
     size_t stats_size;          /* of a worker's counters segment, at most program.stats_size_max */
-    size_t health_size;         /* of the generation's shared area, <= program.health_size_max */
+    size_t health_size;         /* of the area that the workers of the generation share */
     bool no_sandbox;            /* leave seccomp and Landlock off: worker_sandbox() does nothing */
     const char *settings;       /* IN_PLACE: handed to apply(); at most 32 KiB */
     void *arg;                  /* the program's own; worker_config_arg() */
@@ -102,12 +102,11 @@ struct master_program {
     const char *upgrade_binary; /* what USR2 executes; NULL: argv[0], looked up again */
     void *arg;                  /* given to the callbacks below */
 
-    /* Shared memory, reserved (not used) up to these sizes for each worker and generation, as the
-     * configuration may grow. Segments of one stats_layout are taken over by an upgraded binary; with
-     * another layout both sets exist side by side until the old workers are gone. Page-rounded. */
+    /* Address space, not memory, is reserved up to stats_size_max for each worker's counters, as the
+     * configuration may grow. An upgraded binary of the same layout takes segments and base over; with
+     * another layout the totals start again from its own. */
     const char *stats_layout; /* one word, <= 63 bytes, e.g. "weir-proxy-1"; NULL: "none" */
     size_t stats_size_max;    /* 0: 16 MiB */
-    size_t health_size_max;   /* 0: 16 MiB */
 
     /* Runs in the master, at start and at HUP. 0 and *out, or negative with a text (no newline; one
      * line a fault) in `error`. Must not change anything that the running configuration uses. */
@@ -132,6 +131,7 @@ MUST_USE int master_run(const struct master_program *program);
 /* How many cores this process may use: `workers: auto`. */
 uint32_t master_cpu_count(void);
 
-/* Raises the process's title machinery early, so that main() may still read argv afterwards: copies
- * argv and environ. master_run() does it when main() has not. */
+/* The first thing in main(), before getopt(): copies argv and environ away, so that process titles can
+ * be written over their place. Pointers into the old argv would see them change. Without this call
+ * processes have no titles. */
 void master_title_setup(int argc, char **argv);
