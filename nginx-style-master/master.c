@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The master's loop: one poll() over the signals, the children's channels and the guards.
- *
- * What can fail happens before anything is changed: a reload parses, resolves, binds and starts a whole
- * generation, and only when all of that is ready does the old one hear of it (serve_new()). The way
- * back (starting_abort()) closes what was opened for the attempt and touches nothing else.
+ * The master's life: setup, then one poll() over the signals, the children's channels and the guards.
  */
 #include "nginx-style-master/master.h"
 #include "common/base/mem.h"
@@ -30,7 +26,7 @@ void master_title_setup(int argc, char **argv)
 }
 
 /* configure() may return several lines. */
-static void log_error_lines(struct master *master, const char *what, const char *text)
+void master_log_lines(struct master *master, const char *what, const char *text)
 {
     struct bytes rest = bytes_of_string(text);
 
@@ -43,7 +39,7 @@ static void log_error_lines(struct master *master, const char *what, const char 
     }
 }
 
-static void reply(struct master *master, pid_t requester, uint64_t *id, int err, const char *text)
+void master_reply(struct master *master, pid_t requester, uint64_t *id, int err, const char *text)
 {
     struct channel_message message = {.type = CHANNEL_REPLY, .id = *id, .value = (uint32_t)-err};
     struct child *child = *id == 0 ? NULL : child_by_pid(master, requester);
@@ -51,16 +47,6 @@ static void reply(struct master *master, pid_t requester, uint64_t *id, int err,
     *id = 0;
     if (child != NULL && child->channel >= 0)
         channel_try_send(child->channel, &message, text, -1);
-}
-
-static uint32_t generations_count(const struct master *master)
-{
-    uint32_t count = 0;
-
-    for (struct list_node *node = list_first(&master->generations); node != NULL;
-         node = list_next(&master->generations, node))
-        count++;
-    return count;
 }
 
 /* Tells every worker, of all generations. */
@@ -78,13 +64,13 @@ static void tell_all(struct master *master, enum channel_type type, uint32_t val
 }
 
 /* Relative paths mean the directory of the start, also after chdir("/"). */
-static void enter_start_dir(struct master *master)
+void master_enter_start_dir(struct master *master)
 {
     if (master->program->daemonize && master->cwd_fd >= 0 && fchdir(master->cwd_fd) != 0)
         log_warn(master->log, "cannot enter the directory of the start: %s", err_text(-errno));
 }
 
-static void leave_start_dir(struct master *master)
+void master_leave_start_dir(struct master *master)
 {
     if (master->program->daemonize && chdir("/") != 0)
         MAYBE(errno);
@@ -102,394 +88,12 @@ void master_slot_retired(struct master *master, uint32_t slot)
         child_tell(&master->serving->stats, CHANNEL_RETIRED, slot, NULL, -1);
 }
 
-static uint32_t slot_that_serves(const struct master *master, uint32_t but)
-{
-    const struct shm_table *table = master->shm.table;
-    uint32_t best = WORKER_SLOT_NONE;
-
-    for (uint32_t i = 0; i < table->slots_count; i++) {
-        const struct shm_slot *slot = &table->slots[i];
-
-        if (i == but || atomic_load(&slot->state) != WORKER_STATE_SERVING)
-            continue;
-        if (best == WORKER_SLOT_NONE || slot->generation > table->slots[best].generation ||
-            (slot->generation == table->slots[best].generation &&
-             atomic_load(&slot->load) < atomic_load(&table->slots[best].load)))
-            best = i;
-    }
-    return best;
-}
-
-void master_reroute(struct master *master, uint32_t slot)
-{
-    /* Bounded by what a socket holds. */
-    for (int i = 0; i < 10000; i++) {
-        uint32_t taker = slot_that_serves(master, slot), fds_count;
-        struct handover handover;
-        int fds[WORKER_PASS_FDS_MAX], err;
-
-        if (taker == WORKER_SLOT_NONE)
-            return; /* it waits in the socket, which is ours too */
-        err = handover_recv(master->pass_rx[slot], master->packet, &handover, fds, &fds_count);
-        if (err == ERR_AGAIN)
-            return;
-        if (err != 0 || handover.kind == HANDOVER_DRAIN)
-            continue;
-        err = handover_send(master->pass_tx[taker], &handover, fds, fds_count);
-        if (err != 0) /* full: back where it came from */
-            err = handover_send(master->pass_tx[slot], &handover, fds, fds_count);
-        if (err != 0)
-            log_error(master->log, "a client on its way to a dead worker was lost: %s",
-                      err_text(err));
-        else
-            atomic_fetch_add(&master->shm.table->slots[taker].pending, 1);
-        for (uint32_t j = 0; j < fds_count; j++)
-            close(fds[j]);
-    }
-}
-
-static bool master_is_alive(const struct master *master, pid_t pid)
-{
-    for (uint32_t i = 0; i < SHM_MASTERS_MAX; i++) {
-        const struct shm_master *other = &master->shm.table->masters[i];
-
-        if (atomic_load(&other->pid) == pid)
-            return shm_pid_is_alive(pid, other->pid_start);
-    }
-    return false;
-}
-
-static void orphan_drain(struct master *master, uint32_t index, uint64_t now_ms)
-{
-    struct shm_slot *slot = &master->shm.table->slots[index];
-    uint32_t timeout_ms =
-        master_timeout(master->serving->config.drain_timeout_ms, MASTER_DRAIN_MS);
-    uint64_t *told_ms = &master->foreign_told_ms[index];
-    struct handover order = {.kind = HANDOVER_DRAIN, .name = BYTES_EMPTY,
-                             .blob = bytes_of(&timeout_ms, sizeof(timeout_ms))};
-    pid_t pid = atomic_load(&slot->pid);
-
-    if (*told_ms == 0) {
-        if (handover_send(master->pass_tx[index], &order, NULL, 0) != 0)
-            return;
-        *told_ms = now_ms;
-        log_notice(master->log, "an orphan was told to drain pid=%d generation=%u", (int)pid,
-                   slot->generation);
-        shm_slot_move(&master->shm, index, WORKER_STATE_DRAINING);
-    } else if (now_ms > *told_ms + timeout_ms + 2 * MASTER_STOP_MS) {
-        log_warn(master->log, "an orphan did not leave in time, ends it pid=%d", (int)pid);
-        kill(pid, SIGKILL);
-    }
-}
-
-/* Slots of masters that are dead: theirs is nobody's waitpid(). */
-static void orphans_tick(struct master *master, uint64_t now_ms)
-{
-    struct shm_table *table = master->shm.table;
-
-    for (uint32_t i = 0; i < table->slots_count; i++) {
-        struct shm_slot *slot = &table->slots[i];
-        enum worker_state state = (enum worker_state)atomic_load(&slot->state);
-        pid_t owner = atomic_load(&slot->master_pid), pid = atomic_load(&slot->pid);
-
-        if (state == WORKER_STATE_FREE || state == WORKER_STATE_GONE ||
-            state == WORKER_STATE_RETIRED)
-            master_reroute(master, i);
-        if (state == WORKER_STATE_FREE || owner == getpid() || master_is_alive(master, owner))
-            continue;
-        if (state != WORKER_STATE_RETIRED && !shm_pid_is_alive(pid, slot->pid_start)) {
-            shm_slot_move(&master->shm, i, WORKER_STATE_RETIRED);
-            master_reroute(master, i);
-            master_slot_retired(master, i);
-            master->foreign_told_ms[i] = 0;
-        } else if (state != WORKER_STATE_RETIRED && master->serving != NULL) {
-            orphan_drain(master, i, now_ms);
-        }
-    }
-}
-
-static bool orphans_live(const struct master *master)
-{
-    const struct shm_table *table = master->shm.table;
-
-    for (uint32_t i = 0; i < table->slots_count; i++) {
-        const struct shm_slot *slot = &table->slots[i];
-        uint32_t state = atomic_load(&slot->state);
-
-        if (state != WORKER_STATE_FREE && state != WORKER_STATE_RETIRED &&
-            atomic_load(&slot->master_pid) != getpid() &&
-            shm_pid_is_alive(atomic_load(&slot->pid), slot->pid_start))
-            return true;
-    }
-    return false;
-}
-
-/* ---- a new generation --------------------------------------------------------------------- */
-
-static void sets_forget(struct master *master)
-{
-    for (uint32_t i = 0; i < master->sets_count; i++)
-        mem_free(master->sets[i]);
-    master->sets_count = 0;
-}
-
-static int config_get(struct master *master, struct master_config *config,
-                      struct privilege *privilege, uint32_t *workers, char *error)
-{
-    int err;
-
-    *config = (struct master_config){0};
-    error[0] = '\0';
-    enter_start_dir(master);
-    err = master->program->configure(master->program->arg, config, error);
-    leave_start_dir(master);
-    if (err != 0) {
-        if (error[0] == '\0')
-            snprintf(error, MASTER_ERROR_SIZE, "the configuration is refused: %s", err_text(err));
-        return err;
-    }
-    *workers = config->workers == 0 ? master_cpu_count() : config->workers;
-    err = privilege_resolve(config->user, config->group, privilege, error, MASTER_ERROR_SIZE);
-    if (err == 0 && *workers > MASTER_WORKERS_MAX) {
-        snprintf(error, MASTER_ERROR_SIZE, "workers: %u are too many, at most %u", *workers,
-                 MASTER_WORKERS_MAX);
-        err = ERR_INVALID;
-    }
-    if (err == 0 && config->settings != NULL && strlen(config->settings) > WORKER_TEXT_MAX) {
-        snprintf(error, MASTER_ERROR_SIZE, "the settings are longer than %u bytes",
-                 WORKER_TEXT_MAX);
-        err = ERR_INVALID;
-    }
-    if (err != 0 && master->program->release != NULL)
-        master->program->release(master->program->arg, config);
-    return err;
-}
-
-/* The attempt leaves no trace but its slots' counters (which are folded). */
-static void starting_abort(struct master *master)
-{
-    struct generation *generation = master->starting;
-
-    master->starting = NULL;
-    listeners_rollback(&master->listeners);
-    generation_leave(generation, true);
-}
-
-/* Binds and forks. The configuration is the callee's, also on errors. */
-static int generation_begin(struct master *master, struct master_config *config,
-                            const struct privilege *privilege, uint32_t workers, char *error)
-{
-    struct listener **bound = must_zalloc(MAX(config->listeners_count, 1u) * sizeof(*bound));
-    bool is_first = master->serving == NULL;
-    int err = listeners_bind(&master->listeners, config, workers, is_first, bound, error);
-
-    ASSERT(master->starting == NULL);
-    if (err != 0) {
-        mem_free(bound);
-        if (master->program->release != NULL)
-            master->program->release(master->program->arg, config);
-        return err;
-    }
-    master->starting = generation_create(master, config, privilege, workers, bound);
-    err = generation_start(master->starting, error);
-    if (err != 0)
-        starting_abort(master);
-    return err;
-}
-
-static void reload_failed(struct master *master, const char *error, int err)
-{
-    atomic_fetch_add(&master->self->reloads_failed, 1);
-    log_error_lines(master, "reload refused, the old configuration goes on", error);
-    reply(master, master->reload_requester, &master->reload_request_id, err, error);
-}
-
-/* The directory has one writer, so the workers stay and change what can be changed. */
-static void reload_in_place(struct master *master, struct master_config *config,
-                            const struct privilege *privilege, uint32_t workers)
-{
-    struct generation *generation = master->serving;
-    struct listener **bound = must_zalloc(MAX(config->listeners_count, 1u) * sizeof(*bound));
-    char error[MASTER_ERROR_SIZE];
-    int err = listeners_bind(&master->listeners, config, workers, false, bound, error);
-    bool is_same = err == 0 && workers == generation->workers &&
-                   config->listeners_count == generation->config.listeners_count;
-
-    for (uint32_t i = 0; is_same && i < config->listeners_count; i++)
-        is_same = bound[i] == generation->bound[i];
-    if (!is_same) {
-        if (err == 0) {
-            snprintf(error, sizeof(error), "listen, workers: a change needs an upgrade (USR2)");
-            listeners_rollback(&master->listeners);
-        }
-        mem_free(bound);
-        if (master->program->release != NULL)
-            master->program->release(master->program->arg, config);
-        reload_failed(master, error, err != 0 ? err : ERR_INVALID);
-        return;
-    }
-    err = listeners_listen(&master->listeners, error);
-    MAYBE(err); /* they listen already; this was about the backlog */
-    sets_forget(master);
-    if (master->program->release != NULL)
-        master->program->release(master->program->arg, &generation->config);
-    mem_free(generation->bound);
-    generation->bound = bound;
-    config->health_size = generation->config.health_size;
-    config->stats_size = generation->config.stats_size;
-    generation->config = *config;
-    generation->privilege = *privilege;
-    for (uint32_t i = 0; i < generation->workers; i++)
-        child_tell(&generation->children[i], CHANNEL_APPLY, 0,
-                   config->settings == NULL ? "" : config->settings, -1);
-    child_tell(&generation->stats, CHANNEL_APPLY, 0,
-               config->settings == NULL ? "" : config->settings, -1);
-    atomic_fetch_add(&master->self->reloads, 1);
-    master->self->reloaded_s = (uint64_t)time(NULL);
-    log_notice(master->log, "reload done in place generation=%u", generation->id);
-    reply(master, master->reload_requester, &master->reload_request_id, 0, "");
-}
-
-static void reload_begin(struct master *master)
-{
-    struct master_config config;
-    struct privilege privilege;
-    char error[MASTER_ERROR_SIZE];
-    uint32_t workers;
-    int err;
-
-    if (master->is_stopping || master->is_quitting) {
-        reply(master, master->reload_requester, &master->reload_request_id, ERR_CANCELED,
-              "the master is leaving");
-        return;
-    }
-    /* One at a time, and at most so many alive: it waits for the oldest to finish its clients. */
-    if (master->starting != NULL || generations_count(master) >= MASTER_GENERATIONS_MAX) {
-        master->is_reload_due = true;
-        return;
-    }
-    master->is_reload_due = false;
-    err = config_get(master, &config, &privilege, &workers, error);
-    if (err == 0 && config.replace == MASTER_REPLACE_IN_PLACE && master->serving != NULL) {
-        reload_in_place(master, &config, &privilege, workers);
-        return;
-    }
-    if (err == 0)
-        err = generation_begin(master, &config, &privilege, workers, error);
-    if (err != 0)
-        reload_failed(master, error, err);
-}
-
-static void start_is_done(struct master *master)
-{
-    struct channel_message upgraded = {.type = CHANNEL_UPGRADED};
-
-    if (master->pid_path != NULL) {
-        int err = daemon_pid_write(master->pid_path);
-
-        if (err != 0)
-            log_error(master->log, "pid file %s: %s", master->pid_path, err_text(err));
-    }
-    if (master->parent_channel >= 0)
-        channel_try_send(master->parent_channel, &upgraded, NULL, -1);
-    if (master->notify_fd >= 0) {
-        daemon_quiet();
-        daemon_notify(&master->notify_fd, 0);
-    }
-}
-
-/* All of the new generation is ready: it accepts, the old one drains. */
-static void serve_new(struct master *master)
-{
-    struct generation *generation = master->starting, *old = master->serving;
-    bool is_start = atomic_load(&master->self->generation) == 0;
-    char error[MASTER_ERROR_SIZE];
-    int err = listeners_listen(&master->listeners, error);
-
-    if (err != 0) {
-        starting_abort(master);
-        reload_failed(master, error, err);
-        return;
-    }
-    master->starting = NULL;
-    master->serving = generation;
-    sets_forget(master);
-    generation_serve(generation);
-    atomic_store(&master->self->generation, generation->id);
-    atomic_store(&master->self->workers, generation->workers);
-    if (is_start) {
-        start_is_done(master);
-        log_notice(master->log, "serving generation=%u workers=%u version=%s", generation->id,
-                   generation->workers, master->program->version);
-    } else {
-        atomic_fetch_add(&master->self->reloads, 1);
-        master->self->reloaded_s = (uint64_t)time(NULL);
-        log_notice(master->log, "reload done generation=%u workers=%u", generation->id,
-                   generation->workers);
-    }
-    reply(master, master->reload_requester, &master->reload_request_id, 0, "");
-    if (old != NULL)
-        generation_leave(old, false);
-    listeners_commit(&master->listeners);
-    LIST_FOR_EACH (&master->generations, node) {
-        struct generation *other = CONTAINER_OF(node, struct generation, node);
-
-        for (uint32_t i = 0; i < other->workers && other != generation; i++)
-            child_tell(&other->children[i], CHANNEL_SUCCESSOR, 0, NULL, -1);
-    }
-    master->tick_at_ms = 0; /* orphans, at once */
-}
-
-static void starting_failed(struct master *master, const char *why)
-{
-    bool is_first = master->serving == NULL && atomic_load(&master->self->generation) == 0;
-
-    starting_abort(master);
-    if (is_first) {
-        struct channel_message refused = {.type = CHANNEL_REFUSED};
-
-        log_error(master->log, "start failed: %s", why);
-        if (log_fd(master->log) != STDERR_FILENO)
-            fprintf(stderr, "%s: start failed: %s\n", master->program->name, why);
-        if (master->parent_channel >= 0)
-            channel_try_send(master->parent_channel, &refused, why, -1);
-        master->exit_code = 1;
-        master->is_stopping = true;
-        return;
-    }
-    reload_failed(master, why, ERR_INVALID);
-}
-
-static void starting_check(struct master *master)
-{
-    struct generation *generation = master->starting;
-    char why[128];
-
-    if (generation == NULL)
-        return;
-    if (generation_is_ready(generation)) {
-        serve_new(master);
-        return;
-    }
-    for (uint32_t i = 0; i < generation->workers; i++)
-        if (generation->children[i].is_over) {
-            snprintf(why, sizeof(why), "new worker %u left before it was ready (see above)", i);
-            starting_failed(master, why);
-            return;
-        }
-    if (shm_now_ms() >= generation->ready_by_ms) {
-        snprintf(why, sizeof(why), "the new workers were not ready within %u ms",
-                 master_timeout(generation->config.ready_timeout_ms, MASTER_READY_MS));
-        starting_failed(master, why);
-    }
-}
-
 /* ---- leaving ------------------------------------------------------------------------------ */
 
 static void leave_all(struct master *master, bool at_once)
 {
     if (master->starting != NULL)
-        starting_abort(master);
+        reload_abort(master);
     master->serving = NULL;
     LIST_FOR_EACH (&master->generations, node)
         generation_leave(CONTAINER_OF(node, struct generation, node), at_once);
@@ -527,9 +131,9 @@ static void logs_reopen(struct master *master)
 {
     int err, fd = log_fd(master->log);
 
-    enter_start_dir(master);
+    master_enter_start_dir(master);
     err = log_reopen(master->log);
-    leave_start_dir(master);
+    master_leave_start_dir(master);
     if (err != 0)
         log_error(master->log, "the log cannot be opened again: %s", err_text(err));
     tell_all(master, CHANNEL_REOPEN, 0, NULL, fd == STDERR_FILENO ? -1 : fd, true);
@@ -548,7 +152,7 @@ static void winch(struct master *master)
 {
     log_notice(master->log, "draining the workers, the master stays");
     if (master->starting != NULL)
-        starting_abort(master);
+        reload_abort(master);
     if (master->serving != NULL)
         generation_leave(master->serving, false);
     master->serving = NULL;
@@ -673,11 +277,11 @@ static void request_handle(struct master *master, struct child *child,
         err = request_set(master, text);
         break;
     case WORKER_REQUEST_QUIT:
-        reply(master, pid, &id, 0, "");
+        master_reply(master, pid, &id, 0, "");
         master_quit(master);
         return;
     case WORKER_REQUEST_STOP:
-        reply(master, pid, &id, 0, "");
+        master_reply(master, pid, &id, 0, "");
         master_stop(master);
         return;
     case WORKER_REQUEST_MAX_:
@@ -685,7 +289,7 @@ static void request_handle(struct master *master, struct child *child,
         err = ERR_INVALID;
         break;
     }
-    reply(master, pid, &id, err, error[0] != '\0' || err == 0 ? error : err_text(err));
+    master_reply(master, pid, &id, err, error[0] != '\0' || err == 0 ? error : err_text(err));
 }
 
 static void child_is_ready(struct master *master, struct child *child)
@@ -864,7 +468,7 @@ static void master_loop(struct master *master)
     master->tick_last_ms = shm_now_ms();
     for (;;) {
         children_reap(master);
-        starting_check(master);
+        reload_check(master);
         generations_reap(master);
         if ((master->is_stopping || master->is_quitting) &&
             list_is_empty(&master->generations))
@@ -884,7 +488,7 @@ static void master_loop(struct master *master)
 
 static int start_error(struct master *master, const char *error)
 {
-    log_error_lines(master, "start failed", error);
+    master_log_lines(master, "start failed", error);
     if (log_fd(master->log) != STDERR_FILENO)
         fprintf(stderr, "%s: start failed: %s\n", master->program->name, error);
     return 1;
@@ -1059,7 +663,7 @@ static void master_teardown(struct master *master, bool was_serving)
         atomic_store(&master->self->pid, 0);
     }
     daemon_notify(&master->notify_fd, master->exit_code);
-    sets_forget(master);
+    master_sets_forget(master);
     mem_free(master->sets);
     mem_free(master->pid_path);
     mem_free(master->pid_path_old);
@@ -1078,7 +682,7 @@ static int master_start(struct master *master, struct inherit *inherit, char *er
     struct master_config config;
     struct privilege privilege;
     uint32_t workers;
-    int err = config_get(master, &config, &privilege, &workers, error);
+    int err = reload_config_get(master, &config, &privilege, &workers, error);
 
     if (err != 0)
         return err;
@@ -1105,7 +709,7 @@ static int master_start(struct master *master, struct inherit *inherit, char *er
         return err;
     }
     atomic_store(&master->self->log_level, log_level(master->log));
-    return generation_begin(master, &config, &privilege, workers, error);
+    return reload_generation_begin(master, &config, &privilege, workers, error);
 }
 
 int master_run(const struct master_program *program)

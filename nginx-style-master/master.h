@@ -94,7 +94,7 @@ struct master_config {
 struct master_program {
     const char *name;    /* "weir-proxy": process titles "weir-proxy: worker 3" */
     const char *version; /* for crash reports and upgrades */
-    int argc;            /* main()'s; the title is written over argv and environ */
+    int argc;            /* main()'s */
     char **argv;
     struct log *log; /* borrows. The library reopens it, sets its level and its name in each process */
     const char *pid_file; /* NULL: none. Relative paths are those of the start */

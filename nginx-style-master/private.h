@@ -172,6 +172,30 @@ NORETURN void worker_run(struct master *master, struct child *child, int channel
 /* master.c */
 uint32_t master_timeout(uint32_t configured, uint32_t standard);
 void master_slot_retired(struct master *master, uint32_t slot);
+void master_log_lines(struct master *master, const char *what, const char *text);
+/* Answers a request of the stats process, and clears *id. */
+void master_reply(struct master *master, pid_t requester, uint64_t *id, int err, const char *text);
+/* Relative paths mean the directory of the start, also after chdir("/"). */
+void master_enter_start_dir(struct master *master);
+void master_leave_start_dir(struct master *master);
+
+/* reload.c */
+/* Asks the program. On success the configuration is the caller's. */
+MUST_USE int reload_config_get(struct master *master, struct master_config *config,
+                               struct privilege *privilege, uint32_t *workers, char *error);
+/* Binds and forks. The configuration is the callee's, also on errors. */
+MUST_USE int reload_generation_begin(struct master *master, struct master_config *config,
+                                     const struct privilege *privilege, uint32_t workers,
+                                     char *error);
+void reload_begin(struct master *master);
+/* Has the generation that starts become ready, or failed? */
+void reload_check(struct master *master);
+void reload_abort(struct master *master);
+void master_sets_forget(struct master *master);
+
+/* orphan.c */
+void orphans_tick(struct master *master, uint64_t now_ms);
+bool orphans_live(const struct master *master);
 /* Moves what waits in a slot's hand-over socket to somebody who serves. */
 void master_reroute(struct master *master, uint32_t slot);
 
