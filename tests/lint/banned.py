@@ -75,7 +75,7 @@ def main():
     tap.check("what waits or varies goes through struct io", raw)
     tap.check("exceptions are still needed",
               [f"tests/lint/banned.allow: {name} no longer calls {call}()"
-               for name, call in allowed - used])
+               for name, call in allowed - used if name in lint.c_files()])
     tap.done()
 
 

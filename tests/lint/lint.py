@@ -14,6 +14,7 @@ SOURCE = os.path.abspath(os.environ.get("srcdir") or
                          os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 BUILD = os.path.abspath(os.environ.get("WEIR_BUILD") or ".")
 
+GENERATED = {"configure", "aclocal.m4", "Makefile.in", "config.h.in"}  # a release has them
 SKIPPED = {".git", "node_modules", "__pycache__", ".pytest_cache", "autom4te.cache", "build-aux"}
 
 
@@ -34,7 +35,7 @@ def files():
         folders[:] = [f for f in folders
                       if f not in SKIPPED and not os.path.exists(os.path.join(folder, f, "config.status"))]
         found += [os.path.relpath(os.path.join(folder, n), SOURCE) for n in names]
-    return sorted(found)
+    return sorted(name for name in found if name not in GENERATED)
 
 
 def c_files():
