@@ -264,9 +264,6 @@ static int settle_protocol(struct conf_reader *reader, struct conf_pool *pool,
     if (pool->redis_auth != NULL && pool->protocol == CONF_PROTOCOL_memcache)
         return fail_pool(reader, seen, KEY_redis_auth,
                          "is only valid for a redis pool; add redis: true, or leave it out");
-    if (pool->redis_db != 0 && pool->protocol == CONF_PROTOCOL_memcache)
-        return fail_pool(reader, seen, KEY_redis_db,
-                         "is only valid for a redis pool; add redis: true, or leave it out");
     return 0;
 }
 
@@ -607,6 +604,9 @@ static void add_warnings(struct conf_reader *reader, const struct conf_pool *poo
                   "conf: pool '%s': crc32 has 15 bits, so that ketama puts nearly all keys on one "
                   "server; crc32a has 32 (and places keys elsewhere)",
                   pool->name);
+    if (pool->redis_db != 0 && pool->protocol == CONF_PROTOCOL_memcache)
+        conf_warn(reader, seen[KEY_redis_db],
+                  "conf: pool '%s': redis_db has no effect on a memcache pool", pool->name);
     if (!conf_address_is_local(&pool->listen) && pool->redis_auth == NULL && !pool->insecure)
         conf_warn(reader, pool->listen.at,
                   "conf: pool '%s' listens on %s without a password; whoever reaches this machine "

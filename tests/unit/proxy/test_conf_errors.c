@@ -119,7 +119,6 @@ static const struct {
     {P S REDIS "  members: sentinel\n  sentinel_master: [m, m]\n", "7:20", "'m' is there twice"},
     {P S REDIS "  members: sentinel\n  sentinel_master: m:0\n", "7:20", "takes 1 to 100000000"},
     {P S "  protocol: memcache\n  redis: true\n", "5:3", "contradict each other"},
-    {P S "  redis_db: 1\n", "5:3", "is only valid for a redis pool"},
     {P S "  eject: never\n", "5:10", "\"never\" is none of keep, rehash, spare"},
     {P S "  eject: spare\n", "5:3", "spare needs a spare"},
     {P S "  - h:3:1 role=spare\n", "5:5", "the pool would never use it"},
