@@ -129,7 +129,8 @@ struct conf_pool {
     int64_t probe_interval_ms; /* of servers that look down; 0: no active probes */
     bool paranoid;             /* one request in flight a connection to a server */
     bool insecure; /* a public listener without a password is meant: no warning */
-    struct conf_strings commands_allow; /* lower case, as written otherwise ("flushall", "config|get") */
+    struct conf_strings commands_allow; /* lower case: "flushall", "config|get", memcache's
+                                        * "flush_all"; "*" or "all": every one. Each is known */
     struct conf_strings commands_deny;
     struct conf_master *masters; /* members: sentinel; sorted by name as servers are */
     uint32_t masters_count;

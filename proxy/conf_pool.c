@@ -10,14 +10,15 @@
 #include "proxy/conf_private.h"
 
 #include "common/base/mem.h"
+#include "common/command/command.h"
+#include "common/proto/memcache.h"
 
 #include <limits.h>
 #include <stdlib.h>
 
-#define TIME_MAX        ((uint64_t)INT_MAX)
-#define COMMANDS_MAX    512
-#define COMMAND_LEN_MAX 64
-#define MASTERS_MAX     1024
+#define TIME_MAX     ((uint64_t)INT_MAX)
+#define COMMANDS_MAX 512
+#define MASTERS_MAX  1024
 
 const char *const conf_members_names[] = {"static", "redis-cluster", "sentinel", "weir", NULL};
 const char *const conf_protocol_names[] = {"memcache", "redis", "auto", NULL};
@@ -115,6 +116,22 @@ static int set_masters(struct conf_reader *reader, const struct conf_item *item,
     return 0;
 }
 
+/* A row of either table: "flushall", "config|get", memcache's "flush_all"; "*" or "all" is every
+ * one. */
+static bool is_command(struct bytes name)
+{
+    const char *bar = memchr(name.data, '|', name.len);
+    const struct command *parent;
+
+    if (bytes_equal(name, BYTES("*")) || bytes_equal(name, BYTES("all")))
+        return true;
+    if (bar == NULL)
+        return command_find(name) != NULL || mc_verb_find(name) != MC_none;
+    parent = command_find(bytes_first(name, (size_t)(bar - name.data)));
+    return parent != NULL &&
+           command_find_sub(parent, bytes_skip(name, (size_t)(bar - name.data) + 1)) != NULL;
+}
+
 static int set_command_names(struct conf_reader *reader, const struct conf_item *item, void *target)
 {
     struct conf_strings *field = (struct conf_strings *)((char *)target + item->key->offset);
@@ -122,17 +139,13 @@ static int set_command_names(struct conf_reader *reader, const struct conf_item 
 
     for (uint32_t i = 0; err == 0 && i < field->count; i++) {
         char *name = (char *)field->items[i]; /* fresh copies, not shared yet */
-        size_t len = strlen(name);
 
-        for (size_t j = 0; j < len; j++) {
-            name[j] = ascii_lower(name[j]);
-            if (strchr("abcdefghijklmnopqrstuvwxyz0123456789_|.-", name[j]) == NULL)
-                len = COMMAND_LEN_MAX + 1;
-        }
-        if (len > COMMAND_LEN_MAX)
+        for (char *c = name; *c != '\0'; c++)
+            *c = ascii_lower(*c);
+        if (!is_command(bytes_of_string(name)))
             err = conf_fail(reader, item->value->at,
                             "conf: directive \"%s\" has an invalid value; \"%.*s\" is no command: "
-                            "write flushall, or config|get for a subcommand",
+                            "write flushall, config|get for a subcommand, or \"*\" for all",
                             item->name, CONF_SHOW(bytes_of_string(name)));
     }
     return err;

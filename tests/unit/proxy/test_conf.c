@@ -398,7 +398,7 @@ static void test_description_reads_back(void **state)
         nutcracker,
         "weir: {version: 1, workers: 2, cpu_affinity: [3], user: u, log: {level: 3, file: f},\n"
         "  stats: {listen: 'h:1', insecure: true, interval: 5}, slowlog: {threshold: off}}\n"
-        "'a \"b\\c': {listen: '/tmp/a b 0600', redis: true, commands: {allow: [a|b]},\n"
+        "'a \"b\\c': {listen: '/tmp/a b 0600', redis: true, commands: {allow: ['*', stats]},\n"
         "  eject: spare, servers: ['h:1:1 n\"', '[::1]:1:2', 'h:2:1 role=spare']}\n",
         "c: {listen: h:1, redis: true, members: redis-cluster, servers: [h:1]}\n"
         "s: {listen: h:2, redis: true, members: sentinel, sentinel_master: m, servers: [h:1]}\n"
