@@ -22,6 +22,8 @@ AC_DEFUN([AX_WEIR_FLAGS], [
     WEIR_LDFLAGS=""
     FUZZ_CFLAGS=""
     sanitized=no
+    # clang sees where a switch on an enum has a default, which would hide the next new value.
+    WEIR_TRY_CFLAG([-Wcovered-switch-default])
     AS_IF([test "x$enable_werror" = xyes], [WEIR_CFLAGS="$WEIR_CFLAGS -Werror"])
     AS_IF([test "x$enable_fuzz" = xyes], [
         AC_COMPILE_IFELSE([AC_LANG_PROGRAM([[
