@@ -689,6 +689,7 @@ static struct sim_process *process_create(struct sim_node *node)
     list_init(&process->jobs);
     list_init(&process->done);
     list_init(&process->watches);
+    list_init(&process->files);
     process->turn = (struct sim_event){
         .fire = turn_fire, .kind = SIM_EVENT_TURN, .id = node->life_count, .node = node};
     process->alarm = (struct sim_event){
@@ -715,6 +716,7 @@ struct sim_node *sim_node_create(struct sim *sim, const char *name)
     node->is_up = true;
     list_init(&node->processes);
     clock_init(node);
+    node->disk = sim_disk_create(node);
     (void)process_create(node);
     sim_trace(sim, node, "node", node->id, 0);
     return node;
@@ -788,6 +790,7 @@ void sim_node_power_cut(struct sim_node *node)
     node->is_paused = false;
     node->is_up = false;
     sim_op_host_ended(node);
+    sim_disk_crash(node->disk);
 }
 
 struct io *sim_node_start(struct sim_node *node)
@@ -850,8 +853,13 @@ static void node_destroy(struct sim_node *node)
 {
     struct list_node *at;
 
-    while ((at = list_pop_front(&node->processes)) != NULL)
-        mem_free(CONTAINER_OF(at, struct sim_process, node_));
+    while ((at = list_pop_front(&node->processes)) != NULL) {
+        struct sim_process *process = CONTAINER_OF(at, struct sim_process, node_);
+
+        sim_op_process_free(process);
+        mem_free(process);
+    }
+    sim_disk_destroy(&node->disk);
     mem_free(node);
 }
 

@@ -6,11 +6,18 @@
  * has no `op` any more, but what it does to the disk it still does, as a write does that io_uring
  * has taken.
  */
-#include "common/io/io_sim_private.h"
+#include "common/io/io_sim_disk_private.h"
 
 #include <stdio.h>
 
-enum job_kind { JOB_RESOLVE, JOB_FAIL };
+enum job_kind { JOB_RESOLVE, JOB_OPEN, JOB_FILE, JOB_PATH, JOB_LIST };
+
+struct sim_file {
+    struct io_file base; /* first */
+    struct list_node node;
+    struct sim_inode *inode; /* a live reference; NULL once its process is dead */
+    int flags;
+};
 
 struct sim_job {
     struct sim_event event;
@@ -23,6 +30,18 @@ struct sim_job {
     uint8_t kind;
     ssize_t result;
     struct io_resolve *resolve;
+    /* Of files. */
+    struct sim_inode *inode; /* a live reference */
+    int flags;               /* of the open */
+    uint8_t op_kind;         /* io_file_op or io_path_op */
+    struct io_file **out;    /* borrows */
+    void *data;              /* borrows: the caller's */
+    char *copy;              /* owns: of what is written; the names of a list */
+    size_t size;
+    uint64_t off, seq; /* seq: what a flush covers */
+    char *from, *to;   /* owns */
+    void (*each)(void *arg, const char *name);
+    void *each_arg;
 };
 
 struct sim_name {
@@ -50,20 +69,45 @@ static void job_free(struct sim_job *job)
     job_detach(job);
     sim_event_stop(job->sim, &job->event);
     list_remove(&job->all_);
+    if (job->inode != NULL)
+        sim_inode_unlive(job->inode);
+    mem_free(job->copy);
+    mem_free(job->from);
+    mem_free(job->to);
     mem_free(job);
 }
 
 static ssize_t resolve_run(struct sim_job *job);
+static ssize_t open_run(struct sim_job *job);
+static ssize_t file_run(struct sim_job *job);
+static ssize_t path_run(struct sim_job *job);
+static ssize_t list_run(struct sim_job *job);
 
 static ssize_t job_run(struct sim_job *job)
 {
     switch ((enum job_kind)job->kind) {
     case JOB_RESOLVE:
         return job->process == NULL ? 0 : resolve_run(job);
-    case JOB_FAIL:
-        return job->result;
+    case JOB_OPEN:
+        return open_run(job);
+    case JOB_FILE:
+        return file_run(job);
+    case JOB_PATH:
+        return path_run(job);
+    case JOB_LIST:
+        return list_run(job);
     }
     UNREACHABLE("kind of job");
+}
+
+/* The result is there: done() runs in the next turn. */
+static void job_ready(struct sim_job *job)
+{
+    job->is_done = true;
+    list_remove(&job->process_);
+    list_push_back(&job->process->done, &job->process_);
+    job->process->done_count++;
+    sim_process_wake(job->process);
 }
 
 static void job_fire(struct sim_event *event)
@@ -71,15 +115,10 @@ static void job_fire(struct sim_event *event)
     struct sim_job *job = CONTAINER_OF(event, struct sim_job, event);
 
     job->result = job_run(job);
-    if (job->process == NULL) {
+    if (job->process == NULL)
         job_free(job);
-        return;
-    }
-    job->is_done = true;
-    list_remove(&job->process_);
-    list_push_back(&job->process->done, &job->process_);
-    job->process->done_count++;
-    sim_process_wake(job->process);
+    else
+        job_ready(job);
 }
 
 /* NULL: the process is dead, the op will never complete. */
@@ -109,16 +148,39 @@ static void job_start(struct sim_job *job, uint64_t delay_us)
     sim_event_start(job->sim, &job->event, sim_process_true_us(job->process) + delay_us);
 }
 
+static void open_deliver(struct sim_job *job)
+{
+    struct sim_file *file = must_zalloc(sizeof(*file));
+
+    file->base.io = &job->process->io;
+    file->inode = job->inode; /* the reference goes over */
+    file->flags = job->flags;
+    job->inode = NULL;
+    list_push_back(&job->process->files, &file->node);
+    *job->out = &file->base;
+}
+
 void sim_op_done_turn(struct sim_process *process)
 {
     struct list_node *node = list_first(&process->done);
     struct sim_job *job = CONTAINER_OF(node, struct sim_job, process_);
     struct io_op *op = job->op;
+    char *names = job->kind == JOB_LIST && job->result == 0 ? job->copy : NULL;
 
     op->result = job->result;
+    sim_process_called(process, "on done", job->event.id, (uint64_t)job->result);
     if (job->kind == JOB_RESOLVE)
         job->resolve->io = NULL;
-    sim_process_called(process, "on done", job->event.id, (uint64_t)job->result);
+    if (job->kind == JOB_OPEN && job->result == 0)
+        open_deliver(job);
+    if (names != NULL) {
+        job->copy = NULL;
+        for (size_t at = 0; at < job->size && !process->is_dead; at += strlen(names + at) + 1)
+            job->each(job->each_arg, names + at);
+        mem_free(names);
+        if (process->is_dead) /* killed by the callback: the job is gone */
+            return;
+    }
     job_free(job);
     op->done(op);
 }
@@ -127,8 +189,13 @@ void sim_op_forget(struct sim_process *process)
 {
     struct list_node *node;
 
-    while ((node = list_first(&process->done)) != NULL)
-        job_free(CONTAINER_OF(node, struct sim_job, process_));
+    while ((node = list_first(&process->done)) != NULL) {
+        struct sim_job *job = CONTAINER_OF(node, struct sim_job, process_);
+
+        if (job->kind == JOB_RESOLVE)
+            job->resolve->io = NULL;
+        job_free(job);
+    }
     while ((node = list_first(&process->jobs)) != NULL) {
         struct sim_job *job = CONTAINER_OF(node, struct sim_job, process_);
 
@@ -136,15 +203,31 @@ void sim_op_forget(struct sim_process *process)
             job->resolve->io = NULL;
         job_detach(job);
     }
+    LIST_FOR_EACH(&process->files, at) {
+        struct sim_file *file = CONTAINER_OF(at, struct sim_file, node);
+
+        sim_inode_unlive(file->inode); /* the handle itself is freed by io_file_close() */
+        file->inode = NULL;
+    }
 }
 
+/* The power fails while writes and changes of names are on their way: each has reached the disk (in
+ * part), or not. What it left there is pending and meets the fate of all that is. */
 void sim_op_host_ended(struct sim_node *node)
 {
     LIST_FOR_EACH(&node->sim->jobs, at) {
         struct sim_job *job = CONTAINER_OF(at, struct sim_job, all_);
+        bool is_write = job->kind == JOB_FILE && job->op_kind == IO_OP_WRITE;
 
-        if (job->node == node)
-            job_free(job);
+        if (job->node != node)
+            continue;
+        if (sim_event_is_armed(&job->event) && sim_random(node->sim, SIM_RANDOM_CRASH) % 2 == 0) {
+            if (is_write)
+                MAYBE(sim_inode_write(job->inode, job->copy, job->size, job->off, SIZE_MAX) < 0);
+            else if (job->kind == JOB_PATH || job->kind == JOB_OPEN)
+                MAYBE(job_run(job) < 0);
+        }
+        job_free(job);
     }
 }
 
@@ -244,45 +327,239 @@ void sim_resolve_cancel(struct io *io, struct io_resolve *resolve)
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-static void fail(struct io *io, struct io_op *op, ssize_t err)
+static enum sim_disk_op file_disk_op(enum io_file_op kind)
 {
-    struct sim_job *job = job_create(io, op, JOB_FAIL);
+    static const uint8_t ops[] = {
+        [IO_OP_READ] = SIM_DISK_READ,         [IO_OP_WRITE] = SIM_DISK_WRITE,
+        [IO_OP_DATASYNC] = SIM_DISK_DATASYNC, [IO_OP_ALLOCATE] = SIM_DISK_ALLOCATE,
+        [IO_OP_TRUNCATE] = SIM_DISK_TRUNCATE, [IO_OP_SIZE] = SIM_DISK_SIZE,
+    };
 
-    if (job == NULL)
-        return;
-    job->result = err;
-    job_start(job, 0);
+    return (enum sim_disk_op)ops[kind];
+}
+
+static enum sim_disk_op path_disk_op(enum io_path_op kind)
+{
+    static const uint8_t ops[] = {
+        [IO_OP_RENAME] = SIM_DISK_RENAME, [IO_OP_UNLINK] = SIM_DISK_UNLINK,
+        [IO_OP_LINK] = SIM_DISK_LINK,     [IO_OP_MKDIR] = SIM_DISK_MKDIR,
+        [IO_OP_DIRSYNC] = SIM_DISK_DIRSYNC,
+    };
+
+    return (enum sim_disk_op)ops[kind];
+}
+
+/* What the disk does takes effect at the end of the job, all at once. */
+static ssize_t job_count(struct sim_job *job, ssize_t result)
+{
+    job->sim->stats.file_ops++;
+    if (result < 0 && result != ERR_EOF)
+        job->sim->stats.file_errors++;
+    return result;
+}
+
+static ssize_t open_run(struct sim_job *job)
+{
+    struct sim_disk *disk = job->node->disk;
+    char path[SIM_PATH_MAX];
+    int err = sim_path_normalize(job->from, path);
+
+    if (err == 0)
+        err = sim_disk_fault(disk, SIM_DISK_OPEN, NULL, path);
+    if (err == 0)
+        err = sim_disk_open_inode(disk, path, job->flags, &job->inode);
+    return job_count(job, err);
+}
+
+static ssize_t write_run(struct sim_job *job, int fault)
+{
+    size_t limit = job->size;
+
+    if (fault != 0)
+        limit = sim_random_below(job->sim, SIM_RANDOM_DISK, job->size) & ~(size_t)(SECTOR_SIZE - 1);
+    /* I5: from submit to done the buffer is io's. */
+    if (job->process != NULL)
+        ASSERT(memcmp(job->copy, job->data, job->size) == 0);
+    if ((job->flags & IO_FILE_APPEND) != 0)
+        job->off = job->inode->cache.size;
+    if (limit == job->size)
+        return sim_inode_write(job->inode, job->copy, job->size, job->off, SIZE_MAX);
+    MAYBE(sim_inode_write(job->inode, job->copy, limit, job->off, SIZE_MAX) < 0);
+    return fault;
+}
+
+static ssize_t file_run(struct sim_job *job)
+{
+    enum io_file_op kind = (enum io_file_op)job->op_kind;
+    int fault = sim_disk_fault(job->node->disk, file_disk_op(kind), job->inode, NULL);
+
+    if (kind == IO_OP_WRITE && job->size > 0)
+        return job_count(job, write_run(job, fault));
+    if (kind == IO_OP_DATASYNC)
+        sim_inode_flush(job->inode, job->seq, fault != 0);
+    if (fault != 0)
+        return job_count(job, fault);
+    switch (kind) {
+    case IO_OP_READ:
+        if (job->process == NULL)
+            return 0;
+        return job_count(job, sim_inode_read(job->inode, job->data, job->size, job->off));
+    case IO_OP_WRITE:
+    case IO_OP_DATASYNC:
+        return job_count(job, 0);
+    case IO_OP_ALLOCATE:
+        return job_count(job, sim_inode_allocate(job->inode, job->off, job->size));
+    case IO_OP_TRUNCATE:
+        return job_count(job, sim_inode_truncate(job->inode, job->size));
+    case IO_OP_SIZE:
+        return job_count(job, (ssize_t)job->inode->cache.size);
+    }
+    UNREACHABLE("kind of file operation");
+}
+
+static ssize_t path_run(struct sim_job *job)
+{
+    struct sim_disk *disk = job->node->disk;
+    enum io_path_op kind = (enum io_path_op)job->op_kind;
+    char from[SIM_PATH_MAX], to[SIM_PATH_MAX] = "";
+    int err = sim_path_normalize(job->from, from);
+
+    if (err == 0 && job->to != NULL)
+        err = sim_path_normalize(job->to, to);
+    if (err == 0)
+        err = sim_disk_fault(disk, path_disk_op(kind), NULL, from);
+    if (err == 0)
+        err = sim_disk_path_op(disk, kind, from, to, job->seq);
+    return job_count(job, err);
+}
+
+static ssize_t list_run(struct sim_job *job)
+{
+    char path[SIM_PATH_MAX];
+    int err = sim_path_normalize(job->from, path);
+
+    if (err == 0)
+        err = sim_disk_fault(job->node->disk, SIM_DISK_LIST, NULL, path);
+    if (err == 0)
+        err = sim_disk_list(job->node->disk, path, &job->copy, &job->size);
+    return job_count(job, err);
+}
+
+static void file_free(struct sim_file *file)
+{
+    list_remove(&file->node);
+    if (file->inode != NULL)
+        sim_inode_unlive(file->inode);
+    mem_free(file);
+}
+
+void sim_op_process_free(struct sim_process *process)
+{
+    struct list_node *node;
+
+    while ((node = list_first(&process->files)) != NULL)
+        file_free(CONTAINER_OF(node, struct sim_file, node));
 }
 
 void sim_file_open(struct io *io, struct io_op *op, const char *path, int flags,
                    struct io_file **out)
 {
-    (void)path, (void)flags, (void)out;
-    fail(io, op, ERR_UNSUPPORTED);
+    struct sim_job *job = job_create(io, op, JOB_OPEN);
+
+    if (job == NULL)
+        return;
+    job->from = must_strdup(path);
+    job->flags = flags;
+    job->out = out;
+    job_start(job, sim_disk_delay(job->node->disk, SIM_DISK_OPEN));
 }
 
 void sim_file_close(struct io *io, struct io_file *file)
 {
-    (void)io, (void)file;
+    (void)io;
+    file_free(CONTAINER_OF(file, struct sim_file, base));
 }
 
-void sim_file_submit(struct io *io, struct io_file *file, struct io_op *op, enum io_file_op kind,
+/* The system's answer before the disk is asked. */
+static int file_check(const struct sim_file *file, enum io_file_op kind, const void *data,
+                      size_t size, uint64_t off)
+{
+    bool is_transfer = kind == IO_OP_READ || kind == IO_OP_WRITE;
+
+    if (kind == IO_OP_READ && (file->flags & IO_FILE_READ) == 0 &&
+        (file->flags & IO_FILE_WRITE) != 0)
+        return -EBADF;
+    if ((kind == IO_OP_WRITE || kind == IO_OP_ALLOCATE) && (file->flags & IO_FILE_WRITE) == 0)
+        return -EBADF;
+    if (kind == IO_OP_TRUNCATE && (file->flags & IO_FILE_WRITE) == 0)
+        return -EINVAL;
+    if (is_transfer && (file->flags & IO_FILE_DIRECT) != 0 &&
+        ((off | size | (uintptr_t)data) & (SECTOR_SIZE - 1)) != 0)
+        return -EINVAL;
+    return 0;
+}
+
+static void answer(struct sim_job *job, ssize_t result)
+{
+    sim_event_stop(job->sim, &job->event);
+    job->result = result;
+    job_ready(job);
+}
+
+void sim_file_submit(struct io *io, struct io_file *base, struct io_op *op, enum io_file_op kind,
                      void *data, size_t size, uint64_t off)
 {
-    (void)file, (void)kind, (void)data, (void)size, (void)off;
-    fail(io, op, ERR_UNSUPPORTED);
+    struct sim_file *file = CONTAINER_OF(base, struct sim_file, base);
+    struct sim_job *job = job_create(io, op, JOB_FILE);
+    int err;
+
+    if (job == NULL)
+        return;
+    job->op_kind = (uint8_t)kind;
+    job->inode = file->inode;
+    sim_inode_live(job->inode);
+    job->flags = file->flags;
+    job->data = data;
+    job->size = size;
+    job->off = off;
+    job->seq = file->inode->seq;
+    err = file_check(file, kind, data, size, off);
+    if (err != 0) {
+        answer(job, err);
+        return;
+    }
+    if (kind == IO_OP_WRITE) {
+        job->copy = must_alloc(size + 1);
+        memcpy(job->copy, data, size);
+    } else if (kind == IO_OP_READ) {
+        memset(data, 0xa5, size); /* not to be looked at before done() */
+    }
+    job_start(job, sim_disk_delay(job->node->disk, file_disk_op(kind)));
 }
 
 void sim_path_submit(struct io *io, struct io_op *op, enum io_path_op kind, const char *from,
                      const char *to)
 {
-    (void)kind, (void)from, (void)to;
-    fail(io, op, ERR_UNSUPPORTED);
+    struct sim_job *job = job_create(io, op, JOB_PATH);
+
+    if (job == NULL)
+        return;
+    job->op_kind = (uint8_t)kind;
+    job->from = must_strdup(from);
+    job->to = to == NULL ? NULL : must_strdup(to);
+    job->seq = job->node->disk->name_seq;
+    job_start(job, sim_disk_delay(job->node->disk, path_disk_op(kind)));
 }
 
 void sim_list_submit(struct io *io, struct io_op *op, const char *path,
                      void (*each)(void *arg, const char *name), void *each_arg)
 {
-    (void)path, (void)each, (void)each_arg;
-    fail(io, op, ERR_UNSUPPORTED);
+    struct sim_job *job = job_create(io, op, JOB_LIST);
+
+    if (job == NULL)
+        return;
+    job->from = must_strdup(path);
+    job->each = each;
+    job->each_arg = each_arg;
+    job_start(job, sim_disk_delay(job->node->disk, SIM_DISK_LIST));
 }

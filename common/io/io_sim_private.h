@@ -6,7 +6,8 @@
  *     io_sim_net.c     the kernels' sockets: segments, windows, FIN, RST, cuts
  *     io_sim_stream.c  streams and listeners of struct io over those sockets
  *     io_sim_op.c      jobs: operations that complete once; names; files
- *     io_sim_disk.c    the disk: images, sectors not yet flushed, names not yet synced
+ *     io_sim_disk.c, io_sim_file.c, io_sim_fault.c   the disk (io_sim_disk_private.h)
+ *     io_sim_options.c the knobs
  *
  * A socket is the kernel's and outlives its stream; a process is one life of a node.
  */
@@ -115,8 +116,14 @@ struct sim_process {
     struct list done;     /* of jobs: process_ */
     size_t done_count;
     struct list watches;  /* of struct sim_watch */
+    struct list files;    /* owns: open ones; after the end, those that are not closed yet */
     struct sim_prng random;
 };
+
+/* io_sim_disk.c */
+struct sim_disk *sim_disk_create(struct sim_node *node);
+void sim_disk_destroy(struct sim_disk **disk);
+void sim_disk_crash(struct sim_disk *disk);
 
 static inline struct sim_process *sim_process_of(const struct io *io)
 {
@@ -275,8 +282,9 @@ void sim_watch_forget(struct sim_process *process);
 
 void sim_op_done_turn(struct sim_process *process); /* the first that is done */
 void sim_op_forget(struct sim_process *process);
-void sim_op_host_ended(struct sim_node *node); /* what was on its way to the disk is lost */
+void sim_op_host_ended(struct sim_node *node); /* what was on its way to the disk ends half-way */
 void sim_op_deinit(struct sim *sim);
+void sim_op_process_free(struct sim_process *process);
 void sim_resolve_submit(struct io *io, struct io_resolve *resolve);
 void sim_resolve_cancel(struct io *io, struct io_resolve *resolve);
 void sim_file_open(struct io *io, struct io_op *op, const char *path, int flags,
