@@ -341,12 +341,17 @@ bool generation_is_ready(const struct generation *generation)
     return true;
 }
 
-bool generation_is_gone(const struct generation *generation)
+bool generation_has_workers(const struct generation *generation)
 {
     for (uint32_t i = 0; i < generation->workers; i++)
         if (generation->children[i].pid != 0)
-            return false;
-    return generation->stats.pid == 0;
+            return true;
+    return false;
+}
+
+bool generation_is_gone(const struct generation *generation)
+{
+    return !generation_has_workers(generation) && generation->stats.pid == 0;
 }
 
 void generation_serve(struct generation *generation)
@@ -394,8 +399,7 @@ void generation_leave(struct generation *generation, bool at_once)
     generation->state = GENERATION_LEAVING;
     for (uint32_t i = 0; i < generation->workers; i++)
         child_leave(&generation->children[i], at_once, timeout_ms);
-    /* It holds no clients that are worth waiting for. */
-    child_leave(&generation->stats, at_once, MIN(timeout_ms, MASTER_STOP_MS));
+    child_leave(&generation->stats, at_once, timeout_ms);
 }
 
 void generation_kill(struct generation *generation)

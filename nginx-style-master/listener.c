@@ -51,6 +51,11 @@ static void listener_destroy(struct listener_set *set, struct listener *listener
     mem_free(listener);
 }
 
+void listener_forget(struct listener_set *set, struct listener *listener)
+{
+    listener_destroy(set, listener, false);
+}
+
 void listeners_deinit(struct listener_set *set, bool unlink_paths)
 {
     LIST_FOR_EACH (&set->list, node)

@@ -66,6 +66,9 @@ MUST_USE int listeners_listen(struct listener_set *set, char *error);
 void listeners_commit(struct listener_set *set);
 void listeners_rollback(struct listener_set *set);
 
+/* Closes our descriptors of it; in a child. */
+void listener_forget(struct listener_set *set, struct listener *listener);
+
 /* Inherited sockets; takes fd over. False: not a listening socket, was closed. */
 bool listener_adopt(struct listener_set *set, const char *name, int fd);
 bool listener_adopt_guard(struct listener_set *set, const char *name, int fd);

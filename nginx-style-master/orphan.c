@@ -67,7 +67,7 @@ static bool master_is_alive(const struct master *master, pid_t pid)
     return false;
 }
 
-static void orphan_drain(struct master *master, uint32_t index, uint64_t now_ms)
+static void orphan_tell(struct master *master, uint32_t index, uint64_t now_ms)
 {
     struct shm_slot *slot = &master->shm.table->slots[index];
     uint32_t timeout_ms =
@@ -83,37 +83,48 @@ static void orphan_drain(struct master *master, uint32_t index, uint64_t now_ms)
         *told_ms = now_ms;
         log_notice(master->log, "an orphan was told to drain pid=%d generation=%u", (int)pid,
                    slot->generation);
-        shm_slot_move(&master->shm, index, WORKER_STATE_DRAINING);
     } else if (now_ms > *told_ms + timeout_ms + 2 * MASTER_STOP_MS) {
         log_warn(master->log, "an orphan did not leave in time, ends it pid=%d", (int)pid);
         kill(pid, SIGKILL);
     }
 }
 
-/* Slots of masters that are dead: theirs is nobody's waitpid(). */
+/* Slots of masters that are dead: nobody else waits for their workers. */
+static bool slot_is_orphan(const struct master *master, const struct shm_slot *slot)
+{
+    uint32_t state = atomic_load(&slot->state);
+    pid_t owner = atomic_load(&slot->master_pid);
+
+    return state != WORKER_STATE_FREE && state != WORKER_STATE_RETIRED && owner != getpid() &&
+           !master_is_alive(master, owner);
+}
+
 void orphans_tick(struct master *master, uint64_t now_ms)
 {
     struct shm_table *table = master->shm.table;
 
     for (uint32_t i = 0; i < table->slots_count; i++) {
         struct shm_slot *slot = &table->slots[i];
-        enum worker_state state = (enum worker_state)atomic_load(&slot->state);
-        pid_t owner = atomic_load(&slot->master_pid), pid = atomic_load(&slot->pid);
+        uint32_t state = atomic_load(&slot->state);
 
         if (state == WORKER_STATE_FREE || state == WORKER_STATE_GONE ||
             state == WORKER_STATE_RETIRED)
             master_reroute(master, i);
-        if (state == WORKER_STATE_FREE || owner == getpid() || master_is_alive(master, owner))
+        if (!slot_is_orphan(master, slot))
             continue;
-        if (state != WORKER_STATE_RETIRED && !shm_pid_is_alive(pid, slot->pid_start)) {
+        if (!shm_pid_is_alive(atomic_load(&slot->pid), slot->pid_start)) {
             shm_slot_move(&master->shm, i, WORKER_STATE_RETIRED);
             master_reroute(master, i);
             master_slot_retired(master, i);
             master->foreign_told_ms[i] = 0;
-        } else if (state != WORKER_STATE_RETIRED && master->serving != NULL) {
-            orphan_drain(master, i, now_ms);
+        } else if (master->serving != NULL) {
+            /* All of them before the first is told: they must not pass clients to each other. */
+            shm_slot_move(&master->shm, i, WORKER_STATE_DRAINING);
         }
     }
+    for (uint32_t i = 0; i < table->slots_count && master->serving != NULL; i++)
+        if (slot_is_orphan(master, &table->slots[i]))
+            orphan_tell(master, i, now_ms);
 }
 
 bool orphans_live(const struct master *master)

@@ -152,6 +152,7 @@ MUST_USE int generation_start(struct generation *generation, char *error);
 void generation_leave(struct generation *generation, bool at_once);
 void generation_kill(struct generation *generation);
 bool generation_is_ready(const struct generation *generation);
+bool generation_has_workers(const struct generation *generation);
 bool generation_is_gone(const struct generation *generation);
 void generation_serve(struct generation *generation);
 void generation_destroy(struct generation *generation);

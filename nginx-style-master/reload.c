@@ -13,13 +13,14 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A stats process may stay for the answer to a reload that waits for this count. */
 static uint32_t generations_count(const struct master *master)
 {
     uint32_t count = 0;
 
     for (struct list_node *node = list_first(&master->generations); node != NULL;
          node = list_next(&master->generations, node))
-        count++;
+        count += generation_has_workers(CONTAINER_OF(node, struct generation, node));
     return count;
 }
 

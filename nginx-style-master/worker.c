@@ -19,6 +19,7 @@
 
 #define EVENTS_MAX          16
 #define MESSAGES_A_TURN_MAX 128
+#define AWAKE_MS            2500u /* a worker that beats each second has missed one */
 
 enum source { SOURCE_CHANNEL, SOURCE_SIGNAL, SOURCE_PASS, SOURCE_GUARD };
 
@@ -466,10 +467,21 @@ void worker_load_set(struct worker *worker, uint32_t load)
     atomic_store_explicit(&worker->slot->load, load, memory_order_relaxed);
 }
 
+/* Compared with our own last beat, so that no clock is read. */
+static bool slot_is_awake(const struct worker *worker, const struct shm_slot *slot)
+{
+    return atomic_load_explicit(&slot->heartbeat_ms, memory_order_relaxed) + AWAKE_MS >=
+           atomic_load_explicit(&worker->slot->heartbeat_ms, memory_order_relaxed);
+}
+
 uint32_t worker_pick_for_accept(struct worker *worker)
 {
     const struct shm_table *table = worker->master->shm.table;
     uint32_t own = slot_load(worker->slot), best = worker->child->slot, best_load = own;
+
+    /* Without a master nobody would see to what waits for a worker that died. */
+    if (worker->channel < 0)
+        return best;
 
     for (uint32_t i = 0; i < table->slots_count; i++) {
         const struct shm_slot *slot = &table->slots[i];
@@ -478,7 +490,7 @@ uint32_t worker_pick_for_accept(struct worker *worker)
         if (!slot_serves(slot) || slot->generation != worker->generation->id)
             continue;
         load = slot_load(slot);
-        if (load < best_load) {
+        if (load < best_load && slot_is_awake(worker, slot)) {
             best = i;
             best_load = load;
         }
@@ -489,14 +501,17 @@ uint32_t worker_pick_for_accept(struct worker *worker)
 uint32_t worker_pick_successor(struct worker *worker)
 {
     const struct shm_table *table = worker->master->shm.table;
-    uint32_t best = WORKER_SLOT_NONE, best_load = 0, best_generation = worker->generation->id;
+    /* Who drains takes what there is: an upgrade that is backed out leads to an older generation, and an
+     * operator's QUIT to one worker to its siblings. Of a generation that drains none is SERVING. */
+    uint32_t above = worker->is_draining ? 0 : worker->generation->id;
+    uint32_t best = WORKER_SLOT_NONE, best_load = 0, best_generation = 0;
 
     for (uint32_t i = 0; i < table->slots_count; i++) {
         const struct shm_slot *slot = &table->slots[i];
         uint32_t load = slot_load(slot);
 
-        if (!slot_serves(slot) || slot->generation < best_generation ||
-            slot->generation <= worker->generation->id)
+        if (!slot_serves(slot) || slot == worker->slot || slot->generation <= above ||
+            slot->generation < best_generation)
             continue;
         if (slot->generation > best_generation || load < best_load) {
             best = i;
@@ -719,6 +734,22 @@ static void close_master_things(struct master *master)
     }
 }
 
+/* Addresses of another configuration: one that is being left, or tried. Ours would keep them alive. */
+static void strangers_close(struct worker *worker)
+{
+    struct listener_set *set = &worker->master->listeners;
+
+    LIST_FOR_EACH (&set->list, node) {
+        struct listener *listener = CONTAINER_OF(node, struct listener, node);
+        bool is_ours = false;
+
+        for (uint32_t i = 0; i < worker->generation->config.listeners_count && !is_ours; i++)
+            is_ours = worker->generation->bound[i] == listener;
+        if (!is_ours)
+            listener_forget(set, listener);
+    }
+}
+
 static bool listener_concerns(const struct child *child, const struct master_listener *wanted)
 {
     if (child->is_stats)
@@ -831,6 +862,7 @@ void worker_run(struct master *master, struct child *child, int channel)
     }
     name_set(&worker);
     place_set(&worker);
+    strangers_close(&worker);
     listeners_build(&worker);
     watch(&worker, channel, SOURCE_CHANNEL);
     watch(&worker, worker.signal_fd, SOURCE_SIGNAL);

@@ -84,7 +84,8 @@ struct worker_handler {
     /* Leave now: a second at most, then SIGKILL. */
     void (*stop)(struct worker *worker);
     /* accept(off) was called for every listener, their descriptors are gone after this returns. Pass
-     * idle clients on (worker_pick_successor()), finish what is in flight, leave within timeout_ms. */
+     * idle clients on (worker_pick_successor()), finish what is in flight, leave within timeout_ms. The
+     * stats process stays for the replies to what it asked. */
     void (*drain)(struct worker *worker, uint32_t timeout_ms);
     /* A generation newer than ours serves from now on, or the successor may have changed: clients
      * that could not be passed on before may find a taker. */
@@ -148,8 +149,9 @@ void worker_load_set(struct worker *worker, uint32_t load);
 /* Who should have a connection that this worker just accepted: its own slot, or, when it is more than
  * an eighth above the least loaded of its generation, that one's. */
 uint32_t worker_pick_for_accept(struct worker *worker);
-/* The least loaded serving worker of the newest generation (of this master or the one that follows
- * it); WORKER_SLOT_NONE when no generation newer than ours serves. */
+/* Who should have our clients: the least loaded serving worker of the newest generation, of this
+ * master or of one that follows or precedes it. WORKER_SLOT_NONE: nobody; unless we drain, only a
+ * generation newer than ours counts. */
 uint32_t worker_pick_successor(struct worker *worker);
 /* Sends a connection to another worker, past the master. ERR_AGAIN: its socket is full, keep the client
  * and try later; ERR_NOT_FOUND: it is gone, pick again; ERR_FULL: passed on too often; ERR_INVALID:

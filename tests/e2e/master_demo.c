@@ -385,6 +385,8 @@ static void misbehave_at_start(const struct demo *demo)
 
     if (strcmp(mode, "exit") == 0)
         exit(1);
+    if (strcmp(mode, "once") == 0 && worker_is_respawn(demo->worker))
+        exit(1);
     if (strcmp(mode, "fatal") == 0)
         exit(MASTER_EXIT_FATAL);
     if (strcmp(mode, "crash") == 0)
@@ -563,7 +565,7 @@ static int demo_stats_main(struct worker *worker)
     demo->asker = -1;
     worker_handler_set(worker, &stats_callbacks, demo);
     worker_ready(worker);
-    while (!demo->is_stopping && !demo->is_draining) {
+    while (!demo->is_stopping && (!demo->is_draining || demo->asker >= 0)) {
         struct pollfd fds[LISTENERS_MAX + 1];
 
         fds[0] = (struct pollfd){.fd = worker_channel_fd(worker), .events = POLLIN};
