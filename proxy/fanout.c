@@ -371,6 +371,10 @@ static void fanout_finish(struct fanout *fanout)
     struct outbuf merged = {0};
 
     ASSERT(client != NULL);
+    if (fanout->ignores_errors) {
+        fanout->error = ERROR_NONE;
+        buffer_clear(&fanout->error_text);
+    }
     if (fanout->error == ERROR_NONE && fanout->error_text.len == 0 && !fanout_merge(fanout, &merged) &&
         fanout->error == ERROR_NONE)
         fanout->error = ERROR_backend_protocol;
@@ -560,6 +564,28 @@ void fanout_redis_all(struct client *client, const struct command *command,
     }
     fanout->parent->command = command->id;
     for (uint32_t p = 0; p < fanout->part_count; p++) {
+        struct upstream *upstream = fanout_part_begin(fanout, p, client);
+
+        if (upstream == NULL)
+            continue;
+        upstream_write(upstream, frame.data, frame.len);
+        upstream_end(upstream, fanout->parts[p].request);
+    }
+    fanout_submitted(fanout);
+}
+
+/* INFO: `frame` to every server, or to none. A server that does not answer is left out of the sums. */
+void fanout_redis_info(struct client *client, unsigned sections, struct bytes frame)
+{
+    struct fanout *fanout = fanout_create_all(client, ROUTE_LOCAL);
+
+    if (fanout == NULL) {
+        client_close(client);
+        return;
+    }
+    fanout->scan_cursor_node = sections;
+    fanout->ignores_errors = true;
+    for (uint32_t p = 0; frame.len > 0 && p < fanout->part_count; p++) {
         struct upstream *upstream = fanout_part_begin(fanout, p, client);
 
         if (upstream == NULL)

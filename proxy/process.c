@@ -20,6 +20,7 @@
 #include "proxy/proxy.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #define HEARTBEAT_MS 500
 #define LISTENERS_TAG_STATS UINT32_MAX
@@ -360,6 +361,7 @@ static int process_worker_main(struct worker *worker)
     struct proxy_options options = {
         .conf = config->conf,
         .worker_index = worker_index(worker),
+        .worker_pid = getpid(),
         .drained = process_drained,
         .pass = process_pass,
         .arg = &process,

@@ -296,6 +296,8 @@ int proxy_create(const struct proxy_options *options, struct proxy **out)
     proxy->io = options->io;
     proxy->conf = options->conf;
     proxy->worker_index = options->worker_index;
+    proxy->worker_pid = options->worker_pid;
+    proxy->next_client_id = (uint64_t)options->worker_index << 40;
     proxy->drained = options->drained;
     proxy->pass = options->pass;
     proxy->owner_arg = options->arg;

@@ -35,6 +35,7 @@ struct proxy_options {
     struct health_area *health;  /* borrows; NULL: a private one */
     uint64_t *counters;          /* borrows; proxy_counters_count() zeroed cells, NULL: private ones */
     uint32_t worker_index;
+    int worker_pid; /* for INFO */
     bool counters_are_old;       /* a predecessor crashed: its counters go on, its gauges do not */
     /* Called when the last client has gone after proxy_drain(). */
     void (*drained)(void *arg);

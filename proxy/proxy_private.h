@@ -69,7 +69,8 @@ struct request {
     bool is_idempotent : 1; /* may be sent again */
     bool is_split : 1;      /* owns a fanout */
     bool is_tombstone : 1;  /* its reply will be dropped */
-    bool is_awaited : 1;    /* a subscription's slot: internal_arg points to who will answer it */
+    bool is_awaited : 1;    /* internal_arg points to the pointer to this request of who will answer it:
+                               it is zeroed when the request goes before that */
     bool is_silent : 1;     /* noreply: it has its place in the order, its reply is dropped */
     bool closes : 1;        /* the connection closes behind its reply */
     bool is_asking : 1;     /* ASKING goes before it */
@@ -111,6 +112,7 @@ struct fanout {
     uint32_t key_count;
     uint8_t route;   /* enum command_route; memcache get: ROUTE_SPLIT_ORDER */
     uint8_t dialect;
+    bool ignores_errors;
     enum error_id error;      /* the first failure */
     struct buffer error_text; /* or the first error reply */
     uint64_t scan_cursor_node;
@@ -253,6 +255,7 @@ struct proxy {
     struct pool *pools; /* owns */
     uint32_t pool_count;
     uint32_t worker_index;
+    int worker_pid;
     struct chunk_pools chunks;
     struct mem_pool requests, clients, upstreams;
     struct resp_args args;
@@ -313,6 +316,8 @@ void request_finish(struct request *request, struct bytes part);
 void request_fail(struct request *request, enum error_id error);
 /* The reply of a split request; takes the bytes. */
 void request_finish_merged(struct request *request, struct outbuf *merged);
+/* The same with a copy of the bytes. */
+void request_finish_bytes(struct request *request, struct bytes reply);
 /* Nobody waits for it: if in flight it becomes a tombstone, else it is freed. It is off its client's
  * queue already. */
 void request_abandon(struct request *request);
@@ -361,6 +366,8 @@ void memcache_get_head(const struct mc_request *request, struct mc_verb_text *ou
 bool memcache_is_error_line(struct bytes reply);
 bool memcache_merge_all(struct fanout *fanout, struct outbuf *out);
 bool redis_merge_info(struct fanout *fanout, struct outbuf *out);
+/* Commands that change what later ones mean: they wait until all before them are answered. */
+bool redis_local_is_barrier(const struct command *command, const struct resp_request *request);
 void redis_forward(struct client *client, struct server *server, const struct command *command,
                    struct bytes key, struct bytes frame);
 /* TLS and HTTP get an answer of their own; true: it is one of them. */
@@ -434,6 +441,7 @@ void fanout_memcache_all(struct client *client, const struct mc_request *request
 void fanout_binary_all(struct client *client, const struct mc_bin_request *request, struct bytes frame);
 void fanout_part_deliver(struct request *part, struct bytes bytes);
 void fanout_part_done(struct request *part, enum error_id error);
+void fanout_redis_info(struct client *client, unsigned sections, struct bytes frame);
 /* memcache get: an item's line has come, which ends line_end bytes into what is delivered next; false:
  * nobody asked for its key. */
 bool fanout_part_item(struct request *part, struct bytes key, size_t line_end, size_t line_len,
@@ -443,6 +451,7 @@ void fanout_abandon(struct fanout *fanout);
 /* ---- session.c: what only some clients have ------------------------------------------------------------------ */
 
 void session_destroy(struct client *client); /* NULL session is fine */
+void session_reset(struct client *client);   /* RESET: as after connecting; answers */
 enum session_verdict {
     SESSION_PASS, /* handle it as usual */
     SESSION_DONE, /* handled */
@@ -465,8 +474,6 @@ void session_refused(struct client *client);
 void session_command_done(struct client *client);
 bool session_is_mute(const struct client *client);
 bool session_is_blocked(const struct client *client);
-/* A slot of a subscription is freed: whoever would answer it must not. */
-void pubsub_slot_gone(struct request *slot);
 /* A reply was completed. */
 void session_replied(struct client *client);
 /* Bytes of a private upstream; returns how many were consumed. */

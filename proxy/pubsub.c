@@ -19,7 +19,7 @@ enum sub_kind { SUB_CHANNEL, SUB_PATTERN, SUB_SHARD };
 
 /* One confirmation that is waited for: from `left` servers. */
 struct sub_wait {
-    struct request *slot; /* borrows: in the client's queue; NULL: nobody is told */
+    struct request *slot; /* borrows: in the client's queue; NULL: nobody is told. First: see is_awaited */
     uint32_t left;
     char *text; /* owns: the composed confirmation */
     size_t text_len;
@@ -133,25 +133,6 @@ static void compose_confirmation(struct client *client, struct buffer *out, cons
     buffer_append_format(out, ":%u\r\n", count);
 }
 
-static void sub_slot_done(struct client *client, struct request *slot, struct bytes text)
-{
-    struct outbuf merged = {0};
-
-    if (!outbuf_append(&client->pool->proxy->chunks, &merged, text.data, text.len)) {
-        client_close(client);
-        return;
-    }
-    request_finish_merged(slot, &merged);
-}
-
-void pubsub_slot_gone(struct request *slot)
-{
-    struct sub_wait *wait = slot->internal_arg;
-
-    if (wait != NULL)
-        wait->slot = NULL;
-}
-
 static void sub_confirmed(struct request *request, enum error_id error, struct bytes reply)
 {
     struct sub_wait *wait = request->internal_arg;
@@ -167,7 +148,7 @@ static void sub_confirmed(struct request *request, enum error_id error, struct b
         return;
     if (wait->slot != NULL && wait->slot->client != NULL) {
         wait->slot->internal_arg = NULL;
-        sub_slot_done(wait->slot->client, wait->slot, bytes_of(wait->text, wait->text_len));
+        request_finish_bytes(wait->slot, bytes_of(wait->text, wait->text_len));
     }
     mem_free(wait->text);
     mem_free(wait);

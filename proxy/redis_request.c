@@ -330,6 +330,11 @@ size_t client_handle_redis(struct client *client, struct bytes data)
             return request.len;
         }
     }
+    if (UNLIKELY(command->route == ROUTE_LOCAL) && client->request_count > 0 &&
+        redis_local_is_barrier(command, &request)) {
+        client_pause(client, PAUSE_BARRIER);
+        return 0;
+    }
     redis_route(client, command, &request, frame);
     redis_consumed(client);
     return request.len;

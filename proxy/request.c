@@ -57,12 +57,20 @@ bool request_keep_wire(struct request *request, struct bytes wire)
     return true;
 }
 
+static void request_forget_awaiter(struct request *request)
+{
+    struct request **awaiter = request->internal_arg;
+
+    if (awaiter != NULL)
+        *awaiter = NULL;
+}
+
 void request_free(struct proxy *proxy, struct request *request)
 {
     ASSERT(request->upstream == NULL);
     outbuf_clear(&proxy->chunks, &request->reply);
     if (UNLIKELY(request->is_awaited))
-        pubsub_slot_gone(request);
+        request_forget_awaiter(request);
     if (UNLIKELY(request->whole != NULL)) {
         buffer_deinit(request->whole);
         mem_free(request->whole);
@@ -189,6 +197,17 @@ void request_finish_merged(struct request *request, struct outbuf *merged)
         return;
     }
     request_finish_client(request, BYTES_EMPTY);
+}
+
+void request_finish_bytes(struct request *request, struct bytes reply)
+{
+    struct client *client = request->client;
+    struct outbuf merged = {0};
+
+    if (!outbuf_append(&client->pool->proxy->chunks, &merged, reply.data, reply.len))
+        client_close(client);
+    else
+        request_finish_merged(request, &merged);
 }
 
 void request_finish(struct request *request, struct bytes part)

@@ -449,7 +449,7 @@ void session_refused(struct client *client)
         client->session->is_aborted = true;
 }
 
-static void session_reset(struct client *client)
+void session_reset(struct client *client)
 {
     struct session *session = client->session;
     struct pool *pool = client->pool;
@@ -505,14 +505,8 @@ enum session_verdict session_handle(struct client *client, const struct command 
     struct session *session = client->session;
     enum error_id error;
 
-    if (command->id == COMMAND_reset) {
-        if (client->request_count > 0) {
-            client_pause(client, PAUSE_BARRIER);
-            return SESSION_WAIT;
-        }
-        session_reset(client);
-        return SESSION_DONE;
-    }
+    if (command->id == COMMAND_reset)
+        return SESSION_PASS;
     if (session != NULL && session->is_in_multi)
         return multi_command(session, command, request, frame);
     if (session != NULL && client->dialect == DIALECT_RESP2 && pubsub_is_subscribed(session) &&
