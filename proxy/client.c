@@ -96,14 +96,30 @@ void client_unpause(struct client *client, enum client_pause reason)
 
 /* ---- in -------------------------------------------------------------------------------------- */
 
+static bool client_is_between_frames(const struct client *client)
+{
+    return dialect_is_resp(client->dialect)
+               ? client->parser.resp.scan_off == 0
+               : client->parser.text.swallow == 0 && client->parser.text.scan_off == 0;
+}
+
 static size_t client_handle(struct client *client, struct bytes data)
 {
     unsigned char first = (unsigned char)data.data[0];
 
+    /* In the middle of a frame its bytes decide nothing: what is left of a refused value is still the
+     * value's, whatever it looks like. */
+    if (UNLIKELY(!client_is_between_frames(client)))
+        first = client->dialect == DIALECT_MC_BINARY ? MC_BIN_REQUEST
+                : client->dialect == DIALECT_MC_TEXT ? 'g'
+                : client->parser.resp.arg_count > 0  ? '*'
+                                                     : first;
     if (first == '*')
         return client_handle_redis(client, data);
     if (first == MC_BIN_REQUEST)
         return client_handle_binary(client, data);
+    if (dialect_is_resp(client->dialect) && !client_is_between_frames(client))
+        return client_handle_redis(client, data);
     if (client->pool->speaks_redis && !client->pool->speaks_memcache)
         return client_handle_redis(client, data);
     return client_handle_memcache(client, data);

@@ -36,7 +36,7 @@ static int drain_pass(struct client *client, int fd, struct bytes rest)
     int err;
 
     handover.session = bytes_of(session, session_encode(client, session, sizeof(session), fds, &fds_count));
-    err = handover_encode(&handover, &blob);
+    err = handover_blob_encode(&handover, &blob);
     if (err == 0)
         err = proxy->pass(proxy->owner_arg, pool->index, fds, fds_count, buffer_bytes(&blob));
     buffer_deinit(&blob);
@@ -104,7 +104,7 @@ void proxy_take_over(struct proxy *proxy, uint32_t pool_index, const int *fds, u
     struct io_addr peer = {0};
     struct client *client;
     bool is_good = fds_count >= 1 && pool_index < proxy->pool_count &&
-                   handover_decode(blob, &handover) == 0;
+                   handover_blob_decode(blob, &handover) == 0;
 
     if (!is_good) {
         for (uint32_t i = 0; i < fds_count; i++)

@@ -20,7 +20,7 @@ struct handover_header {
 };
 _Static_assert(sizeof(struct handover_header) == HANDOVER_HEADER_SIZE, "no padding");
 
-int handover_encode(const struct handover *handover, struct buffer *out)
+int handover_blob_encode(const struct handover *handover, struct buffer *out)
 {
     struct handover_header header = {
         .magic = htole32(HANDOVER_MAGIC),
@@ -43,7 +43,7 @@ int handover_encode(const struct handover *handover, struct buffer *out)
     return out->failed ? -ENOMEM : 0;
 }
 
-int handover_decode(struct bytes blob, struct handover *out)
+int handover_blob_decode(struct bytes blob, struct handover *out)
 {
     struct handover_header header;
     size_t session_len, input_len;

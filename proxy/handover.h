@@ -36,6 +36,6 @@ struct handover {
 };
 
 /* ERR_FULL: the input or the session part is too long to be passed on. */
-MUST_USE int handover_encode(const struct handover *handover, struct buffer *out);
+MUST_USE int handover_blob_encode(const struct handover *handover, struct buffer *out);
 /* ERR_CORRUPT. */
-MUST_USE int handover_decode(struct bytes blob, struct handover *out);
+MUST_USE int handover_blob_decode(struct bytes blob, struct handover *out);

@@ -104,7 +104,7 @@ static void memcache_forward(struct client *client, struct mc_request *mc, struc
     upstream_submit(upstream, request, frame);
 }
 
-static void memcache_local(struct client *client, struct mc_request *mc)
+static void memcache_local(struct client *client, struct mc_request *mc, struct bytes frame)
 {
     char line[256];
     size_t len;
@@ -124,7 +124,7 @@ static void memcache_local(struct client *client, struct mc_request *mc)
         else
             fanout_memcache_all(client, mc, bytes_of(line, len));
     } else {
-        memcache_forward(client, mc, BYTES("version\r\n"));
+        memcache_forward(client, mc, frame);
     }
 }
 
@@ -148,7 +148,7 @@ static void memcache_route(struct client *client, struct mc_request *mc, struct 
         client_reply(client, BYTES("MN\r\n"));
         break;
     case MC_KIND_LOCAL:
-        memcache_local(client, mc);
+        memcache_local(client, mc, frame);
         break;
     }
 }
@@ -194,7 +194,7 @@ size_t client_handle_memcache(struct client *client, struct bytes data)
         client->parser.text.scan_off == 0 && client->parser.text.swallow == 0 &&
         client_refuse_foreign(client, data))
         return data.len;
-    switch (mc_parse(&client->parser.text, &proxy->mc_keys, &proxy->limits, data, &mc)) {
+    switch (mc_parse(&client->parser.text, &proxy->mc_keys, &proxy->mc_limits, data, &mc)) {
     case PARSE_OK:
         break;
     case PARSE_MORE:
@@ -412,7 +412,7 @@ size_t client_handle_binary(struct client *client, struct bytes data)
         client->dialect = DIALECT_MC_BINARY;
         client->parser.text = (struct mc_parser){0};
     }
-    result = mc_bin_parse(&parser, &pool->proxy->limits, data, &bin);
+    result = mc_bin_parse(&parser, &pool->proxy->mc_limits, data, &bin);
     client->parser.text.swallow = parser.swallow;
     if (result == PARSE_MORE) {
         client->stream.need = parser.need;

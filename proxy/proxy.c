@@ -281,9 +281,12 @@ static void proxy_init_limits(struct proxy *proxy)
 
     proxy->limits = PROTO_LIMITS_DEFAULT;
     proxy->limits.args_max = limits->args_max;
-    proxy->limits.line_max = limits->line_max;
+    /* A multi-get's line may be long; an inline request's never was (Redis: 64 KiB). */
+    proxy->limits.line_max = MIN(limits->line_max, 65536u);
     proxy->limits.bulk_max = limits->value_size_max;
     proxy->limits.value_max = (uint32_t)MIN(limits->value_size_max, (uint64_t)INT32_MAX);
+    proxy->mc_limits = proxy->limits;
+    proxy->mc_limits.line_max = limits->line_max;
 }
 
 int proxy_create(const struct proxy_options *options, struct proxy **out)

@@ -260,7 +260,7 @@ struct proxy {
     struct mem_pool requests, clients, upstreams;
     struct resp_args args;
     struct mc_keys mc_keys;
-    struct proto_limits limits;
+    struct proto_limits limits, mc_limits;
     struct client *dirty_clients, *dead_clients;
     struct upstream *dirty_upstreams, *dead_upstreams;
     struct list busy; /* upstreams */

@@ -173,7 +173,7 @@ void server_failed(struct server *server, enum error_id error)
         }
     }
     count = __atomic_add_fetch(&server->health->failure_count, 1, __ATOMIC_RELAXED);
-    if (pool->conf->auto_eject_hosts && count >= pool->conf->server_failure_limit)
+    if (pool->conf->eject != CONF_EJECT_keep && count >= pool->conf->server_failure_limit)
         server_eject(server);
     proxy_tick_start(pool->proxy);
 }

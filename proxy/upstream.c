@@ -526,7 +526,7 @@ static size_t upstream_recv_text(struct upstream *upstream, struct bytes data)
             upstream->parser.text = (struct mc_reply_parser){.expect = head->mc_kind, .verb = (uint8_t)head->command};
             upstream->seen_reply = true;
         }
-        result = mc_reply_scan(&upstream->parser.text, &proxy->limits, rest, &reply);
+        result = mc_reply_scan(&upstream->parser.text, &proxy->mc_limits, rest, &reply);
         if (UNLIKELY(result == PARSE_BAD)) {
             upstream_doubt(upstream, "a frame that is no reply");
             return data.len;
