@@ -10,6 +10,7 @@
  *   C3  A dead client has no requests, no stream and is on no list but the dead one.
  */
 #include "proxy/proxy_private.h"
+#include "proxy/observe.h"
 
 #define CLIENT_SLICES_MAX 64
 /* Read on when a slow reader has taken its replies down to this share of what stopped it. */
@@ -235,6 +236,7 @@ static void client_pop_done(struct client *client)
             client->is_closing = true;
             client_pause(client, PAUSE_CLOSING);
         }
+        observe_client_queue(client->pool, head->sent_us);
         head->client = NULL;
         request_free(proxy, head);
     }

@@ -12,6 +12,7 @@
  *   F3  Merged bytes are bounded by client_output_max.
  */
 #include "proxy/proxy_private.h"
+#include "proxy/observe.h"
 
 /* ---- making ------------------------------------------------------------------------------------ */
 
@@ -490,6 +491,8 @@ void fanout_redis_split(struct client *client, const struct command *command,
         client_close(client);
         return;
     }
+    fanout->parent->command = command->id;
+    observe_keep_key(fanout->parent, request->argv[1]);
     fanout->pending_count = 1;
     for (uint32_t i = 0; i < key_count; i++) {
         struct server *server = route_key(pool, request->argv[1 + i * step]);
@@ -692,6 +695,8 @@ void fanout_memcache_get(struct client *client, const struct mc_request *request
         client_close(client);
         return;
     }
+    fanout->parent->command = (uint16_t)request->verb;
+    observe_keep_key(fanout->parent, request->keys[0]);
     fanout->pending_count = 1;
     for (uint32_t i = 0; i < request->key_count; i++) {
         struct server *server = route_key(pool, request->keys[i]);

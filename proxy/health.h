@@ -21,6 +21,7 @@ struct health_slot {
 
 struct health_area {
     uint64_t version;
+    uint64_t clients_wanted_ms; /* when somebody last asked for the clients: stats_layout.h */
     uint32_t slot_count;
     struct health_slot slots[];
 };

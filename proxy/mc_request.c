@@ -7,6 +7,7 @@
  * of a quiet request can not shift the queue.
  */
 #include "proxy/proxy_private.h"
+#include "proxy/observe.h"
 
 bool memcache_is_error_line(struct bytes reply)
 {
@@ -101,6 +102,9 @@ static void memcache_forward(struct client *client, struct mc_request *mc, struc
             request->key_len = (uint16_t)key.len;
         }
     }
+    if (request->key_len == 0)
+        observe_keep_key(request, key);
+    observe_request_size(upstream, info->name, key, frame.len);
     upstream_submit(upstream, request, frame);
 }
 
@@ -359,6 +363,8 @@ static void binary_forward(struct client *client, const struct mc_bin_request *b
     request->bin_opaque = bin->header.opaque;
     request->bin_opcode = bin->header.opcode;
     request->is_quiet = bin->is_quiet;
+    observe_keep_key(request, bin->key);
+    observe_request_size(upstream, bin->verb->name, bin->key, frame.len);
     loud.opcode = bin->verb->opcode;
     mc_bin_encode(&loud, header);
     upstream_begin(upstream, request);

@@ -18,6 +18,7 @@
 #include "nginx-style-master/crash.h"
 #include "nginx-style-master/worker.h"
 #include "proxy/proxy.h"
+#include "proxy/stats_layout.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -79,12 +80,19 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
     const struct process_options *options = arg;
     struct process_config *config;
     struct conf_error conf_error;
+    struct stats_plan plan;
     struct conf *conf;
     int err = conf_load(options->conf_path, &conf, &conf_error);
 
     if (err != 0) {
         snprintf(error, MASTER_ERROR_SIZE, "%s", conf_error.text);
         return err;
+    }
+    if (stats_plan(conf, &plan) != 0) {
+        snprintf(error, MASTER_ERROR_SIZE, "%s: too many servers: their counters need more than %u MiB",
+                 options->conf_path, STATS_SEGMENT_MAX >> 20);
+        conf_destroy(&conf);
+        return ERR_FULL;
     }
     config = must_zalloc(sizeof(*config));
     config->conf = conf;
@@ -103,7 +111,7 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
         .group = conf->process.group,
         .rlimit_nofile = conf->process.rlimit_nofile,
         .drain_timeout_ms = (uint32_t)MAX(conf->process.drain_timeout_ms, (int64_t)0),
-        .stats_size = sizeof(uint64_t) * MAX(proxy_counters_count(conf), 1u),
+        .stats_size = plan.size,
         .health_size = health_area_size(proxy_health_slots(conf)),
         .arg = config,
     };
@@ -375,8 +383,8 @@ static int process_worker_main(struct worker *worker)
     }
     options.io = process.io;
     options.health = worker_health(worker, &size);
-    options.counters = worker_stats(worker, &size);
-    options.counters_are_old = worker_is_respawn(worker);
+    options.stats = worker_stats(worker, &size);
+    options.stats_are_old = worker_is_respawn(worker);
     err = proxy_create(&options, &process.proxy);
     if (err != 0) {
         log_error(worker_log(worker), "worker: the proxy cannot start why=\"%s\"", err_text(err));

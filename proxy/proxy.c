@@ -7,6 +7,7 @@
  * for one server leave in one call, and their replies come in one.
  */
 #include "proxy/proxy_private.h"
+#include "proxy/observe.h"
 
 #define TICK_MS          20
 #define HOUSEKEEPING_MS  1000
@@ -126,6 +127,7 @@ static void proxy_house_kept(struct io_timer *timer)
     struct proxy *proxy = timer->arg;
     uint64_t memory = proxy_memory(proxy);
 
+    observe_house_kept(proxy, memory);
     proxy_close_idle_clients(proxy);
     if (proxy->memory_peak > memory + MEMORY_TRIM_STEP || proxy->wants_trim) {
         chunk_pools_trim(&proxy->chunks);
@@ -186,16 +188,14 @@ static void pool_preconnect(struct pool *pool)
                      pool->conf->name, pool->servers[i].name);
 }
 
-static int pool_init(struct pool *pool, struct proxy *proxy, uint32_t index, uint64_t **counters,
-                     struct health_slot **health)
+static int pool_init(struct pool *pool, struct proxy *proxy, uint32_t index, struct health_slot **health)
 {
     const struct conf_pool *conf = &proxy->conf->pools[index];
 
     pool->proxy = proxy;
     pool->conf = conf;
     pool->index = index;
-    pool->counters = *counters;
-    *counters += POOL_COUNTER_COUNT;
+    observe_pool_init(pool);
     pool->auth = conf->redis_auth == NULL ? BYTES_EMPTY : bytes_of_string(conf->redis_auth);
     pool->speaks_redis = conf->protocol != CONF_PROTOCOL_memcache;
     pool->speaks_memcache = conf->protocol != CONF_PROTOCOL_redis;
@@ -207,12 +207,11 @@ static int pool_init(struct pool *pool, struct proxy *proxy, uint32_t index, uin
     pool->servers = must_zalloc(sizeof(*pool->servers) * MAX(conf->servers_count, 1u));
     pool->ring_map = must_zalloc(sizeof(*pool->ring_map) * MAX(conf->servers_count, 1u));
     for (uint32_t i = 0; i < conf->servers_count; i++) {
-        int err = server_init(&pool->servers[i], pool, &conf->servers[i], i, *counters, *health);
+        int err = server_init(&pool->servers[i], pool, &conf->servers[i], NULL, i, *health);
 
         pool->server_count = i + 1;
         if (err != 0)
             return err;
-        *counters += SERVER_COUNTER_COUNT;
         *health += 1;
     }
     if (conf->members == CONF_MEMBERS_redis_cluster || conf->members == CONF_MEMBERS_sentinel)
@@ -237,18 +236,10 @@ static void pool_deinit(struct pool *pool)
     mem_free(pool->servers);
     mem_free(pool->denied);
     mem_free(pool->mc_denied);
+    mem_free(pool->commands);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------ */
-
-uint32_t proxy_counters_count(const struct conf *conf)
-{
-    uint32_t count = 0;
-
-    for (uint32_t i = 0; i < conf->pools_count; i++)
-        count += POOL_COUNTER_COUNT + conf->pools[i].servers_count * SERVER_COUNTER_COUNT;
-    return count;
-}
 
 uint32_t proxy_health_slots(const struct conf *conf)
 {
@@ -257,22 +248,6 @@ uint32_t proxy_health_slots(const struct conf *conf)
     for (uint32_t i = 0; i < conf->pools_count; i++)
         count += conf->pools[i].servers_count;
     return count;
-}
-
-/* A crashed predecessor's counters go on rising; what it had open is gone. */
-static void proxy_zero_gauges(struct proxy *proxy)
-{
-    uint64_t *cell = proxy->counters;
-
-    for (uint32_t p = 0; p < proxy->conf->pools_count; p++) {
-        for (uint32_t i = 0; i < POOL_COUNTER_COUNT; i++, cell++)
-            if (pool_counter_infos[i].kind == COUNTER_GAUGE)
-                *cell = 0;
-        for (uint32_t n = 0; n < proxy->conf->pools[p].servers_count; n++)
-            for (uint32_t i = 0; i < SERVER_COUNTER_COUNT; i++, cell++)
-                if (server_counter_infos[i].kind == COUNTER_GAUGE)
-                    *cell = 0;
-    }
 }
 
 static void proxy_init_limits(struct proxy *proxy)
@@ -292,7 +267,6 @@ static void proxy_init_limits(struct proxy *proxy)
 int proxy_create(const struct proxy_options *options, struct proxy **out)
 {
     struct proxy *proxy = must_zalloc(sizeof(*proxy));
-    uint64_t *counters;
     struct health_slot *health;
     int err = 0;
 
@@ -305,18 +279,12 @@ int proxy_create(const struct proxy_options *options, struct proxy **out)
     proxy->pass = options->pass;
     proxy->owner_arg = options->arg;
     proxy->health = options->health;
-    proxy->counters = options->counters;
     proxy->start_wall_us = io_wall_us(proxy->io);
     if (proxy->health == NULL) {
         proxy->health = must_zalloc(health_area_size(proxy_health_slots(proxy->conf)));
         proxy->owns_health = true;
     }
-    if (proxy->counters == NULL) {
-        proxy->counters = must_zalloc(sizeof(uint64_t) * MAX(proxy_counters_count(proxy->conf), 1u));
-        proxy->owns_counters = true;
-    }
-    if (options->counters_are_old)
-        proxy_zero_gauges(proxy);
+    observe_init(proxy, options->stats, options->stats_are_old);
     proxy_init_limits(proxy);
     chunk_pools_init(&proxy->chunks);
     mem_pool_init(&proxy->requests, sizeof(struct request), 16384);
@@ -334,10 +302,9 @@ int proxy_create(const struct proxy_options *options, struct proxy **out)
     io_timer_start(proxy->io, &proxy->housekeeping, HOUSEKEEPING_MS);
     proxy->pool_count = proxy->conf->pools_count;
     proxy->pools = must_zalloc(sizeof(*proxy->pools) * MAX(proxy->pool_count, 1u));
-    counters = proxy->counters;
     health = proxy->health->slots;
     for (uint32_t i = 0; err == 0 && i < proxy->pool_count; i++)
-        err = pool_init(&proxy->pools[i], proxy, i, &counters, &health);
+        err = pool_init(&proxy->pools[i], proxy, i, &health);
     for (uint32_t i = 0; err == 0 && i < proxy->pool_count; i++)
         if (proxy->conf->pools[i].preconnect && proxy->pools[i].discovery == NULL)
             pool_preconnect(&proxy->pools[i]);
@@ -375,8 +342,7 @@ void proxy_destroy(struct proxy **slot)
     chunk_pools_deinit(&proxy->chunks);
     if (proxy->owns_health)
         mem_free(proxy->health);
-    if (proxy->owns_counters)
-        mem_free(proxy->counters);
+    observe_deinit(proxy);
     mem_free(proxy);
 }
 

@@ -33,10 +33,10 @@ struct proxy_options {
     struct io *io;               /* borrows */
     const struct conf *conf;     /* borrows */
     struct health_area *health;  /* borrows; NULL: a private one */
-    uint64_t *counters;          /* borrows; proxy_counters_count() zeroed cells, NULL: private ones */
+    void *stats;                 /* borrows; stats_plan()'s size of zeroed memory, NULL: private */
     uint32_t worker_index;
     int worker_pid; /* for INFO */
-    bool counters_are_old;       /* a predecessor crashed: its counters go on, its gauges do not */
+    bool stats_are_old;          /* a predecessor crashed: its counters go on, its gauges do not */
     /* Called when the last client has gone after proxy_drain(). */
     void (*drained)(void *arg);
     /* Gives a client to a newer worker: 0 - its descriptors are somebody else's now; an error - still
@@ -45,9 +45,6 @@ struct proxy_options {
     void *arg;
 };
 
-/* Cells that a configuration needs: per pool its counters, then per server of the pool its counters,
- * in the configuration's order. */
-uint32_t proxy_counters_count(const struct conf *conf);
 uint32_t proxy_health_slots(const struct conf *conf);
 
 MUST_USE int proxy_create(const struct proxy_options *options, struct proxy **out);

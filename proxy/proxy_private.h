@@ -15,6 +15,7 @@
 #include "proxy/counters.h"
 #include "proxy/outbuf.h"
 #include "proxy/proxy.h"
+#include "proxy/stats_layout.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -141,6 +142,10 @@ struct upstream {
     struct outbuf out;
     uint64_t queued_total; /* bytes ever put to out */
     uint64_t last_end;     /* of the last request, in the same count */
+    uint64_t done_end;     /* of the last request that was answered */
+    struct {
+        uint64_t in, in_bytes, out, out_bytes;
+    } gauges; /* its part of the server's */
     uint64_t deadline_ms;  /* of connect or handshake; 0: none */
     uint64_t idle_since_ms;
     uint32_t inflight_count, tombstone_count;
@@ -170,7 +175,8 @@ struct server {
     const struct conf_server *conf; /* NULL: found by discovery */
     char *name;                     /* owns; for logs and stats */
     uint32_t index;
-    uint64_t *counters;             /* borrows */
+    uint64_t *counters;             /* borrows, of the segment */
+    struct histogram *latency;      /* borrows, of the segment or the spare one */
     struct health_slot *health;     /* borrows */
     struct list upstreams;          /* all of them */
     struct upstream **shared;       /* owns; [DIALECT_COUNT * server_connections], the pool's db */
@@ -193,7 +199,9 @@ struct pool {
     struct proxy *proxy;
     const struct conf_pool *conf;
     uint32_t index;
-    uint64_t *counters; /* borrows */
+    uint64_t *counters; /* borrows, of the segment; as the next two */
+    struct histogram *client_queue, *upstream_queue;
+    struct stats_command **commands; /* owns; borrows what it points to. By observe_command_index() */
     struct server *servers; /* owns; discovery reallocates never: it appends to server_list */
     uint32_t server_count;
     struct ring *ring;     /* owns */
@@ -247,6 +255,26 @@ struct client {
     bool protocol_known;
 };
 
+/* ---- what is measured: observe.h ------------------------------------------------------------------ */
+
+struct observe {
+    uint64_t slow_us;      /* UINT64_MAX: no slow log */
+    uint64_t big_size;     /* UINT64_MAX: no big keys */
+    uint32_t sample;       /* one key in so many; 0: none */
+    uint32_t sample_left;
+    uint64_t random;
+    struct stats_segment segment;
+    struct stats_schemas schemas;
+    void *owned;           /* owns; the segment, where nobody shares it */
+    uint64_t *process;     /* cells by enum process_counter */
+    struct stats_slowlog *slowlog;
+    struct stats_hotkeys *hotkeys;
+    struct stats_bigkeys *bigkeys;
+    struct stats_clients *clients;
+    uint64_t *spare;       /* owns; cells for what found no room in the segment */
+    struct log_limit address_limit;
+};
+
 /* ---- the worker -------------------------------------------------------------------------------- */
 
 struct proxy {
@@ -269,8 +297,8 @@ struct proxy {
     struct health_area *health;
     struct buffer scratch;  /* a re-composed request, until it is submitted */
     struct buffer scratch2; /* a composed local reply */
-    bool owns_health, owns_counters, is_draining, wants_trim;
-    uint64_t *counters;
+    bool owns_health, is_draining, wants_trim;
+    struct observe observe;
     uint32_t client_count;
     uint64_t next_client_id;
     uint64_t memory_peak, start_wall_us;
@@ -314,6 +342,8 @@ void request_deliver(struct request *request, struct bytes part);
  * upstream's queue already. */
 void request_finish(struct request *request, struct bytes part);
 void request_fail(struct request *request, enum error_id error);
+/* `server`: for the slow log, where the request is on no upstream any more. */
+void request_fail_at(struct request *request, struct server *server, enum error_id error);
 /* The reply of a split request; takes the bytes. */
 void request_finish_merged(struct request *request, struct outbuf *merged);
 /* The same with a copy of the bytes. */
@@ -416,8 +446,9 @@ void upstream_tick(struct upstream *upstream, uint64_t now_ms);
 
 /* ---- server.c ---------------------------------------------------------------------------------------------- */
 
+/* `name` of a server that discovery found (conf NULL), else NULL. */
 int server_init(struct server *server, struct pool *pool, const struct conf_server *conf,
-                uint32_t index, uint64_t *counters, struct health_slot *health);
+                const char *name, uint32_t index, struct health_slot *health);
 int server_set_address(struct server *server, const struct conf_address *address);
 void server_deinit(struct server *server);
 void server_failed(struct server *server, enum error_id error);

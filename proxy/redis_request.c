@@ -6,6 +6,7 @@
  * that fails one is answered in its place in the order and nothing of it goes upstream.
  */
 #include "proxy/proxy_private.h"
+#include "proxy/observe.h"
 
 /* Above this a request is not held until it is complete, where it can be streamed. */
 #define STREAM_SIZE_MIN (64u << 10)
@@ -93,7 +94,10 @@ void redis_forward(struct client *client, struct server *server, const struct co
             request->key_off = (uint16_t)(key.data - frame.data);
             request->key_len = (uint16_t)key.len;
         }
+    } else {
+        observe_keep_key(request, key);
     }
+    observe_request_size(upstream, command->name, key, frame.len);
     upstream_submit(upstream, request, frame);
 }
 

@@ -161,8 +161,11 @@ static void request_finish_client(struct request *request, struct bytes part)
     }
     request->is_done = true;
     POOL_ADD(client->pool, client_responses, 1);
-    if (client_head(client) != request)
+    if (client_head(client) != request) {
+        request->sent_us = io_now_us(proxy->io); /* from now on it waits for its turn */
         return;
+    }
+    request->sent_us = 0;
     if (LIKELY(!request->closes && request->reply.first == NULL)) {
         queue_pop(&client->requests);
         client->request_count--;
@@ -184,6 +187,7 @@ void request_finish_merged(struct request *request, struct outbuf *merged)
     if (request->is_silent)
         outbuf_clear(&proxy->chunks, merged);
     request->reply_bytes = (uint32_t)merged->len;
+    observe_own(client->pool, NULL, request, false);
     if (client_head(client) == request) {
         outbuf_splice(&client->out, merged);
         client_mark_dirty(client);
@@ -248,8 +252,7 @@ void request_finish(struct request *request, struct bytes part)
     }
 }
 
-/* The request is off its upstream, or was never on one. */
-void request_fail(struct request *request, enum error_id error)
+void request_fail_at(struct request *request, struct server *server, enum error_id error)
 {
     struct proxy *proxy = NULL;
     struct client *client = request->client;
@@ -266,6 +269,8 @@ void request_fail(struct request *request, enum error_id error)
         }
         POOL_ADD(upstream->server->pool, forward_error, 1);
     }
+    if (request->kind == REQUEST_CLIENT)
+        observe_own(client->pool, server, request, true);
     switch ((enum request_kind)request->kind) {
     case REQUEST_CLIENT:
         if (request->is_started) {
@@ -290,6 +295,12 @@ void request_fail(struct request *request, enum error_id error)
         request_free(proxy, request);
         break;
     }
+}
+
+/* The request is off its upstream, or was never on one. */
+void request_fail(struct request *request, enum error_id error)
+{
+    request_fail_at(request, request->upstream == NULL ? NULL : request->upstream->server, error);
 }
 
 void request_abandon(struct request *request)

@@ -7,6 +7,7 @@
  * stays, a spare takes the dead one's place.
  */
 #include "proxy/proxy_private.h"
+#include "proxy/observe.h"
 
 void pool_refresh_ring(struct pool *pool)
 {
@@ -40,6 +41,7 @@ struct server *route_key(struct pool *pool, struct bytes key)
 {
     uint32_t index;
 
+    observe_key(pool, key);
     if (UNLIKELY(pool->discovery != NULL))
         return discovery_route(pool, key);
     if (UNLIKELY(pool->health_version !=

@@ -8,26 +8,27 @@
  * re-admits the server (half-open). Until then nothing else goes there.
  */
 #include "proxy/proxy_private.h"
+#include "proxy/observe.h"
 
 #define CONNECT_BACKOFF_MIN_MS 50u
 #define CONNECT_BACKOFF_MAX_MS 1000u
 #define PROBE_OWNER_AGE_MAX_MS 10000
 
 int server_init(struct server *server, struct pool *pool, const struct conf_server *conf,
-                uint32_t index, uint64_t *counters, struct health_slot *health)
+                const char *name, uint32_t index, struct health_slot *health)
 {
     memset(server, 0, sizeof(*server));
     server->pool = pool;
     server->conf = conf;
     server->index = index;
-    server->counters = counters;
     server->health = health;
     list_init(&server->upstreams);
     server->shared =
         must_zalloc(sizeof(*server->shared) * DIALECT_COUNT * pool->conf->server_connections);
+    server->name = must_strdup(conf == NULL ? name : conf->name);
+    observe_server_init(server);
     if (conf == NULL)
         return 0;
-    server->name = must_strdup(conf->name);
     return server_set_address(server, &conf->address);
 }
 

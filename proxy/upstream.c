@@ -88,6 +88,45 @@ void upstream_mark_dirty(struct upstream *upstream)
     proxy->dirty_upstreams = upstream;
 }
 
+/* ---- gauges: once a turn, not once a request --------------------------------------------------- */
+
+static void gauge_move(uint64_t *cell, uint64_t *mine, uint64_t value)
+{
+    *cell += value - *mine;
+    *mine = value;
+}
+
+/* How many requests are not yet sent whole. */
+static uint64_t upstream_count_unsent(const struct upstream *upstream)
+{
+    uint64_t sent_end = upstream->queued_total - upstream->out.len;
+    uint64_t count = upstream->inflight_count;
+
+    for (const struct queue_node *node = upstream->inflight.first; node != NULL; node = node->next) {
+        if (CONTAINER_OF(node, const struct request, upstream_node)->wire_end > sent_end)
+            break;
+        count--;
+    }
+    return count;
+}
+
+/* The count of what waits to be sent takes a walk: it is exact only after a tick. */
+static void upstream_gauges(struct upstream *upstream, bool is_exact)
+{
+    uint64_t *cells = upstream->server->counters;
+    uint64_t inflight = upstream->inflight_count;
+    uint64_t in_bytes = inflight == 0 ? 0 : upstream->out.len;
+    uint64_t in = in_bytes == 0 ? 0
+                  : is_exact    ? upstream_count_unsent(upstream)
+                                : MIN(MAX(upstream->gauges.in, (uint64_t)1), inflight);
+    uint64_t out_bytes = inflight == 0 ? 0 : upstream->queued_total - upstream->done_end - in_bytes;
+
+    gauge_move(&cells[SERVER_COUNT_in_queue], &upstream->gauges.in, in);
+    gauge_move(&cells[SERVER_COUNT_in_queue_bytes], &upstream->gauges.in_bytes, in_bytes);
+    gauge_move(&cells[SERVER_COUNT_out_queue], &upstream->gauges.out, inflight - in);
+    gauge_move(&cells[SERVER_COUNT_out_queue_bytes], &upstream->gauges.out_bytes, out_bytes);
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 static void upstream_connect(struct upstream *upstream)
@@ -133,6 +172,7 @@ struct upstream *upstream_open(struct server *server, uint8_t dialect, uint8_t d
     queue_init(&upstream->inflight);
     list_push_back(&server->upstreams, &upstream->server_node);
     SERVER_ADD(server, server_connections, 1);
+    SERVER_ADD(server, server_connects, 1);
     upstream_set_busy(upstream);
     upstream->deadline_ms = io_now_ms(proxy->io) + (uint64_t)server->pool->conf->connect_timeout_ms;
     if (server->addr_count == 0 || server->needs_resolve)
@@ -351,7 +391,7 @@ void upstream_submit(struct upstream *upstream, struct request *request, struct 
     upstream_end(upstream, request);
 }
 
-void upstream_flush(struct upstream *upstream)
+static void upstream_send(struct upstream *upstream)
 {
     struct proxy *proxy = upstream_proxy(upstream);
 
@@ -380,6 +420,12 @@ void upstream_flush(struct upstream *upstream)
     }
 }
 
+void upstream_flush(struct upstream *upstream)
+{
+    upstream_send(upstream);
+    upstream_gauges(upstream, false);
+}
+
 static void upstream_writable(struct io_stream *stream)
 {
     struct upstream *upstream = upstream_of(stream);
@@ -396,6 +442,7 @@ struct request *upstream_take_head(struct upstream *upstream)
         CONTAINER_OF(queue_pop(&upstream->inflight), struct request, upstream_node);
 
     upstream->seen_reply = false;
+    upstream->done_end = request->wire_end;
     if (--upstream->inflight_count == 0 && upstream->state == UPSTREAM_READY) {
         list_remove(&upstream->busy_node);
         upstream->idle_since_ms = io_now_ms(upstream_proxy(upstream)->io);
@@ -500,7 +547,8 @@ static bool upstream_text_key_fits(struct request *request, const struct mc_repl
     if (request->kind == REQUEST_PART)
         return fanout_part_item(request, reply->item_key, reply->scanned, reply->line.len + 2,
                                 reply->item_data_len);
-    if (request->key_len == 0)
+    /* Without the wire the key is there for the slow log only, and may be cut. */
+    if (request->key_len == 0 || request->wire_len == 0)
         return true;
     return bytes_equal(reply->item_key,
                        bytes_of(request_wire(request).data + request->key_off, request->key_len));
@@ -585,6 +633,7 @@ static size_t upstream_recv(struct io_stream *stream, struct bytes data)
         }
     }
     SERVER_ADD(upstream->server, response_bytes, consumed);
+    upstream_gauges(upstream, false);
     return consumed;
 }
 
@@ -715,6 +764,7 @@ void upstream_retire(struct upstream *upstream, enum error_id error, const char 
     /* From here on callbacks may open new upstreams; this one takes no part any more. */
     queue_init(&upstream->inflight);
     upstream->inflight_count = 0;
+    upstream_gauges(upstream, false);
     if (inflight.first == NULL)
         inflight.last = &inflight.first;
     while ((node = queue_pop(&inflight)) != NULL) {
@@ -776,7 +826,7 @@ static bool upstream_time_out(struct upstream *upstream, struct queue_node **lin
             upstream_retire(upstream, ERROR_out_of_memory, "out of memory");
             return false;
         }
-        request_fail(request, ERROR_timeout);
+        request_fail_at(request, upstream->server, ERROR_timeout);
         break;
     case REQUEST_PART:
         fanout_part_done(request, ERROR_timeout);
@@ -820,6 +870,7 @@ void upstream_tick(struct upstream *upstream, uint64_t now_ms)
     struct request *head;
     bool has_timed_out = false;
 
+    upstream_gauges(upstream, true);
     if (upstream->deadline_ms != 0 && now_ms >= upstream->deadline_ms) {
         SERVER_ADD(upstream->server, server_timedout, 1);
         server_failed(upstream->server, ERROR_timeout);
