@@ -99,13 +99,17 @@ static inline void observe_reply(struct upstream *upstream, const struct request
     const struct observe *observe = &pool->proxy->observe;
     uint64_t now_us = io_now_us(pool->proxy->io);
     uint64_t total_us = now_us - request->start_us;
+    uint32_t index = histogram_index(total_us);
     struct stats_command *command;
 
-    histogram_add(server->latency, now_us - request->sent_us);
+    if (LIKELY(request->sent_us == request->start_us))
+        histogram_add_at(server->latency, index, total_us);
+    else
+        histogram_add(server->latency, now_us - request->sent_us);
     if (UNLIKELY(request->kind != REQUEST_CLIENT))
         return;
     command = observe_command(pool, request);
-    histogram_add(&command->latency, total_us);
+    histogram_add_at(&command->latency, index, total_us);
     if (request->reply_bytes == 0 && part.len > 0) {
         if (UNLIKELY(part.data[0] == '-') && dialect_is_resp(request->dialect))
             command->errors++;

@@ -32,12 +32,18 @@ static inline uint32_t histogram_index(uint64_t value)
     return (shift << HISTOGRAM_STEP_BITS) + (bounded >> shift);
 }
 
-static inline void histogram_add(struct histogram *histogram, uint64_t value)
+/* `index` is the value's: who adds to several histograms finds it once. */
+static inline void histogram_add_at(struct histogram *histogram, uint32_t index, uint64_t value)
 {
-    histogram->buckets[histogram_index(value)]++;
+    histogram->buckets[index]++;
     histogram->sum += value;
     if (UNLIKELY(value > histogram->max))
         histogram->max = value;
+}
+
+static inline void histogram_add(struct histogram *histogram, uint64_t value)
+{
+    histogram_add_at(histogram, histogram_index(value), value);
 }
 
 /* The least and the greatest value that count in a bucket. */
