@@ -436,20 +436,24 @@ static void child_watch(struct child *child, uint64_t now_ms)
 {
     struct generation *generation = child->generation;
     uint32_t limit_ms = master_timeout(generation->config.watchdog_ms, MASTER_WATCHDOG_MS);
+    struct master *master = generation->master;
     uint64_t beat_ms;
     char name[32];
 
-    if (child->pid == 0 || child->is_stats || limit_ms == UINT32_MAX)
+    /* Of stats processes the newest writes the heartbeat that they share. */
+    if (child->pid == 0 || limit_ms == UINT32_MAX ||
+        (child->is_stats && generation->state != GENERATION_SERVING))
         return;
     if (child->abort_at_ms != 0) {
         if (now_ms >= child->abort_at_ms)
             kill(child->pid, SIGKILL);
         return;
     }
-    beat_ms = atomic_load(&generation->master->shm.table->slots[child->slot].heartbeat_ms);
+    beat_ms = atomic_load(child->is_stats ? &master->self->stats_heartbeat_ms
+                                          : &master->shm.table->slots[child->slot].heartbeat_ms);
     if (!child->is_ready || beat_ms == 0 || now_ms < beat_ms + limit_ms)
         return;
-    log_error(generation->master->log, "%s is stuck, ends it pid=%d silent_ms=%llu",
+    log_error(master->log, "%s is stuck, ends it pid=%d silent_ms=%llu",
               child_name(child, name), (int)child->pid, (unsigned long long)(now_ms - beat_ms));
     kill(child->pid, SIGABRT);
     child->abort_at_ms = now_ms + 1000;

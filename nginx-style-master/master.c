@@ -16,7 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TICK_MS 500u
+#define TICK_MS        500u
+#define SLOTS_A_WORKER (2 * MASTER_GENERATIONS_MAX) /* two masters during an upgrade */
 
 /* ---- small things ------------------------------------------------------------------------- */
 
@@ -608,7 +609,8 @@ static int shared_setup(struct master *master, struct inherit *inherit, uint32_t
     if (table != NULL)
         err = shm_adopt(&master->shm, table->fd, stats == NULL ? -1 : stats->fd, layout, size);
     else
-        err = shm_create(&master->shm, workers * (MASTER_GENERATIONS_MAX + 1), layout, size);
+        err = shm_create(&master->shm, MAX(workers, master_cpu_count()) * SLOTS_A_WORKER, layout,
+                         size);
     if (err != 0) {
         snprintf(error, MASTER_ERROR_SIZE, "shared memory: %s%s", err_text(err),
                  table != NULL ? " (the running program's is of another version: restart)" : "");
@@ -686,6 +688,8 @@ static int master_start(struct master *master, struct inherit *inherit, char *er
 
     if (err != 0)
         return err;
+    /* Sockets of all addresses and all workers' slots are held here too. */
+    privilege_rlimit_nofile(config.rlimit_nofile, master->log);
     if (inherit->count == 0)
         err = look_for_predecessor(master, &config, inherit, error);
     if (err == 0)

@@ -53,6 +53,12 @@ int reload_config_get(struct master *master, struct master_config *config,
                  MASTER_WORKERS_MAX);
         err = ERR_INVALID;
     }
+    if (err == 0 && master->shm.table != NULL && *workers * 2 > master->shm.table->slots_count) {
+        snprintf(error, MASTER_ERROR_SIZE,
+                 "workers: at most %u without stopping first (the shared table is that large)",
+                 master->shm.table->slots_count / 2);
+        err = ERR_INVALID;
+    }
     if (err == 0 && config->settings != NULL && strlen(config->settings) > WORKER_TEXT_MAX) {
         snprintf(error, MASTER_ERROR_SIZE, "the settings are longer than %u bytes",
                  WORKER_TEXT_MAX);

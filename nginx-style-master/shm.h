@@ -51,6 +51,7 @@ struct shm_master {
     _Atomic uint32_t generation, workers;
     _Atomic uint32_t mutex_holder; /* slot + 1; 0: free */
     uint32_t pad_;
+    _Atomic uint64_t stats_heartbeat_ms; /* of the stats process, which has no slot */
 };
 
 struct shm_table {

@@ -135,8 +135,10 @@ int worker_channel_fd(const struct worker *worker)
 
 void worker_heartbeat(struct worker *worker)
 {
-    if (worker->slot != NULL)
-        atomic_store_explicit(&worker->slot->heartbeat_ms, shm_now_ms(), memory_order_relaxed);
+    _Atomic uint64_t *beat_ms = worker->slot != NULL ? &worker->slot->heartbeat_ms
+                                                     : &worker->master->self->stats_heartbeat_ms;
+
+    atomic_store_explicit(beat_ms, shm_now_ms(), memory_order_relaxed);
 }
 
 void worker_ready(struct worker *worker)

@@ -28,6 +28,7 @@ struct demo_conf {
     char greeting[256];
     char user[256];
     uint32_t cpus[8], cpus_count;
+    bool has_sandbox;
 };
 
 struct demo_options {
@@ -56,6 +57,7 @@ struct demo {
     uint32_t clients_count;
     bool is_stopping, is_draining;
     char value[64]; /* of "set" */
+    char applied[256];
     /* stats process */
     int asker;
     uint64_t asked_id;
@@ -112,6 +114,10 @@ static int conf_line(struct demo_conf *conf, struct master_config *out, const ch
         snprintf(conf->greeting, sizeof(conf->greeting), "%s", value);
     else if (strcmp(key, "user") == 0)
         snprintf(conf->user, sizeof(conf->user), "%s", value);
+    else if (strcmp(key, "sandbox") == 0)
+        conf->has_sandbox = number != 0;
+    else if (strcmp(key, "in_place") == 0)
+        out->replace = number != 0 ? MASTER_REPLACE_IN_PLACE : MASTER_REPLACE_OVERLAP;
     else if (strcmp(key, "cpu") == 0 && conf->cpus_count < 8)
         conf->cpus[conf->cpus_count++] = number;
     else
@@ -243,7 +249,13 @@ static void client_command(struct demo *demo, struct client *client, const char 
     } else if (strcmp(line, "name?") == 0) {
         client_say(client, client->name);
     } else if (strcmp(line, "greeting") == 0) {
-        client_say(client, demo->conf->greeting);
+        client_say(client, demo->applied[0] != '\0' ? demo->applied : demo->conf->greeting);
+    } else if (strcmp(line, "misbehave") == 0) {
+        int made = open("must-not-exist", O_CREAT | O_WRONLY, 0600);
+        int ran = execl("/bin/true", "true", NULL);
+
+        snprintf(text, sizeof(text), "create=%d exec=%d", made, ran);
+        client_say(client, text);
     } else if (strcmp(line, "value") == 0) {
         client_say(client, demo->value);
     } else if (strcmp(line, "health") == 0) {
@@ -366,6 +378,13 @@ static void demo_set(struct worker *worker, const char *text)
     snprintf(demo->value, sizeof(demo->value), "%s", text);
 }
 
+static void demo_apply(struct worker *worker, const char *settings)
+{
+    struct demo *demo = worker_arg(worker);
+
+    snprintf(demo->applied, sizeof(demo->applied), "%s", settings);
+}
+
 static void demo_master_gone(struct worker *worker)
 {
     log_notice(worker_log(worker), "demo: no master");
@@ -375,6 +394,7 @@ static const struct worker_handler worker_callbacks = {
     .stop = demo_stop,
     .drain = demo_drain,
     .set = demo_set,
+    .apply = demo_apply,
     .passed = demo_passed,
     .master_gone = demo_master_gone,
 };
@@ -434,6 +454,8 @@ static int demo_worker_main(struct worker *worker)
     demo->stats->clients = 0;
     misbehave_at_start(demo);
     worker_handler_set(worker, &worker_callbacks, demo);
+    if (demo->conf->has_sandbox && worker_sandbox(worker) != 0)
+        log_notice(worker_log(worker), "demo: no sandbox here");
     worker_ready(worker);
     while (!demo->is_stopping) {
         worker_turn(demo);

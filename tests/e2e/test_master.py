@@ -293,6 +293,21 @@ def test_rights_are_dropped(demo):
     assert "there is no user" in d.reload()
 
 
+def test_sandboxed_worker_serves_and_changes_no_file(demo):
+    d = demo(sandbox=1, **({"user": "nobody"} if os.getuid() == 0 else {}))
+    d.start()
+    wait_for(lambda: "sandbox: seccomp" in d.log() or "no sandbox here" in d.log(), "it is told")
+    with d.connect() as c:
+        if "no sandbox here" not in d.log():
+            assert c.ask("misbehave") == "create=-1 exec=-1"
+        assert c.ask("name anna") == "ok"
+        assert "done" in d.reload()
+        wait_for(lambda: c.who()["generation"] == 2, "moved")
+        assert c.ask("name?") == "anna"
+        c.send("crash\n")
+        d.wait_log("crash: demo: worker [^\n]*demo_crash")
+
+
 def test_log_reopen_with_dropped_rights(demo):
     d = demo(**({"user": "nobody"} if os.getuid() == 0 else {}))
     d.start()
@@ -378,6 +393,16 @@ def test_stats_process_is_replaced(demo):
         os.kill(stats[0], signal.SIGKILL)
         assert d.stats()["requests"] == before  # waits in the queue until the next one is there
     assert title_of([p for p in children_of(master.pid) if p not in d.worker_pids()][0]) == "demo: stats"
+
+
+def test_stopped_stats_process_is_replaced(demo):
+    d = demo(watchdog_ms=1000)
+    master = d.start()
+    d.stats()
+    stats = [p for p in children_of(master.pid) if title_of(p) == "demo: stats"][0]
+    os.kill(stats, signal.SIGSTOP)
+    assert d.stats()["pid"] == master.pid
+    d.wait_log(rf"stats process is stuck, ends it pid={stats}")
 
 
 def test_daemon(demo):

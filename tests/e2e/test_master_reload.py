@@ -290,6 +290,29 @@ def test_request_over_the_control_port(demo):
     assert d.masters[0].wait() == 0
 
 
+def test_reload_in_place(demo):
+    """The workers stay; what needs other sockets or workers is refused."""
+    d = demo(in_place=1, greeting="one")
+    d.start()
+    pids = d.worker_pids()
+    with d.connect() as c:
+        assert c.ask("greeting") == "one"
+        d.write(greeting="two")
+        assert "done in place" in d.reload()
+        wait_for(lambda: c.ask("greeting") == "two", "applied")
+        for changes in (dict(workers=3), dict(workers=2, raw="broken\n")):
+            d.write(**changes)
+            assert "refused" in d.reload()
+        d.extra = [f"listen {LOOPBACK}:{free_port()}"]
+        d.write()
+        assert "refused" in d.reload()
+        assert c.ask("greeting") == "two" and d.worker_pids() == pids
+        os.kill(c.who()["pid"], signal.SIGKILL)
+    wait_for(lambda: len(d.worker_pids()) == 2, "respawn")
+    with d.connect() as c:
+        assert c.ask("greeting") == "two"
+
+
 # Upgrade
 
 def upgraded(d, load_old_pid):
