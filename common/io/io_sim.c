@@ -952,6 +952,7 @@ static void sim_io_run(struct io *io)
     while (!process->is_stopped && !process->is_dead && step(process->node->sim))
         MAYBE(process->is_stopped);
     process->is_stopped = false;
+    sim_process_wake(process); /* what was ready then */
 }
 
 /* No turn follows the one that runs. */

@@ -19,8 +19,8 @@
  *   W4  What a process did before it was killed goes on in the kernel (bytes on their way, writes
  *       that were submitted), but calls nobody back.
  *
- * The disks have a header of their own, io_sim_disk.h. Not simulated: what is behind a descriptor of
- * io_watch (see sim_watch_fire()), TCP keepalive, IPv6 scopes.
+ * The disks have a header of their own, io_sim_disk.h. Not simulated: what is behind a descriptor
+ * of io_watch (see sim_watch_fire()), TCP keepalive, IPv6 scopes.
  */
 #pragma once
 #include "common/base/list.h"
@@ -96,8 +96,8 @@ void sim_options_draw(struct sim_options *out, uint64_t seed);
 
 /* `options` NULL: calm. It is copied. */
 struct sim *sim_create(uint64_t seed, const struct sim_options *options);
-/* Kills what runs and frees everything, also files that were not closed. Their handles, and ios, are
- * invalid after it: what would close them is torn down before. */
+/* Kills what runs and frees everything, also files that were not closed. Their handles, and ios,
+ * are invalid after it: what would close them is torn down before. */
 void sim_destroy(struct sim **sim);
 /* May be changed while the world runs; holds for what is drawn after. */
 struct sim_options *sim_options(struct sim *sim);

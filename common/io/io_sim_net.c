@@ -16,57 +16,11 @@
  *       only the time-out of the sender ends it.
  *   N4  A closed end lives on as its pipe until the other end is closed, too.
  */
-#include "common/io/io_sim_private.h"
-
-#include <stdio.h>
-
-#define BURSTS_MAX     32
-#define SYN_RETRY_US   1000000
-#define SYN_RETRIES_MAX 7
-
-/* What one send put on the way: the bytes before `end` (counted from the pipe's start) are not
- * there before `at_us`. */
-struct burst {
-    uint64_t end, at_us;
-};
-
-struct sim_pipe {
-    struct sim_conn *conn;
-    uint8_t side; /* the sender's */
-    bool is_fin_sent, is_fin_arrived, is_rst_sent;
-    bool is_stalled, is_blocked, is_ack_stalled; /* unreachable; no window; ack unreachable */
-    uint32_t send_cap, recv_cap, low_mark;
-    struct sim_buffer flight, rx;
-    uint64_t sent, arrived, acked, ack_value;
-    struct burst bursts[BURSTS_MAX];
-    uint32_t burst_first, burst_count;
-    uint64_t last_at_us; /* nothing arrives before */
-    uint64_t end_at_us;  /* of FIN or RST */
-    uint64_t reset_at;   /* fault: RST after so many bytes */
-    uint64_t progress_us;
-    struct sim_event segment, ack, dead;
-};
-
-enum stage { STAGE_SYN, STAGE_ANSWER, STAGE_TIMEOUT };
-
-struct sim_conn {
-    struct sim *sim;
-    uint64_t id;
-    struct list_node node_;
-    struct sim_node *nodes[2]; /* [1]: NULL until the SYN has arrived */
-    struct sim_socket *ends[2]; /* NULL once closed */
-    struct sim_pipe pipes[2];
-    struct sim_event handshake;
-    uint8_t stage, syn_count;
-    int answer;
-    uint64_t deadline_us;
-    struct io_addr target;
-    bool is_unix, is_blackhole;
-};
+#include "common/io/io_sim_net_private.h"
 
 /* ---- reachability ------------------------------------------------------------------------- */
 
-static bool is_cut(struct sim *sim, const struct sim_node *from, const struct sim_node *to)
+bool sim_net_cut_is(struct sim *sim, const struct sim_node *from, const struct sim_node *to)
 {
     return sim->pairs != NULL && sim_pair(sim, from, to)->is_cut;
 }
@@ -77,10 +31,10 @@ static bool conn_is_reachable(struct sim_conn *conn, int from)
 
     if (conn->is_blackhole || !target->is_up)
         return false;
-    return conn->is_unix || !is_cut(conn->sim, source, target);
+    return conn->is_unix || !sim_net_cut_is(conn->sim, source, target);
 }
 
-static uint64_t draw_delay(struct sim *sim, const struct sim_node *from, const struct sim_node *to,
+uint64_t sim_net_delay(struct sim *sim, const struct sim_node *from, const struct sim_node *to,
                            bool is_unix)
 {
     const struct sim_options *o = &sim->options;
@@ -98,7 +52,7 @@ static uint64_t draw_delay(struct sim *sim, const struct sim_node *from, const s
 
 static uint64_t conn_delay(struct sim_conn *conn, int from)
 {
-    return draw_delay(conn->sim, conn->nodes[from], conn->nodes[1 - from], conn->is_unix);
+    return sim_net_delay(conn->sim, conn->nodes[from], conn->nodes[1 - from], conn->is_unix);
 }
 
 /* min..max, each power of two as likely as the next: single bytes and whole buffers both happen. */
@@ -177,24 +131,24 @@ static void pipe_truncate(struct sim_pipe *pipe, uint64_t keep)
     }
     pipe->flight.len = keep;
     while (pipe->burst_count > 1 &&
-           pipe->bursts[(pipe->burst_first + pipe->burst_count - 2) % BURSTS_MAX].end >= end)
+           pipe->bursts[(pipe->burst_first + pipe->burst_count - 2) % SIM_BURSTS_MAX].end >= end)
         pipe->burst_count--;
-    pipe->bursts[(pipe->burst_first + pipe->burst_count - 1) % BURSTS_MAX].end = end;
+    pipe->bursts[(pipe->burst_first + pipe->burst_count - 1) % SIM_BURSTS_MAX].end = end;
 }
 
 static void pipe_burst_add(struct sim_pipe *pipe, uint64_t at_us)
 {
-    uint32_t last = (pipe->burst_first + pipe->burst_count + BURSTS_MAX - 1) % BURSTS_MAX;
+    uint32_t last = (pipe->burst_first + pipe->burst_count + SIM_BURSTS_MAX - 1) % SIM_BURSTS_MAX;
 
     if (pipe->burst_count > 0)
         at_us = MAX(at_us, pipe->bursts[last].at_us);
-    if (pipe->burst_count == BURSTS_MAX || (pipe->burst_count > 0 &&
+    if (pipe->burst_count == SIM_BURSTS_MAX || (pipe->burst_count > 0 &&
                                            pipe->bursts[last].at_us == at_us)) {
-        pipe->bursts[last] = (struct burst){.end = pipe->sent, .at_us = at_us};
+        pipe->bursts[last] = (struct sim_burst){.end = pipe->sent, .at_us = at_us};
         return;
     }
-    pipe->bursts[(pipe->burst_first + pipe->burst_count) % BURSTS_MAX] =
-        (struct burst){.end = pipe->sent, .at_us = at_us};
+    pipe->bursts[(pipe->burst_first + pipe->burst_count) % SIM_BURSTS_MAX] =
+        (struct sim_burst){.end = pipe->sent, .at_us = at_us};
     pipe->burst_count++;
 }
 
@@ -212,7 +166,7 @@ static void conn_release(struct sim_conn *conn)
 }
 
 /* The connection is over for this end. What has arrived can still be read, or not: both happen. */
-static void conn_fail(struct sim_conn *conn, int side, int err)
+void sim_conn_fail(struct sim_conn *conn, int side, int err)
 {
     struct sim_socket *end = conn->ends[side];
     struct sim_pipe *in = &conn->pipes[1 - side];
@@ -236,8 +190,8 @@ static void conn_fail(struct sim_conn *conn, int side, int err)
 
 static void conn_reset(struct sim_conn *conn)
 {
-    conn_fail(conn, 0, -ECONNRESET);
-    conn_fail(conn, 1, -ECONNRESET);
+    sim_conn_fail(conn, 0, -ECONNRESET);
+    sim_conn_fail(conn, 1, -ECONNRESET);
 }
 
 /* RST after what this side has on its way. */
@@ -292,7 +246,7 @@ static void dead_fire(struct sim_event *event)
         pipe_watch(pipe);
         return;
     }
-    conn_fail(conn, pipe->side, -ETIMEDOUT);
+    sim_conn_fail(conn, pipe->side, -ETIMEDOUT);
 }
 
 /* FIN or RST is there. */
@@ -310,7 +264,7 @@ static void pipe_end_arrives(struct sim_pipe *pipe)
         return;
     }
     if (pipe->is_rst_sent)
-        conn_fail(conn, 1 - pipe->side, -ECONNRESET);
+        sim_conn_fail(conn, 1 - pipe->side, -ECONNRESET);
 }
 
 static size_t pipe_segment_size(struct sim_pipe *pipe)
@@ -320,7 +274,7 @@ static size_t pipe_segment_size(struct sim_pipe *pipe)
     uint64_t due = 0;
 
     for (uint32_t i = 0; i < pipe->burst_count; i++) {
-        const struct burst *burst = &pipe->bursts[(pipe->burst_first + i) % BURSTS_MAX];
+        const struct sim_burst *burst = &pipe->bursts[(pipe->burst_first + i) % SIM_BURSTS_MAX];
 
         if (burst->at_us > sim->now_us)
             break;
@@ -345,7 +299,7 @@ static void pipe_data_arrives(struct sim_pipe *pipe, struct sim_socket *receiver
     sim_buffer_skip(&pipe->flight, size);
     pipe->arrived += size;
     while (pipe->burst_count > 0 && pipe->bursts[pipe->burst_first].end <= pipe->arrived) {
-        pipe->burst_first = (pipe->burst_first + 1) % BURSTS_MAX;
+        pipe->burst_first = (pipe->burst_first + 1) % SIM_BURSTS_MAX;
         pipe->burst_count--;
     }
     pipe->last_at_us = sim->now_us + sim_random_below(sim, SIM_RANDOM_NET,
@@ -391,7 +345,7 @@ static void segment_fire(struct sim_event *event)
 
 /* ---- sockets ------------------------------------------------------------------------------ */
 
-static int fd_alloc(struct sim *sim, struct sim_process *process, struct sim_socket *socket)
+int sim_fd_alloc(struct sim *sim, struct sim_process *process, struct sim_socket *socket)
 {
     if (process->fd_count >= sim->options.net.fd_max || sim->fd_open >= SIM_FDS_MAX)
         return -EMFILE;
@@ -414,7 +368,7 @@ static int fd_alloc(struct sim *sim, struct sim_process *process, struct sim_soc
     return 0;
 }
 
-static void process_disown(struct sim_socket *socket)
+void sim_socket_disown(struct sim_socket *socket)
 {
     if (socket->process == NULL)
         return;
@@ -435,13 +389,13 @@ void sim_socket_adopt(struct sim_process *process, struct sim_socket *socket)
     list_push_back(&process->sockets, &socket->owner_);
 }
 
-static void socket_free(struct sim_socket *socket)
+void sim_socket_free(struct sim_socket *socket)
 {
     struct sim *sim = socket->sim;
 
     if (sim->current == socket)
         sim->current = NULL;
-    process_disown(socket);
+    sim_socket_disown(socket);
     if (list_node_is_linked(&socket->listen_))
         list_remove(&socket->listen_);
     if (socket->fd >= 0) {
@@ -458,7 +412,7 @@ struct sim_socket *sim_socket_of_fd(const struct sim *sim, int fd)
     return sim->fds[fd - SIM_FD_BASE];
 }
 
-static struct sim_socket *socket_create(struct sim_node *node, enum sim_socket_kind kind)
+struct sim_socket *sim_socket_create(struct sim_node *node, enum sim_socket_kind kind)
 {
     struct sim_socket *socket = must_zalloc(sizeof(*socket));
 
@@ -489,9 +443,7 @@ static void pipe_init(struct sim_conn *conn, int side)
     pipe->dead = (struct sim_event){.fire = dead_fire, .kind = SIM_EVENT_DEAD, .id = conn->id};
 }
 
-static void handshake_fire(struct sim_event *event);
-
-static struct sim_conn *conn_create(struct sim_node *node, struct sim_socket *client)
+struct sim_conn *sim_conn_create(struct sim_node *node, struct sim_socket *client)
 {
     struct sim *sim = node->sim;
     struct sim_conn *conn = must_zalloc(sizeof(*conn));
@@ -504,15 +456,15 @@ static struct sim_conn *conn_create(struct sim_node *node, struct sim_socket *cl
     client->side = 0;
     pipe_init(conn, 0);
     pipe_init(conn, 1);
-    conn->handshake = (struct sim_event){.fire = handshake_fire, .kind = SIM_EVENT_HANDSHAKE,
+    conn->handshake = (struct sim_event){.fire = sim_handshake_fire, .kind = SIM_EVENT_HANDSHAKE,
                                          .id = conn->id, .node = node};
     list_push_back(&sim->conns, &conn->node_);
     return conn;
 }
 
-static struct sim_socket *conn_add_server(struct sim_conn *conn, struct sim_node *node)
+struct sim_socket *sim_conn_add_server(struct sim_conn *conn, struct sim_node *node)
 {
-    struct sim_socket *server = socket_create(node, SIM_SOCKET_STREAM);
+    struct sim_socket *server = sim_socket_create(node, SIM_SOCKET_STREAM);
 
     server->conn = conn;
     server->side = 1;
@@ -661,7 +613,7 @@ static void end_close(struct sim_socket *socket, bool rst)
         pipe_schedule(in);
     else
         conn_release(conn);
-    socket_free(socket);
+    sim_socket_free(socket);
 }
 
 static void listener_close(struct sim_socket *listener)
@@ -670,7 +622,7 @@ static void listener_close(struct sim_socket *listener)
 
     while ((node = list_first(&listener->backlog)) != NULL)
         end_close(CONTAINER_OF(node, struct sim_socket, listen_), true);
-    socket_free(listener);
+    sim_socket_free(listener);
 }
 
 void sim_socket_close(struct sim_socket *socket)
@@ -696,7 +648,7 @@ int sim_socket_accept(struct sim_socket *listener, struct sim_socket **out)
     if (node == NULL)
         return -EAGAIN;
     socket = CONTAINER_OF(node, struct sim_socket, listen_);
-    err = fd_alloc(listener->sim, listener->process, socket);
+    err = sim_fd_alloc(listener->sim, listener->process, socket);
     if (err != 0)
         return err;
     list_remove(&socket->listen_);
@@ -704,307 +656,6 @@ int sim_socket_accept(struct sim_socket *listener, struct sim_socket **out)
     listener->sim->stats.accepts++;
     *out = socket;
     return 0;
-}
-
-/* ---- connecting --------------------------------------------------------------------------- */
-
-static bool addr_is_any(const struct io_addr *addr)
-{
-    static const struct in6_addr any6; /* zeros */
-
-    if (addr->any.sa_family == AF_INET)
-        return addr->in.sin_addr.s_addr == htonl(INADDR_ANY);
-    return addr->any.sa_family == AF_INET6 &&
-           memcmp(&addr->in6.sin6_addr, &any6, sizeof(any6)) == 0;
-}
-
-static uint16_t addr_port(const struct io_addr *addr)
-{
-    if (addr->any.sa_family == AF_INET)
-        return ntohs(addr->in.sin_port);
-    return addr->any.sa_family == AF_INET6 ? ntohs(addr->in6.sin6_port) : 0;
-}
-
-/* The node that has this address; 127.0.0.1 and ::1 are each one's own. */
-static struct sim_node *addr_node(struct sim *sim, const struct sim_node *from,
-                                  const struct io_addr *addr)
-{
-    uint32_t ip;
-
-    if (addr->any.sa_family != AF_INET)
-        return sim->nodes[from->id - 1];
-    ip = ntohl(addr->in.sin_addr.s_addr);
-    if (ip > 0x7f000100u && ip <= 0x7f000100u + sim->node_count)
-        return sim->nodes[ip - 0x7f000101u];
-    return sim->nodes[from->id - 1];
-}
-
-static bool listener_matches(const struct sim_socket *listener, const struct sim_node *target,
-                             const struct io_addr *addr)
-{
-    if (io_addr_equal(&listener->local, addr))
-        return true;
-    return addr_is_any(&listener->local) && listener->node == target &&
-           addr_port(&listener->local) == addr_port(addr);
-}
-
-/* One of those that listen there, by chance (reuseport); those of dead hosts do not count. */
-static struct sim_socket *find_listener(struct sim *sim, const struct sim_node *from,
-                                        const struct io_addr *addr, struct sim_node **down)
-{
-    const struct sim_node *target = addr_node(sim, from, addr);
-    struct sim_socket *found = NULL;
-    uint64_t count = 0;
-
-    LIST_FOR_EACH(&sim->listeners, node) {
-        struct sim_socket *listener = CONTAINER_OF(node, struct sim_socket, listen_);
-
-        if (!listener_matches(listener, target, addr))
-            continue;
-        count++;
-        if (sim_random_below(sim, SIM_RANDOM_NET, count) == 0)
-            found = listener;
-    }
-    *down = NULL;
-    if (found == NULL && !target->is_up)
-        *down = sim->nodes[target->id - 1];
-    return found;
-}
-
-static void handshake_retry(struct sim_conn *conn)
-{
-    uint64_t at_us = conn->sim->now_us + ((uint64_t)SYN_RETRY_US << conn->syn_count);
-
-    if (conn->syn_count < SYN_RETRIES_MAX)
-        conn->syn_count++;
-    if (at_us >= conn->deadline_us) {
-        conn->stage = STAGE_TIMEOUT;
-        at_us = conn->deadline_us;
-    }
-    sim_event_start(conn->sim, &conn->handshake, at_us);
-}
-
-static void handshake_answer(struct sim_conn *conn, const struct sim_node *from, int answer)
-{
-    conn->stage = STAGE_ANSWER;
-    conn->answer = answer;
-    if (answer == -ECONNREFUSED)
-        conn->sim->stats.refusals++;
-    sim_event_start(conn->sim, &conn->handshake,
-                    conn->sim->now_us + draw_delay(conn->sim, from, conn->nodes[0], conn->is_unix));
-}
-
-static void backlog_push(struct sim_socket *listener, struct sim_conn *conn)
-{
-    struct sim_socket *client = conn->ends[0];
-    struct sim_socket *server = conn_add_server(conn, listener->node);
-
-    server->local = conn->target;
-    server->peer = client->local;
-    if (conn->is_unix) {
-        server->peer = (struct io_addr){.len = offsetof(struct sockaddr_un, sun_path)};
-        server->peer.un.sun_family = AF_UNIX;
-    }
-    list_push_back(&listener->backlog, &server->listen_);
-    listener->backlog_count++;
-    sim_socket_notify(listener);
-}
-
-static void syn_arrives(struct sim_conn *conn)
-{
-    struct sim *sim = conn->sim;
-    const struct sim_options *o = &sim->options;
-    struct sim_node *source = conn->nodes[0], *down, *target;
-    struct sim_socket *listener = find_listener(sim, source, &conn->target, &down);
-
-    target = listener != NULL ? listener->node : addr_node(sim, source, &conn->target);
-    if (conn->is_unix) {
-        if (listener == NULL)
-            handshake_answer(conn, source, -ECONNREFUSED);
-        else if (listener->backlog_count >= o->net.backlog)
-            handshake_answer(conn, source, -EAGAIN);
-        else
-            backlog_push(listener, conn), handshake_answer(conn, source, 0);
-        return;
-    }
-    if (conn->is_blackhole || down != NULL || is_cut(sim, source, target) ||
-        sim_random_chance(sim, SIM_RANDOM_NET, o->net.syn_loss_ppm)) {
-        handshake_retry(conn);
-    } else if (listener == NULL || sim_random_chance(sim, SIM_RANDOM_NET, o->net.refuse_ppm)) {
-        conn->nodes[1] = target;
-        handshake_answer(conn, target, -ECONNREFUSED);
-    } else if (listener->backlog_count >= o->net.backlog) {
-        handshake_retry(conn); /* Linux drops it */
-    } else {
-        backlog_push(listener, conn);
-        handshake_answer(conn, target, 0);
-    }
-}
-
-static void handshake_fire(struct sim_event *event)
-{
-    struct sim_conn *conn = CONTAINER_OF(event, struct sim_conn, handshake);
-    struct sim_socket *client = conn->ends[0];
-    int err;
-
-    if (client == NULL || client->connect != SIM_CONNECT_GOING)
-        return;
-    if (conn->stage == STAGE_SYN) {
-        syn_arrives(conn);
-        return;
-    }
-    if (conn->stage == STAGE_ANSWER && !conn->is_unix &&
-        (conn->is_blackhole || is_cut(conn->sim, conn->nodes[1], conn->nodes[0]))) {
-        handshake_retry(conn);
-        return;
-    }
-    err = conn->stage == STAGE_TIMEOUT ? -ETIMEDOUT : conn->answer;
-    if (err != 0) {
-        conn_fail(conn, 0, err);
-        return;
-    }
-    client->connect = SIM_CONNECT_ENDED;
-    client->connect_err = 0;
-    sim_trace(conn->sim, client->node, "connected", conn->id, 0);
-    sim_socket_notify(client);
-}
-
-int sim_socket_connect(struct sim_process *process, const struct io_addr *addr,
-                       struct sim_socket **out)
-{
-    struct sim_node *node = process->node;
-    struct sim *sim = node->sim;
-    struct sim_socket *socket = socket_create(node, SIM_SOCKET_STREAM);
-    struct sim_conn *conn;
-    int err = fd_alloc(sim, process, socket);
-
-    if (err != 0) {
-        socket_free(socket);
-        return err;
-    }
-    sim->stats.connects++;
-    conn = conn_create(node, socket);
-    conn->is_unix = addr->any.sa_family == AF_UNIX;
-    conn->target = *addr;
-    conn->deadline_us = sim->now_us + sim->options.net.connect_timeout_us;
-    socket->connect = SIM_CONNECT_GOING;
-    socket->peer = *addr;
-    if (!conn->is_unix) {
-        sim_node_addr(node, (uint16_t)sim->port_next, &socket->local);
-        sim->port_next = sim->port_next >= 60999 ? 32768 : sim->port_next + 1;
-    }
-    sim_event_start(sim, &conn->handshake,
-                    sim_process_true_us(process) + draw_delay(sim, node, NULL, conn->is_unix));
-    *out = socket;
-    return 0;
-}
-
-/* ---- descriptors of the driver ------------------------------------------------------------ */
-
-static void choose_port(struct sim *sim, struct io_addr *addr)
-{
-    if (addr->any.sa_family == AF_UNIX || addr_port(addr) != 0)
-        return;
-    if (addr->any.sa_family == AF_INET)
-        addr->in.sin_port = htons((uint16_t)sim->port_next);
-    else
-        addr->in6.sin6_port = htons((uint16_t)sim->port_next);
-    sim->port_next = sim->port_next >= 60999 ? 32768 : sim->port_next + 1;
-}
-
-int sim_listen(struct sim_node *node, const struct io_addr *addr, int *fd)
-{
-    struct sim *sim = node->sim;
-    struct sim_socket *socket;
-    int err;
-
-    if (addr->any.sa_family == AF_UNIX) {
-        LIST_FOR_EACH(&sim->listeners, at) {
-            if (io_addr_equal(&CONTAINER_OF(at, struct sim_socket, listen_)->local, addr))
-                return -EADDRINUSE;
-        }
-    }
-    socket = socket_create(node, SIM_SOCKET_LISTENER);
-    err = node->process->is_dead ? -ENETDOWN : fd_alloc(sim, node->process, socket);
-    if (err != 0) {
-        socket_free(socket);
-        return err;
-    }
-    socket->local = *addr;
-    choose_port(sim, &socket->local);
-    list_push_back(&sim->listeners, &socket->listen_);
-    *fd = socket->fd;
-    return 0;
-}
-
-void sim_listen_keep(struct sim *sim, int fd)
-{
-    struct sim_socket *socket = sim_socket_of_fd(sim, fd);
-
-    ASSERT(socket != NULL && socket->kind == SIM_SOCKET_LISTENER);
-    socket->is_kept = true;
-}
-
-int sim_socketpair(struct sim_node *a, struct sim_node *b, int fds[2])
-{
-    struct sim *sim = a->sim;
-    struct sim_socket *first = socket_create(a, SIM_SOCKET_STREAM), *second;
-    struct sim_conn *conn;
-    int err = fd_alloc(sim, a->process, first);
-
-    if (err != 0) {
-        socket_free(first);
-        return err;
-    }
-    conn = conn_create(a, first);
-    first->connect = SIM_CONNECT_ENDED;
-    second = conn_add_server(conn, b);
-    err = fd_alloc(sim, b->process, second);
-    if (err != 0) {
-        sim_socket_close(second);
-        sim_socket_close(first);
-        return err;
-    }
-    sim_node_addr(a, 1, &first->local);
-    sim_node_addr(b, 1, &second->local);
-    first->peer = second->local;
-    second->peer = first->local;
-    fds[0] = first->fd;
-    fds[1] = second->fd;
-    return 0;
-}
-
-void sim_fd_addr(const struct sim *sim, int fd, struct io_addr *out)
-{
-    const struct sim_socket *socket = sim_socket_of_fd(sim, fd);
-
-    ASSERT(socket != NULL);
-    *out = socket->local;
-}
-
-void sim_fd_close(struct sim *sim, int fd)
-{
-    struct sim_socket *socket = sim_socket_of_fd(sim, fd);
-
-    ASSERT(socket != NULL && socket->stream == NULL && socket->listener == NULL);
-    sim_socket_close(socket);
-}
-
-void sim_fd_move(struct sim *sim, int fd, struct sim_node *to)
-{
-    struct sim_socket *socket = sim_socket_of_fd(sim, fd);
-
-    ASSERT(socket != NULL && socket->stream == NULL && socket->listener == NULL);
-    process_disown(socket);
-    socket->node = to;
-    if (socket->conn != NULL)
-        socket->conn->nodes[socket->side] = to;
-    sim_socket_adopt(to->process, socket);
-}
-
-uint32_t sim_fd_count(const struct sim *sim, const struct sim_node *node)
-{
-    return node == NULL ? sim->fd_open : node->process->fd_count;
 }
 
 /* ---- faults ------------------------------------------------------------------------------- */
@@ -1050,7 +701,7 @@ void sim_net_cut(struct sim_node *from, struct sim_node *to)
 
 void sim_net_heal(struct sim_node *from, struct sim_node *to)
 {
-    if (!is_cut(from->sim, from, to))
+    if (!sim_net_cut_is(from->sim, from, to))
         return;
     sim_trace(from->sim, from, "heal", to->id, 0);
     sim_pair(from->sim, from, to)->is_cut = false;
@@ -1067,7 +718,7 @@ void sim_net_heal_all(struct sim *sim)
 
 bool sim_net_is_cut(const struct sim_node *from, const struct sim_node *to)
 {
-    return is_cut(from->sim, from, to);
+    return sim_net_cut_is(from->sim, from, to);
 }
 
 void sim_net_slow(struct sim_node *from, struct sim_node *to, uint32_t delay_us)
@@ -1119,7 +770,7 @@ static void end_vanish(struct sim_socket *socket)
     sim_buffer_clear(&in->rx);
     in->is_blocked = false;
     conn_release(conn);
-    socket_free(socket);
+    sim_socket_free(socket);
 }
 
 static void listener_end(struct sim_socket *listener, bool is_silent)
@@ -1127,7 +778,7 @@ static void listener_end(struct sim_socket *listener, bool is_silent)
     struct list_node *node;
 
     if (listener->is_kept && !is_silent) {
-        process_disown(listener);
+        sim_socket_disown(listener);
         listener->listener = NULL;
         return;
     }

@@ -3,7 +3,7 @@
  * io_sim_private.h - what the files of the simulator share.
  *
  *     io_sim.c         time, events, chance, nodes, turns, timers, hooks
- *     io_sim_net.c     the kernels' sockets: segments, windows, FIN, RST, cuts
+ *     io_sim_net.c, io_sim_connect.c   the kernels' sockets (io_sim_net_private.h)
  *     io_sim_stream.c  streams and listeners of struct io over those sockets
  *     io_sim_op.c      jobs: operations that complete once; names; files
  *     io_sim_disk.c, io_sim_file.c, io_sim_fault.c   the disk (io_sim_disk_private.h)

@@ -629,6 +629,28 @@ static void test_rename_across_directories(void **state)
     world_end(&world);
 }
 
+/* Of a rename between directories it is enough to sync the one: both names change. */
+static void test_a_rename_is_durable_as_a_whole(void **state)
+{
+    struct world world;
+
+    (void)state;
+    world_start(&world, 1, NULL);
+    sim_disk_mkdir(world.node, "d");
+    sim_disk_mkdir(world.node, "e");
+    sim_disk_put(world.node, "d/a", BYTES("a"));
+    sim_disk_put(world.node, "d/b", BYTES("b"));
+    assert_int_equal(path_call(&world, RENAME, "d/a", "e/a"), 0);
+    assert_int_equal(path_call(&world, DIRSYNC, "e", NULL), 0);
+    assert_int_equal(sim_disk_size(world.node, "d/a", true), -ENOENT);
+    assert_int_equal(sim_disk_size(world.node, "e/a", true), 1);
+    assert_int_equal(path_call(&world, RENAME, "d/b", "e/b"), 0);
+    assert_int_equal(path_call(&world, DIRSYNC, "d", NULL), 0);
+    assert_int_equal(sim_disk_size(world.node, "d/b", true), -ENOENT);
+    assert_int_equal(sim_disk_size(world.node, "e/b", true), 1);
+    world_end(&world);
+}
+
 static void test_a_lost_directory_takes_its_files_along(void **state)
 {
     struct world world;
@@ -1010,6 +1032,7 @@ int main(void)
         cmocka_unit_test(test_dirsync_covers_what_was_before_it),
         cmocka_unit_test(test_rename_is_atomic),
         cmocka_unit_test(test_rename_across_directories),
+        cmocka_unit_test(test_a_rename_is_durable_as_a_whole),
         cmocka_unit_test(test_a_lost_directory_takes_its_files_along),
         cmocka_unit_test(test_kill_keeps_what_was_written),
         cmocka_unit_test(test_power_cut_during_a_write),
