@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include "common/base/log.h"
+#include "common/base/mem.h"
 #include "nginx-style-master/master.h"
 #include "proxy/check.h"
 #include "proxy/conf.h"
@@ -227,7 +228,7 @@ int main(int argc, char **argv)
     if (realpath(options.process.conf_path, path) != NULL)
         options.process.conf_path = path;
     if (options.process.pid_path == NULL && conf->process.pid_file != NULL)
-        options.process.pid_path = strdup(conf->process.pid_file);
+        options.process.pid_path = must_strdup(conf->process.pid_file);
     if (open_log(&options, conf, &log) != 0) {
         conf_destroy(&conf);
         return 1;

@@ -2,9 +2,9 @@
 /*
  * What the proxy answers by itself: the connection's own affairs, and what is said of commands.
  */
+#include "proxy/redis_local.h"
 #include "common/command/command_docs.h"
 #include "common/ring/hash.h"
-#include "proxy/redis_local.h"
 
 #include <openssl/crypto.h>
 

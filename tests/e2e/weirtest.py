@@ -153,6 +153,10 @@ class Process:
         self.name = name
         self.directory = directory
         self.output = os.path.join(directory, f"{name}.out")
+        for again in range(2, 10000):  # two of one name must not share their words
+            if not os.path.exists(self.output):
+                break
+            self.output = os.path.join(directory, f"{name}-{again}.out")
         self.port = None
         self._sent = set()  # signals that the test sent on purpose
         with open(self.output, "ab") as out:
