@@ -31,7 +31,9 @@ def of_trs(tree, tests):
             bad = ["no result"]
         passed += len(good)
         failed += len(bad)
-        if bad:
+        if not results:
+            print(f"    FAILED: {test}: gave no result", file=sys.stderr)
+        elif bad:
             print(f"    FAILED: {test}: {len(bad)} of {len(good) + len(bad)}", file=sys.stderr)
             show_log(os.path.join(tree, test + ".log"))
     return passed, failed

@@ -2,6 +2,8 @@
 /* The simulated world: one seed decides it; processes die and pause, clocks drift, names answer. */
 #include "tests/unit/common/io/io_sim_test.h"
 
+#include <stdio.h>
+
 /* ---- determinism -------------------------------------------------------------------------- */
 
 /* A run of several clients with all faults that the seed draws; returns the hash of its trace. */
@@ -470,7 +472,7 @@ static ssize_t resolve_run(struct sim *sim, struct io *io, const char *host, str
 {
     struct io_resolve resolve = {.op.done = resolve_done, .addrs = addrs, .addr_max = 2, .port = 9};
 
-    strncpy(resolve.host, host, sizeof(resolve.host) - 1);
+    snprintf(resolve.host, sizeof(resolve.host), "%s", host);
     resolve_count = 0;
     io_resolve_submit(io, &resolve);
     assert_int_equal(resolve_count, 0);
