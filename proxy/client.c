@@ -13,9 +13,8 @@
 #include "proxy/observe.h"
 
 #define CLIENT_SLICES_MAX 64
-/* Read on when a slow reader has taken its replies down to this share of what stopped it. */
-#define CLIENT_OUTPUT_PAUSE  (256u << 10)
-#define CLIENT_OUTPUT_RESUME (64u << 10)
+/* A slow reader is read on when it has taken its replies down to this share of what stopped it. */
+#define CLIENT_OUTPUT_RESUME_SHARE 4
 
 static size_t client_recv(struct io_stream *stream, struct bytes data);
 static void client_closed(struct io_stream *stream, int err, struct bytes rest);
@@ -30,6 +29,19 @@ static const struct io_stream_handler client_handler = {
 static struct client *client_of(struct io_stream *stream)
 {
     return CONTAINER_OF(stream, struct client, stream);
+}
+
+static bool client_is_too_many(struct pool *pool)
+{
+    struct health_area *health = pool->proxy->health;
+    uint32_t pool_max = pool->conf->client_connections;
+    uint32_t all_max = pool->proxy->conf->process.limits.clients_max, all = 0;
+
+    if (pool_max > 0 && health_clients_of(health, pool->index) > pool_max)
+        return true;
+    for (uint32_t i = 0; all_max > 0 && i < health->pool_count; i++)
+        all += health_clients_of(health, i);
+    return all_max > 0 && all > all_max;
 }
 
 struct client *client_create(struct pool *pool, int fd, const struct io_addr *peer, struct bytes rest)
@@ -60,10 +72,16 @@ struct client *client_create(struct pool *pool, int fd, const struct io_addr *pe
     queue_init(&client->requests);
     list_push_back(&pool->clients, &client->node);
     pool->client_count++;
+    __atomic_store_n(pool->shared_clients, pool->client_count, __ATOMIC_RELAXED);
     proxy->client_count++;
     proxy->total_connections++;
     POOL_ADD(pool, client_connections, 1);
     POOL_ADD(pool, client_accepted, 1);
+    if (client_is_too_many(pool)) {
+        POOL_ADD(pool, client_rejected, 1);
+        client_reply_error(client, ERROR_clients_max);
+        return client;
+    }
     io_stream_resume(&client->stream);
     return client;
 }
@@ -93,6 +111,12 @@ void client_unpause(struct client *client, enum client_pause reason)
     client->pause &= (uint8_t)~reason;
     if (client->pause == 0 && io_stream_is_open(&client->stream))
         io_stream_resume(&client->stream);
+}
+
+/* Bytes that wait for the client. */
+static uint64_t client_output(const struct client *client)
+{
+    return (uint64_t)client->out.len + client->held_bytes;
 }
 
 /* ---- in -------------------------------------------------------------------------------------- */
@@ -134,13 +158,17 @@ static size_t client_recv(struct io_stream *stream, struct bytes data)
 
     client->last_active_s = (uint32_t)(io_now_ms(pool->proxy->io) / 1000);
     while (consumed < data.len && client->pause == 0 && !client->is_dead) {
-        size_t used = client_handle(client, bytes_skip(data, consumed));
+        size_t used = LIKELY(client->upload == NULL)
+                          ? client_handle(client, bytes_skip(data, consumed))
+                          : upload_recv(client, bytes_skip(data, consumed));
 
         if (used == 0)
             break;
         consumed += used;
         if (UNLIKELY(client->request_count >= pool->proxy->conf->process.limits.client_inflight_max))
             client_pause(client, PAUSE_PIPELINE);
+        if (UNLIKELY(client_output(client) > pool->proxy->conf->process.limits.client_output_max))
+            client_pause(client, PAUSE_OUTPUT);
     }
     POOL_ADD(pool, client_request_bytes, consumed);
     return consumed;
@@ -157,7 +185,7 @@ static void client_closed(struct io_stream *stream, int err, struct bytes rest)
         return;
     }
     POOL_ADD(client->pool, client_eof, 1);
-    if (session_is_blocked(client)) {
+    if (session_is_blocked(client) || client->upload != NULL) {
         client_close(client);
         return;
     }
@@ -204,9 +232,9 @@ bool client_flush(struct client *client)
         if ((size_t)sent < total)
             break; /* writable() goes on */
     }
-    if (UNLIKELY(client->out.len > CLIENT_OUTPUT_PAUSE))
-        client_pause(client, PAUSE_OUTPUT);
-    else if (UNLIKELY((client->pause & PAUSE_OUTPUT) && client->out.len <= CLIENT_OUTPUT_RESUME))
+    if (UNLIKELY(client->pause & PAUSE_OUTPUT) &&
+        client_output(client) <=
+            proxy->conf->process.limits.client_output_max / CLIENT_OUTPUT_RESUME_SHARE)
         client_unpause(client, PAUSE_OUTPUT);
     if (UNLIKELY(client->is_closing || client->is_eof) && client->request_count == 0 &&
         outbuf_is_empty(&client->out)) {
@@ -331,6 +359,8 @@ void client_close(struct client *client)
     client->is_dead = true;
     client->pause |= PAUSE_CLOSING;
     io_stream_close(&client->stream);
+    if (client->upload != NULL)
+        upload_abort(client);
     while ((node = queue_pop(&client->requests)) != NULL) {
         struct request *request = CONTAINER_OF(node, struct request, client_node);
 
@@ -346,6 +376,7 @@ void client_close(struct client *client)
     session_destroy(client);
     list_remove(&client->node);
     pool->client_count--;
+    __atomic_store_n(pool->shared_clients, pool->client_count, __ATOMIC_RELAXED);
     proxy->client_count--;
     POOL_ADD(pool, client_connections, -1);
     client->dead_next = proxy->dead_clients;

@@ -145,6 +145,7 @@ struct conf_limits {
     uint32_t args_max;            /* arguments of a request, keys of a multi-get */
     uint32_t line_max;            /* memcache command line, inline request */
     uint64_t client_output_max;   /* replies waiting for a client before it is read no more */
+    uint64_t client_output_close; /* ... before it is closed: servers are shared, they cannot wait for it */
     uint32_t client_inflight_max; /* unanswered requests of a client before it is read no more */
     uint32_t upstream_queue_max;  /* requests in flight and queued on a server connection */
     uint64_t upstream_output_max; /* bytes queued to a server */

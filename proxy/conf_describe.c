@@ -80,6 +80,7 @@ static void out_limits(struct printer *p, const struct conf_limits *limits)
     out(p, "    args_max: %u\n", limits->args_max);
     out(p, "    line_max: %u\n", limits->line_max);
     out(p, "    client_output_max: %" PRIu64 "\n", limits->client_output_max);
+    out(p, "    client_output_close: %" PRIu64 "\n", limits->client_output_close);
     out(p, "    client_inflight_max: %u\n", limits->client_inflight_max);
     out(p, "    upstream_queue_max: %u\n", limits->upstream_queue_max);
     out(p, "    upstream_output_max: %" PRIu64 "\n", limits->upstream_output_max);

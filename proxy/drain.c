@@ -13,7 +13,7 @@
 static bool client_is_idle(const struct client *client)
 {
     return !client->is_dead && client->request_count == 0 && outbuf_is_empty(&client->out) &&
-           !client->is_eof && !client->is_closing;
+           !client->is_eof && !client->is_closing && client->upload == NULL;
 }
 
 /* The descriptor and its unread input are off the stream: pass them on, or take them back. */

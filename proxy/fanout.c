@@ -9,7 +9,7 @@
  *       their upstreams' queues and borrow the fanout until they are done or abandoned.
  *   F2  Nothing goes to the client before every part is there: a failed part makes the whole one error
  *       line, never an error in the middle of values. The connection stays.
- *   F3  Merged bytes are bounded by client_output_max.
+ *   F3  Merged bytes are bounded by client_output_close.
  */
 #include "proxy/proxy_private.h"
 #include "proxy/observe.h"
@@ -84,7 +84,7 @@ static struct upstream *fanout_part_begin(struct fanout *fanout, uint32_t index,
     request->fanout = fanout;
     request->part_index = index;
     part->request = request;
-    part->reply.max = fanout->pool->proxy->conf->process.limits.client_output_max;
+    part->reply.max = fanout->pool->proxy->conf->process.limits.client_output_close;
     fanout->pending_count++;
     POOL_ADD(fanout->pool, fragments, 1);
     upstream_begin(upstream, request);

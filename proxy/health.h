@@ -22,11 +22,29 @@ struct health_slot {
 struct health_area {
     uint64_t version;
     uint64_t clients_wanted_ms; /* when somebody last asked for the clients: stats_layout.h */
-    uint32_t slot_count;
+    uint32_t slot_count, pool_count, worker_count;
     struct health_slot slots[];
+    /* then uint32_t clients[worker_count][pool_count]: who is connected where, each row written by its
+     * worker: limits count over all of them */
 };
 
-static inline size_t health_area_size(uint32_t slot_count)
+static inline size_t health_area_size(uint32_t slot_count, uint32_t pool_count, uint32_t worker_count)
 {
-    return sizeof(struct health_area) + slot_count * sizeof(struct health_slot);
+    return sizeof(struct health_area) + slot_count * sizeof(struct health_slot) +
+           (size_t)pool_count * worker_count * sizeof(uint32_t);
+}
+
+static inline uint32_t *health_clients(struct health_area *area, uint32_t worker, uint32_t pool)
+{
+    return (uint32_t *)(void *)&area->slots[area->slot_count] + (size_t)worker * area->pool_count + pool;
+}
+
+/* Of one pool, over all workers. */
+static inline uint32_t health_clients_of(struct health_area *area, uint32_t pool)
+{
+    uint32_t sum = 0;
+
+    for (uint32_t worker = 0; worker < area->worker_count; worker++)
+        sum += __atomic_load_n(health_clients(area, worker, pool), __ATOMIC_RELAXED);
+    return sum;
 }

@@ -175,6 +175,27 @@ static size_t memcache_bad(struct client *client, const struct mc_request *mc, s
     return len;
 }
 
+/* true: the value streams from now on, or waits for that. */
+static bool memcache_stream(struct client *client, struct mc_request *mc, size_t *consumed)
+{
+    struct buffer *line = &client->pool->proxy->scratch;
+    bool is_noreply = mc->is_noreply, is_quiet = mc->is_quiet;
+    char *room;
+
+    if (mc->partial_data_len < UPLOAD_SIZE_MIN || client->pool->mc_denied[mc->verb] ||
+        client->pool->discovery != NULL)
+        return false;
+    buffer_clear(line);
+    room = buffer_reserve(line, mc->line.len + 64);
+    if (room == NULL)
+        return false;
+    mc->is_noreply = mc->is_quiet = false;
+    line->len = mc_compose_line(mc, NULL, 0, room, mc->line.len + 64);
+    mc->is_noreply = is_noreply;
+    mc->is_quiet = is_quiet;
+    return line->len > 0 && upload_start_memcache(client, mc, buffer_bytes(line), consumed);
+}
+
 size_t client_handle_memcache(struct client *client, struct bytes data)
 {
     struct pool *pool = client->pool;
@@ -201,7 +222,12 @@ size_t client_handle_memcache(struct client *client, struct bytes data)
     switch (mc_parse(&client->parser.text, &proxy->mc_keys, &proxy->mc_limits, data, &mc)) {
     case PARSE_OK:
         break;
-    case PARSE_MORE:
+    case PARSE_MORE: {
+        size_t consumed;
+
+        if (UNLIKELY(mc.partial_data_len > 0) && memcache_stream(client, &mc, &consumed))
+            return consumed;
+    }
         if (client->parser.text.need > proxy->conf->process.limits.request_size_max) {
             client_reply_error(client, ERROR_request_too_large);
             return data.len;

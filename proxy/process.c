@@ -33,6 +33,11 @@ struct process_config {
     struct master_listener *listeners; /* owns */
 };
 
+static uint32_t process_workers(const struct conf *conf)
+{
+    return conf->process.workers != 0 ? conf->process.workers : master_cpu_count();
+}
+
 static void config_add_stats(const struct process_options *options, const struct conf *conf,
                              struct master_listener *listener)
 {
@@ -112,7 +117,7 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
         .rlimit_nofile = conf->process.rlimit_nofile,
         .drain_timeout_ms = (uint32_t)MAX(conf->process.drain_timeout_ms, (int64_t)0),
         .stats_size = plan.size,
-        .health_size = health_area_size(proxy_health_slots(conf)),
+        .health_size = health_area_size(proxy_health_slots(conf), conf->pools_count, process_workers(conf)),
         .arg = config,
     };
     return 0;
@@ -154,6 +159,8 @@ static void process_health_init(void *arg, const struct master_config *config, v
 
     MAYBE(arg);
     area->slot_count = proxy_health_slots(conf);
+    area->pool_count = conf->pools_count;
+    area->worker_count = process_workers(conf);
     if (old_config == NULL || old_health == NULL)
         return;
     for (uint32_t p = 0; p < conf->pools_count; p++) {

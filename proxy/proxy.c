@@ -203,6 +203,9 @@ static int pool_init(struct pool *pool, struct proxy *proxy, uint32_t index, str
     pool->resp3_support = -1;
     pool->retry_budget = 10;
     list_init(&pool->clients);
+    pool->shared_clients = health_clients(
+        proxy->health, proxy->owns_health ? 0 : proxy->worker_index % proxy->health->worker_count, index);
+    __atomic_store_n(pool->shared_clients, 0, __ATOMIC_RELAXED);
     pool_init_commands(pool);
     pool->servers = must_zalloc(sizeof(*pool->servers) * MAX(conf->servers_count, 1u));
     pool->ring_map = must_zalloc(sizeof(*pool->ring_map) * MAX(conf->servers_count, 1u));
@@ -281,7 +284,11 @@ int proxy_create(const struct proxy_options *options, struct proxy **out)
     proxy->health = options->health;
     proxy->start_wall_us = io_wall_us(proxy->io);
     if (proxy->health == NULL) {
-        proxy->health = must_zalloc(health_area_size(proxy_health_slots(proxy->conf)));
+        proxy->health = must_zalloc(
+            health_area_size(proxy_health_slots(proxy->conf), proxy->conf->pools_count, 1));
+        proxy->health->slot_count = proxy_health_slots(proxy->conf);
+        proxy->health->pool_count = proxy->conf->pools_count;
+        proxy->health->worker_count = 1;
         proxy->owns_health = true;
     }
     observe_init(proxy, options->stats, options->stats_are_old);

@@ -26,6 +26,7 @@ struct pool;
 struct request;
 struct server;
 struct session;
+struct upload;
 struct upstream;
 
 /* ---- request ------------------------------------------------------------------------------ */
@@ -156,6 +157,7 @@ struct upstream {
     bool is_out_of_memory;
     bool is_patient; /* private: no reply timeout, the command may wait */
     bool is_pubsub;
+    struct client *uploader; /* borrows; a value streams through it */
     bool is_private, is_dirty, is_probe, is_blocked; /* blocked: the kernel took less than we had */
     bool seen_reply;        /* a byte of the head's reply has been read */
     struct session *session; /* is_private: who gets the bytes; NULL while idle */
@@ -209,6 +211,7 @@ struct pool {
     uint64_t health_version;
     struct list clients;
     uint32_t client_count;
+    uint32_t *shared_clients;  /* borrows: client_count where the other workers see it */
     struct bytes auth;         /* clients and servers; len 0: none */
     uint8_t *denied;           /* owns; by command id */
     uint8_t *mc_denied;        /* owns; by verb */
@@ -244,6 +247,7 @@ struct client {
         struct mc_parser text;
     } parser;
     struct session *session; /* owns; NULL for most: names, MULTI, subscriptions, private upstreams */
+    struct upload *upload;   /* owns; NULL but while a big value streams */
     uint64_t id;
     uint32_t request_count;  /* in the queue */
     uint32_t last_active_s;  /* of the proxy's clock */
@@ -511,6 +515,24 @@ void session_replied(struct client *client);
 size_t session_upstream_recv(struct upstream *upstream, struct bytes data);
 /* A private upstream is gone. */
 void session_upstream_gone(struct upstream *upstream, enum error_id error);
+
+/* A clean private connection: an idle one, or a new one. */
+struct upstream *private_upstream_get(struct server *server, uint8_t dialect, uint8_t db,
+                                      enum error_id *error);
+
+/* ---- upload.c: requests with a big value ---------------------------------------------------------------------- */
+
+#define UPLOAD_SIZE_MIN (64u << 10)
+
+/* Both return true when the request was taken on; *consumed (0: the client was paused) bytes are its. */
+bool upload_start_redis(struct client *client, const struct command *command,
+                        const struct resp_request *request, struct bytes data, size_t *consumed);
+bool upload_start_memcache(struct client *client, const struct mc_request *mc, struct bytes line,
+                           size_t *consumed);
+size_t upload_recv(struct client *client, struct bytes data);
+void upload_abort(struct client *client);
+void upload_flushed(struct upstream *upstream);
+void upload_upstream_gone(struct upstream *upstream);
 
 /* ---- discovery.c: pools whose members are found out ------------------------------------------------------------ */
 

@@ -315,7 +315,7 @@ static void pubsub_push(struct session *session, struct bytes message)
         return;
     }
     client_mark_dirty(client);
-    if (client->out.len > proxy->conf->process.limits.client_output_max) {
+    if (client->out.len > proxy->conf->process.limits.client_output_close) {
         POOL_ADD(client->pool, client_output_limit, 1);
         client_close(client);
     }

@@ -8,9 +8,6 @@
 #include "proxy/proxy_private.h"
 #include "proxy/observe.h"
 
-/* Above this a request is not held until it is complete, where it can be streamed. */
-#define STREAM_SIZE_MIN (64u << 10)
-
 static void redis_unknown_command(struct client *client, const struct resp_request *request)
 {
     char args[160];
@@ -258,7 +255,7 @@ static size_t redis_need_more(struct client *client, const struct resp_parser *p
 {
     const struct conf_limits *limits = &client->pool->proxy->conf->process.limits;
     /* Before a password was given nobody may make us hold much. */
-    uint64_t max = client->is_authenticated ? limits->request_size_max : STREAM_SIZE_MIN;
+    uint64_t max = client->is_authenticated ? limits->request_size_max : UPLOAD_SIZE_MIN;
 
     if (MAX((uint64_t)parser->need, (uint64_t)have) > max) {
         client_reply_error(client, ERROR_request_too_large);
@@ -273,6 +270,38 @@ static void redis_consumed(struct client *client)
     POOL_ADD(client->pool, client_requests, 1);
     if (UNLIKELY(client->session != NULL))
         session_command_done(client);
+}
+
+/* One key, known before the value comes; a request of its own kind is held until it is complete. */
+static const struct command *redis_streams(struct client *client, const struct resp_request *request)
+{
+    const struct command *command =
+        request->partial_argc >= 3 ? command_find(request->argv[0]) : NULL;
+
+    if (command == NULL || (command->flags & CMD_BLOCKING) || client->session != NULL ||
+        !client->is_authenticated || client->pool->denied[command->id] ||
+        client->pool->discovery != NULL || !command_arity_fits(command, request->total_argc) ||
+        command->keys.kind != KEYS_RANGE || command->keys.first != 1)
+        return NULL;
+    if (command->route == ROUTE_ONE && command->keys.last == 1)
+        return command;
+    return command->route == ROUTE_SPLIT_OK && request->total_argc == 3 ? command : NULL;
+}
+
+/* The frame is larger than what is held without need. true: it streams from now on, or waits for that. */
+static bool redis_stream(struct client *client, struct bytes data, size_t *consumed)
+{
+    struct proxy *proxy = client->pool->proxy;
+    struct resp_parser parser = {0};
+    struct resp_request request;
+    const struct command *command;
+
+    if (data.data[0] != '*' ||
+        resp_parse(&parser, &proxy->args, &proxy->limits, data, true, &request) != PARSE_MORE ||
+        request.partial_arg_len < UPLOAD_SIZE_MIN || request.partial_arg_off > data.len)
+        return false;
+    command = redis_streams(client, &request);
+    return command != NULL && upload_start_redis(client, command, &request, data, consumed);
 }
 
 size_t client_handle_redis(struct client *client, struct bytes data)
@@ -302,7 +331,12 @@ size_t client_handle_redis(struct client *client, struct bytes data)
     switch (resp_parse(&client->parser.resp, &proxy->args, &proxy->limits, data, false, &request)) {
     case PARSE_OK:
         break;
-    case PARSE_MORE:
+    case PARSE_MORE: {
+        size_t consumed;
+
+        if (UNLIKELY(client->parser.resp.need > UPLOAD_SIZE_MIN) && redis_stream(client, data, &consumed))
+            return consumed;
+    }
         return redis_need_more(client, &client->parser.resp, data.len);
     case PARSE_BAD:
         return redis_bad(client, &request, data.len);

@@ -113,7 +113,7 @@ static void request_deliver_to_client(struct request *request, struct bytes part
         }
     }
     /* The upstream is shared: it cannot be paused for one slow reader. */
-    if (UNLIKELY(client->out.len + client->held_bytes > proxy->conf->process.limits.client_output_max)) {
+    if (UNLIKELY(client->out.len + client->held_bytes > proxy->conf->process.limits.client_output_close)) {
         POOL_ADD(client->pool, client_output_limit, 1);
         client_close(client);
     }
@@ -195,7 +195,7 @@ void request_finish_merged(struct request *request, struct outbuf *merged)
         client->held_bytes += (uint32_t)merged->len;
         outbuf_splice(&request->reply, merged);
     }
-    if (client->out.len + client->held_bytes > proxy->conf->process.limits.client_output_max) {
+    if (client->out.len + client->held_bytes > proxy->conf->process.limits.client_output_close) {
         POOL_ADD(client->pool, client_output_limit, 1);
         client_close(client);
         return;

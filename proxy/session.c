@@ -29,7 +29,8 @@ static struct upstream *private_idle(struct server *server, uint8_t dialect, uin
         struct upstream *upstream = CONTAINER_OF(node, struct upstream, server_node);
 
         if (upstream->is_private && upstream->session == NULL && upstream->dialect == dialect &&
-            upstream->db == db && upstream->state == UPSTREAM_READY)
+            upstream->db == db && upstream->state == UPSTREAM_READY &&
+            upstream->inflight_count == 0 && !upstream->is_pubsub)
             return upstream;
     }
     return NULL;
@@ -47,16 +48,22 @@ static uint32_t private_idle_count(struct server *server)
     return count;
 }
 
+struct upstream *private_upstream_get(struct server *server, uint8_t dialect, uint8_t db,
+                                      enum error_id *error)
+{
+    struct upstream *upstream = private_idle(server, dialect, db);
+
+    return upstream != NULL ? upstream : upstream_open(server, dialect, db, true, error);
+}
+
 /* false: the client was told why. */
 static bool session_bind(struct session *session, struct server *server)
 {
     struct client *client = session->client;
     enum error_id error = ERROR_NONE;
-    struct upstream *upstream = private_idle(server, client->dialect, client->db);
+    struct upstream *upstream = private_upstream_get(server, client->dialect, client->db, &error);
 
     ASSERT(session->upstream == NULL);
-    if (upstream == NULL)
-        upstream = upstream_open(server, client->dialect, client->db, true, &error);
     if (upstream == NULL) {
         client_reply_error(client, error);
         return false;

@@ -286,8 +286,12 @@ static void upstream_ready(struct upstream *upstream)
     upstream_move(upstream, UPSTREAM_READY);
     upstream->deadline_ms = 0;
     server_succeeded(upstream->server);
-    for (struct queue_node *node = upstream->inflight.first; node != NULL; node = node->next)
-        CONTAINER_OF(node, struct request, upstream_node)->sent_us = now_us;
+    for (struct queue_node *node = upstream->inflight.first; node != NULL; node = node->next) {
+        struct request *request = CONTAINER_OF(node, struct request, upstream_node);
+
+        if (request->sent_us != UINT64_MAX) /* an upload's clock starts at its end */
+            request->sent_us = now_us;
+    }
     upstream_mark_dirty(upstream);
 }
 
@@ -415,9 +419,11 @@ static void upstream_send(struct upstream *upstream)
         outbuf_consume(&proxy->chunks, &upstream->out, (size_t)sent);
         if ((size_t)sent < total) {
             upstream->is_blocked = true;
-            return;
+            break;
         }
     }
+    if (UNLIKELY(upstream->uploader != NULL))
+        upload_flushed(upstream);
 }
 
 void upstream_flush(struct upstream *upstream)
@@ -466,7 +472,7 @@ static void upstream_doubt(struct upstream *upstream, const char *why)
 static bool upstream_complete(struct upstream *upstream, struct bytes part)
 {
     struct request *head = upstream_head(upstream);
-    bool is_early = UNLIKELY(!outbuf_is_empty(&upstream->out)) &&
+    bool is_early = UNLIKELY(!outbuf_is_empty(&upstream->out) || upstream->uploader != NULL) &&
                     head->wire_end > upstream->queued_total - upstream->out.len;
 
     SERVER_ADD(upstream->server, responses, 1);
@@ -764,6 +770,8 @@ void upstream_retire(struct upstream *upstream, enum error_id error, const char 
     /* From here on callbacks may open new upstreams; this one takes no part any more. */
     queue_init(&upstream->inflight);
     upstream->inflight_count = 0;
+    if (upstream->uploader != NULL)
+        upload_upstream_gone(upstream);
     upstream_gauges(upstream, false);
     if (inflight.first == NULL)
         inflight.last = &inflight.first;
