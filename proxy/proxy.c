@@ -27,7 +27,7 @@ static void proxy_free_dead(struct proxy *proxy)
         struct upstream *upstream = proxy->dead_upstreams;
 
         proxy->dead_upstreams = upstream->dead_next;
-        upstream_free(upstream);
+        upstream_free(proxy, upstream);
     }
 }
 

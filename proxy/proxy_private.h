@@ -444,7 +444,7 @@ struct request *upstream_take_head(struct upstream *upstream);
 size_t upstream_recv_binary(struct upstream *upstream, struct bytes data);
 /* Closes; every request in flight fails with `error` or is sent again where that is allowed. */
 void upstream_retire(struct upstream *upstream, enum error_id error, const char *why);
-void upstream_free(struct upstream *upstream); /* from the hook only */
+void upstream_free(struct proxy *proxy, struct upstream *upstream); /* from the hook only */
 /* Time-outs of everything on it. */
 void upstream_tick(struct upstream *upstream, uint64_t now_ms);
 

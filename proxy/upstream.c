@@ -789,10 +789,11 @@ void upstream_retire(struct upstream *upstream, enum error_id error, const char 
         session_upstream_gone(upstream, error);
 }
 
-void upstream_free(struct upstream *upstream)
+/* Its server may be gone already: at the end of the pool, or of a topology. */
+void upstream_free(struct proxy *proxy, struct upstream *upstream)
 {
     ASSERT(upstream->state == UPSTREAM_CLOSED && upstream->inflight_count == 0);
-    mem_pool_put(&upstream_proxy(upstream)->upstreams, upstream);
+    mem_pool_put(&proxy->upstreams, upstream);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */

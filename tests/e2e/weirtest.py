@@ -396,6 +396,8 @@ class WeirProxy(_Proxy):
                          ["-o", self.log_path, "-v", verbosity, *options],
                          env={"ASAN_OPTIONS": "detect_leaks=1:" + os.environ.get("ASAN_OPTIONS", ""),
                               **(env or {})}, wait=wait)
+        if wait and verbosity >= 5:  # the sockets listen a moment before the workers are there
+            self.wait_log(r"notice: serving generation=1 ")
 
     def log_text(self):
         try:
