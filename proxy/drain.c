@@ -6,25 +6,25 @@
  * and nobody has looked at yet goes with it. It notices nothing.
  */
 #include "proxy/handover.h"
-#include "proxy/proxy_private.h"
+#include "proxy/session.h"
 
 #define DRAIN_RETRY_MS 20
 
 static bool client_is_idle(const struct client *client)
 {
-    return !client->is_dead && client->request_count == 0 && outbuf_is_empty(&client->out) &&
+    /* A blocking command may wait on: it moves with its connection to the server. */
+    return !client->is_dead && client->request_count == (session_is_blocked(client) ? 1u : 0u) &&
+           outbuf_is_empty(&client->out) &&
            !client->is_eof && !client->is_closing && client->upload == NULL;
 }
 
-/* The descriptor and its unread input are off the stream: pass them on, or take them back. */
-static int drain_pass(struct client *client, int fd, struct bytes rest)
+/* The descriptor and its unread input are off the stream: pass them on. */
+static int drain_pass(struct client *client, struct bytes rest, int *fds)
 {
     struct pool *pool = client->pool;
     struct proxy *proxy = pool->proxy;
-    char session[HANDOVER_SESSION_MAX];
-    int fds[4] = {fd};
     uint32_t fds_count = 1;
-    struct buffer blob = {0};
+    struct buffer session = {0}, blob = {0};
     struct handover handover = {
         .dialect = client->dialect,
         .db = client->db,
@@ -35,10 +35,12 @@ static int drain_pass(struct client *client, int fd, struct bytes rest)
     };
     int err;
 
-    handover.session = bytes_of(session, session_encode(client, session, sizeof(session), fds, &fds_count));
-    err = handover_blob_encode(&handover, &blob);
+    session_pack(client, &session, fds, &fds_count);
+    handover.session = buffer_bytes(&session);
+    err = session.failed ? ERR_FULL : handover_blob_encode(&handover, &blob);
     if (err == 0)
         err = proxy->pass(proxy->owner_arg, pool->index, fds, fds_count, buffer_bytes(&blob));
+    buffer_deinit(&session);
     buffer_deinit(&blob);
     return err;
 }
@@ -51,7 +53,8 @@ void drain_client(struct client *client)
     const struct io_stream_handler *handler = client->stream.handler;
     char *rest = NULL;
     size_t rest_len = 0;
-    int fd, err;
+    int fds[1 + SESSION_LINKS_MOVE_MAX];
+    int err;
 
     if (!client_is_idle(client) || !session_may_leave(client))
         return;
@@ -59,21 +62,26 @@ void drain_client(struct client *client)
         client_close(client);
         return;
     }
-    fd = io_stream_detach(&client->stream, &rest, &rest_len);
-    err = drain_pass(client, fd, bytes_of(rest, rest_len));
+    fds[0] = io_stream_detach(&client->stream, &rest, &rest_len);
+    if (fds[0] < 0) {
+        client_close(client);
+        return;
+    }
+    err = drain_pass(client, bytes_of(rest, rest_len), fds);
     if (err == 0) {
         POOL_ADD(pool, client_handed_over, 1);
         session_left(client);
         client_close(client);
-    } else if (io_stream_open(proxy->io, &client->stream, handler, fd, &options,
-                              bytes_of(rest, rest_len)) != 0 ||
-               err == ERR_NOT_FOUND) {
-        /* Nobody follows us: an idle connection may be closed. */
-        client_close(client);
-    } else {
-        if (client->pause == 0)
-            io_stream_resume(&client->stream);
+        mem_free(rest);
+        return;
     }
+    session_unpack(client, fds + 1);
+    /* Nobody follows us: an idle connection may be closed. */
+    if (io_stream_open(proxy->io, &client->stream, handler, fds[0], &options, bytes_of(rest, rest_len)) != 0 ||
+        (err == ERR_NOT_FOUND && !session_is_blocked(client)))
+        client_close(client);
+    else if (!client->is_dead && client->pause == 0)
+        io_stream_resume(&client->stream);
     mem_free(rest);
 }
 
@@ -123,5 +131,6 @@ void proxy_take_over(struct proxy *proxy, uint32_t pool_index, const int *fds, u
     if (!dialect_is_resp(client->dialect))
         client->parser.text.swallow = handover.swallow;
     POOL_ADD(client->pool, client_taken_over, 1);
-    session_decode(client, handover.session, fds + 1, fds_count - 1);
+    if (!session_decode(client, handover.session, fds + 1, fds_count - 1))
+        client_close(client);
 }

@@ -436,6 +436,10 @@ void upstream_begin(struct upstream *upstream, struct request *request);
 void upstream_write(struct upstream *upstream, const void *data, size_t size);
 void upstream_end(struct upstream *upstream, struct request *request);
 void upstream_submit(struct upstream *upstream, struct request *request, struct bytes frame);
+/* A private connection that another worker made, ready to be used; fd is ours also on failure. */
+struct upstream *upstream_adopt(struct server *server, uint8_t dialect, uint8_t db, int fd);
+/* The stream was detached, and its descriptor comes back. */
+bool upstream_reopen(struct upstream *upstream, int fd);
 void upstream_mark_dirty(struct upstream *upstream);
 void upstream_flush(struct upstream *upstream);
 void upstream_resolved(struct upstream *upstream, enum error_id error);
@@ -497,12 +501,17 @@ enum session_verdict session_handle(struct client *client, const struct command 
                                     const struct resp_request *request, struct bytes frame);
 /* Before anything is looked at: true: the client was paused, the same bytes come again. */
 bool session_must_wait(struct client *client, const struct resp_request *request);
-/* Whether the client may go to another worker now; what of its session goes with it: bytes into out, private
- * descriptors added to fds (room for 4). The other side. */
+/* session_move.c: to another worker. Whether the client may go now, with what it has. */
 bool session_may_leave(const struct client *client);
-size_t session_encode(const struct client *client, char *out, size_t cap, int *fds, uint32_t *fds_count);
+/* Takes the session's upstreams off their streams, adds their descriptors to fds (room for 3 more) and what
+ * the other side must know to out. */
+void session_pack(struct client *client, struct buffer *out, int *fds, uint32_t *fds_count);
+/* It did not go: the upstreams get their descriptors back. */
+void session_unpack(struct client *client, const int *fds);
+/* It went. */
 void session_left(struct client *client);
-void session_decode(struct client *client, struct bytes session, const int *fds, uint32_t fds_count);
+/* The other side; the descriptors are ours. false: the blob is bad, or a server is not known here. */
+bool session_decode(struct client *client, struct bytes session, const int *fds, uint32_t fds_count);
 /* A request was refused (unknown, wrong arity ...): a transaction remembers it. */
 void session_refused(struct client *client);
 /* A command was consumed: CLIENT REPLY SKIP counts them. */

@@ -84,7 +84,7 @@ static void session_unbind(struct session *session)
     session->upstream = NULL;
     upstream->session = NULL;
     POOL_ADD(session->client->pool, private_sessions, -1);
-    if (!is_clean || private_idle_count(upstream->server) > PRIVATE_IDLE_MAX)
+    if (!is_clean || session->has_left || private_idle_count(upstream->server) > PRIVATE_IDLE_MAX)
         upstream_retire(upstream, ERROR_reset, "its client is done with it");
 }
 
@@ -156,6 +156,25 @@ static bool multi_bind(struct session *session, struct server *server)
     }
     buffer_deinit(&session->queued);
     session->queued_count = 0;
+    return true;
+}
+
+bool session_queued_is_good(struct session *session)
+{
+    struct bytes rest = buffer_bytes(&session->queued);
+
+    session->queued_count = 0;
+    while (rest.len > 0) {
+        uint32_t len;
+
+        if (rest.len < sizeof(len))
+            return false;
+        memcpy(&len, rest.data, sizeof(len));
+        if (len > rest.len - sizeof(len))
+            return false;
+        rest = bytes_skip(rest, sizeof(len) + len);
+        session->queued_count++;
+    }
     return true;
 }
 
@@ -646,70 +665,4 @@ void session_upstream_gone(struct upstream *upstream, enum error_id error)
         session->is_watch_lost = true;
     session->is_multi_sent = false;
     session->is_watching = false;
-}
-
-/* ---- to another worker ------------------------------------------------------------------------------ */
-
-bool session_may_leave(const struct client *client)
-{
-    const struct session *session = client->session;
-
-    return session == NULL || (!session->is_in_multi && session->upstream == NULL &&
-                               session->link_count == 0 && session->reply_mode != REPLY_SKIP_NEXT);
-}
-
-/* Lengths of name, library's name and version (u16 each), reply mode (u8), 0 (u8), then the three. */
-size_t session_encode(const struct client *client, char *out, size_t cap, int *fds, uint32_t *fds_count)
-{
-    const struct session *session = client->session;
-    const struct buffer *texts[3];
-    size_t at = 8;
-
-    MAYBE(fds);
-    MAYBE(fds_count);
-    if (session == NULL)
-        return 0;
-    texts[0] = &session->name;
-    texts[1] = &session->lib_name;
-    texts[2] = &session->lib_version;
-    memset(out, 0, 8);
-    out[6] = (char)session->reply_mode;
-    for (int i = 0; i < 3; i++) {
-        size_t len = MIN(texts[i]->len, (size_t)512);
-
-        ASSERT(at + len <= cap);
-        out[i * 2] = (char)(len & 0xff);
-        out[i * 2 + 1] = (char)(len >> 8);
-        if (len > 0)
-            memcpy(out + at, texts[i]->data, len);
-        at += len;
-    }
-    return at;
-}
-
-void session_left(struct client *client)
-{
-    MAYBE(client);
-}
-
-void session_decode(struct client *client, struct bytes bytes, const int *fds, uint32_t fds_count)
-{
-    struct session *session = bytes.len < 8 ? NULL : session_get(client);
-    size_t at = 8;
-
-    for (uint32_t i = 0; i < fds_count; i++)
-        proxy_refuse(client->pool->proxy, fds[i]);
-    if (session == NULL)
-        return;
-    session->reply_mode = (uint8_t)bytes.data[6] <= REPLY_SKIP_THIS ? (uint8_t)bytes.data[6] : REPLY_ON;
-    for (int i = 0; i < 3; i++) {
-        struct buffer *texts[3] = {&session->name, &session->lib_name, &session->lib_version};
-        size_t len = (size_t)(unsigned char)bytes.data[i * 2] |
-                     (size_t)(unsigned char)bytes.data[i * 2 + 1] << 8;
-
-        if (len > bytes.len - at)
-            return;
-        buffer_append(texts[i], bytes.data + at, len);
-        at += len;
-    }
 }

@@ -46,13 +46,19 @@ struct session {
     uint32_t link_count;
     struct nameset channels, patterns, shard_channels;
     struct buffer held; /* pushes that wait for a half-sent reply to end */
+    bool has_left;      /* another worker has it now: its connections are not ours any more */
 };
+
+#define SESSION_LINKS_MOVE_MAX 3 /* descriptors that travel beside the client's */
 
 /* NULL: out of memory. */
 struct session *session_get(struct client *client);
 /* The server of a command's keys; NULL and ERROR_NONE: it has none. */
 struct server *session_server(struct client *client, const struct command *command,
                               const struct resp_request *request, enum error_id *error);
+
+/* Whether the frames of a transaction, as another worker packed them, are whole; counts them. */
+bool session_queued_is_good(struct session *session);
 
 /* ---- pubsub.c ---- */
 

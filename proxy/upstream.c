@@ -129,19 +129,19 @@ static void upstream_gauges(struct upstream *upstream, bool is_exact)
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
+static const struct io_stream_options upstream_options = {
+    .nodelay = true, .keepalive = true, .user_timeout_ms = UPSTREAM_USER_TIMEOUT_MS};
+
 static void upstream_connect(struct upstream *upstream)
 {
     struct server *server = upstream->server;
     struct proxy *proxy = server->pool->proxy;
-    struct io_stream_options options = {.nodelay = true,
-                                        .keepalive = true,
-                                        .user_timeout_ms = UPSTREAM_USER_TIMEOUT_MS};
     const struct io_addr *addr = &server->addrs[server->addr_next % server->addr_count];
     int err;
 
     upstream_move(upstream, UPSTREAM_CONNECTING);
     upstream->deadline_ms = io_now_ms(proxy->io) + (uint64_t)server->pool->conf->connect_timeout_ms;
-    err = io_stream_connect(proxy->io, &upstream->stream, &upstream_handler, addr, &options);
+    err = io_stream_connect(proxy->io, &upstream->stream, &upstream_handler, addr, &upstream_options);
     if (err != 0) {
         server_failed(server, error_of_errno(err));
         upstream_retire(upstream, error_of_errno(err), "cannot connect");
@@ -181,6 +181,39 @@ struct upstream *upstream_open(struct server *server, uint8_t dialect, uint8_t d
         upstream_connect(upstream);
     if (upstream->state == UPSTREAM_CLOSED) {
         *error = server->last_error;
+        return NULL;
+    }
+    return upstream;
+}
+
+bool upstream_reopen(struct upstream *upstream, int fd)
+{
+    if (io_stream_open(upstream_proxy(upstream)->io, &upstream->stream, &upstream_handler, fd,
+                       &upstream_options, BYTES_EMPTY) != 0)
+        return false;
+    io_stream_resume(&upstream->stream);
+    return true;
+}
+
+struct upstream *upstream_adopt(struct server *server, uint8_t dialect, uint8_t db, int fd)
+{
+    struct upstream *upstream = mem_pool_get(&server->pool->proxy->upstreams);
+
+    if (upstream == NULL) {
+        proxy_refuse(server->pool->proxy, fd);
+        return NULL;
+    }
+    memset(upstream, 0, sizeof(*upstream));
+    upstream->server = server;
+    upstream->dialect = dialect;
+    upstream->db = db;
+    upstream->is_private = true;
+    upstream->state = UPSTREAM_READY;
+    queue_init(&upstream->inflight);
+    list_push_back(&server->upstreams, &upstream->server_node);
+    SERVER_ADD(server, server_connections, 1);
+    if (!upstream_reopen(upstream, fd)) {
+        upstream_retire(upstream, ERROR_reset, "its descriptor is no good");
         return NULL;
     }
     return upstream;
