@@ -150,7 +150,6 @@ struct conf_limits {
     uint32_t upstream_queue_max;  /* requests in flight and queued on a server connection */
     uint64_t upstream_output_max; /* bytes queued to a server */
     uint64_t worker_memory_max;   /* buffers of a worker */
-    uint64_t pool_memory_max;     /* of them, of one pool; 0: all of the worker's */
     uint32_t clients_max;         /* of all pools and workers; 0: as descriptors allow */
     int64_t auth_timeout_ms;      /* to authenticate, where a password is set */
     int64_t idle_timeout_ms;      /* clients without a request; -1: never closed */

@@ -85,7 +85,6 @@ static void out_limits(struct printer *p, const struct conf_limits *limits)
     out(p, "    upstream_queue_max: %u\n", limits->upstream_queue_max);
     out(p, "    upstream_output_max: %" PRIu64 "\n", limits->upstream_output_max);
     out(p, "    worker_memory_max: %" PRIu64 "\n", limits->worker_memory_max);
-    out(p, "    pool_memory_max: %" PRIu64 "\n", limits->pool_memory_max);
     out(p, "    clients_max: %u\n", limits->clients_max);
     out_time(p, "    ", "auth_timeout", limits->auth_timeout_ms);
     out_time(p, "    ", "idle_timeout", limits->idle_timeout_ms);

@@ -133,6 +133,22 @@ static void redis_route_one(struct client *client, const struct command *command
     redis_forward(client, server, command, key, frame);
 }
 
+/* Only a frame that is longer than a key may be has to be looked through. */
+static bool redis_key_is_too_long(const struct command *command, const struct resp_request *request,
+                                  uint32_t max)
+{
+    struct command_keys keys;
+
+    if (command->keys.kind == KEYS_NONE ||
+        command_keys(command, request->argv, request->argc, &keys) != 0)
+        return false;
+    for (uint32_t r = 0; r < keys.range_count; r++)
+        for (uint32_t i = 0; i < keys.ranges[r].count; i++)
+            if (request->argv[keys.ranges[r].first + i * keys.ranges[r].step].len > max)
+                return true;
+    return false;
+}
+
 static void redis_route(struct client *client, const struct command *command,
                         const struct resp_request *request, struct bytes frame)
 {
@@ -354,6 +370,13 @@ size_t client_handle_redis(struct client *client, struct bytes data)
     if (UNLIKELY(command == NULL)) {
         if (client->session != NULL && !client->is_dead)
             session_refused(client);
+        redis_consumed(client);
+        return request.len;
+    }
+    if (UNLIKELY(frame.len > proxy->conf->process.limits.key_size_max) &&
+        redis_key_is_too_long(command, &request, proxy->conf->process.limits.key_size_max)) {
+        client_reply_text_error(client, "ERR key is longer than %u bytes",
+                                proxy->conf->process.limits.key_size_max);
         redis_consumed(client);
         return request.len;
     }

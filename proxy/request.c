@@ -113,7 +113,8 @@ static void request_deliver_to_client(struct request *request, struct bytes part
         }
     }
     /* The upstream is shared: it cannot be paused for one slow reader. */
-    if (UNLIKELY(client->out.len + client->held_bytes > proxy->conf->process.limits.client_output_close)) {
+    if (UNLIKELY(client->out.len + client->held_bytes > proxy->conf->process.limits.client_output_close ||
+                 chunk_pools_bytes(&proxy->chunks) > proxy->conf->process.limits.worker_memory_max)) {
         POOL_ADD(client->pool, client_output_limit, 1);
         client_close(client);
     }

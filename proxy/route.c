@@ -17,6 +17,8 @@ void pool_refresh_ring(struct pool *pool)
     uint32_t spare = 0;
 
     pool->health_version = __atomic_load_n(&pool->proxy->health->version, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < pool->server_count; i++)
+        pool->servers[i].stands_in = false;
     for (uint32_t i = 0; i < pool->server_count; i++) {
         bool is_down = server_is_ejected(&pool->servers[i]);
 
@@ -26,8 +28,10 @@ void pool_refresh_ring(struct pool *pool)
             while (spare < pool->server_count && (!conf->servers[spare].is_spare ||
                                                   server_is_ejected(&pool->servers[spare])))
                 spare++;
-            if (spare < pool->server_count)
+            if (spare < pool->server_count) {
+                pool->servers[spare].stands_in = true;
                 pool->ring_map[i] = spare++;
+            }
         }
     }
     if (conf_pool_ring(conf, is_live, &ring) == 0) {

@@ -132,7 +132,9 @@ static void health_changed(struct server *server)
 
 static uint64_t retry_delay_ms(const struct server *server)
 {
-    uint64_t base = (uint64_t)MAX(server->pool->conf->server_retry_timeout_ms, (int64_t)1);
+    const struct conf_pool *conf = server->pool->conf;
+    int64_t delay_ms = conf->probe_interval_ms > 0 ? conf->probe_interval_ms : conf->server_retry_timeout_ms;
+    uint64_t base = (uint64_t)MAX(delay_ms, (int64_t)1);
 
     /* Many proxies eject together; they must not come back together. */
     return base + io_random64(server->pool->proxy->io) % (base / 8 + 1);

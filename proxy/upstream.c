@@ -428,6 +428,30 @@ void upstream_submit(struct upstream *upstream, struct request *request, struct 
     upstream_end(upstream, request);
 }
 
+/* How much may go now: everything, or, in a paranoid pool, the one request that is asked about. */
+static size_t upstream_allowance(const struct upstream *upstream)
+{
+    const struct request *head = upstream_head(upstream);
+    uint64_t sent = upstream->queued_total - upstream->out.len;
+
+    if (LIKELY(!upstream->server->pool->conf->paranoid) || head == NULL || upstream->uploader != NULL)
+        return upstream->out.len;
+    return head->wire_end > sent ? (size_t)(head->wire_end - sent) : 0;
+}
+
+/* Cuts the slices to `max` bytes; returns how many are left. */
+static int slices_limit(struct iovec *slices, int count, size_t max)
+{
+    for (int i = 0; i < count; i++) {
+        if (slices[i].iov_len >= max) {
+            slices[i].iov_len = max;
+            return max == 0 ? i : i + 1;
+        }
+        max -= slices[i].iov_len;
+    }
+    return count;
+}
+
 static void upstream_send(struct upstream *upstream)
 {
     struct proxy *proxy = upstream_proxy(upstream);
@@ -436,10 +460,13 @@ static void upstream_send(struct upstream *upstream)
         return;
     while (!outbuf_is_empty(&upstream->out)) {
         struct iovec slices[UPSTREAM_SLICES_MAX];
-        int count = outbuf_slices(&upstream->out, slices, UPSTREAM_SLICES_MAX);
+        int count = slices_limit(slices, outbuf_slices(&upstream->out, slices, UPSTREAM_SLICES_MAX),
+                                 upstream_allowance(upstream));
         size_t total = 0;
         ssize_t sent;
 
+        if (count == 0)
+            break;
         for (int i = 0; i < count; i++)
             total += slices[i].iov_len;
         sent = io_stream_send(&upstream->stream, slices, count);
@@ -482,6 +509,8 @@ struct request *upstream_take_head(struct upstream *upstream)
 
     upstream->seen_reply = false;
     upstream->done_end = request->wire_end;
+    if (UNLIKELY(!outbuf_is_empty(&upstream->out)))
+        upstream_mark_dirty(upstream);
     if (--upstream->inflight_count == 0 && upstream->state == UPSTREAM_READY) {
         list_remove(&upstream->busy_node);
         upstream->idle_since_ms = io_now_ms(upstream_proxy(upstream)->io);
