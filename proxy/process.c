@@ -24,6 +24,11 @@
 #include <unistd.h>
 
 #define HEARTBEAT_MS 500
+/* `accept: mutex`: how long a holder keeps the sockets while it accepts, how long it then leaves them to
+ * others, and how often those look. */
+#define MUTEX_SLICE_ACCEPTS 32u
+#define MUTEX_REST_MS       5
+#define MUTEX_LOOK_MS       20
 #define LISTENERS_TAG_STATS UINT32_MAX
 
 /* ---- in the master ---------------------------------------------------------------------------- */
@@ -184,6 +189,7 @@ struct process_accept {
     struct io_listener listener;
     struct worker_listener *from; /* borrows */
     struct process *process;
+    bool is_wanted; /* by the master: between accept(on) and accept(off) */
 };
 
 struct process {
@@ -192,8 +198,10 @@ struct process {
     struct proxy *proxy;
     const struct conf *conf;
     struct io_watch channel;
-    struct io_timer heartbeat, leave;
+    struct io_timer heartbeat, leave, mutex_look;
     struct io_hook load_hook;
+    bool has_mutex, is_mutex_off; /* off: the master, who frees a dead holder's, is gone */
+    uint32_t mutex_accepts;       /* since it was taken */
     struct process_accept *accepts; /* owns; one for each listener */
     uint32_t accepts_count;
     uint32_t load;
@@ -206,6 +214,7 @@ static void process_accepted(struct io_listener *listener, int fd, const struct 
     struct process *process = accept->process;
     uint32_t slot;
 
+    process->mutex_accepts++;
     worker_load_set(process->worker, proxy_client_count(process->proxy));
     slot = worker_pick_for_accept(process->worker);
     if (slot != worker_slot(process->worker) && slot != WORKER_SLOT_NONE &&
@@ -216,6 +225,57 @@ static void process_accepted(struct io_listener *listener, int fd, const struct 
     worker_load_set(process->worker, proxy_client_count(process->proxy));
 }
 
+/* ---- accept: mutex ---- */
+
+/* Starts and stops the sockets under the mutex. true: the master wants any of them. */
+static bool mutex_apply(struct process *process)
+{
+    bool is_any = false, is_on = process->has_mutex || process->is_mutex_off;
+
+    for (uint32_t i = 0; i < process->accepts_count; i++) {
+        struct process_accept *accept = &process->accepts[i];
+
+        if (!accept->from->is_mutex)
+            continue;
+        is_any |= accept->is_wanted;
+        if (accept->is_wanted && is_on && accept->listener.io == NULL)
+            io_listener_start(process->io, &accept->listener, accept->from->fd);
+        else if (!(accept->is_wanted && is_on))
+            io_listener_stop(&accept->listener);
+    }
+    return is_any;
+}
+
+static void mutex_give_up(struct process *process, uint64_t look_ms)
+{
+    if (process->has_mutex)
+        worker_mutex_release(process->worker);
+    process->has_mutex = false;
+    if (mutex_apply(process) && !process->is_mutex_off)
+        io_timer_start(process->io, &process->mutex_look, look_ms);
+    else
+        io_timer_stop(&process->mutex_look);
+}
+
+static void mutex_look(struct io_timer *timer)
+{
+    struct process *process = timer->arg;
+
+    process->has_mutex = !process->is_mutex_off && worker_mutex_try(process->worker);
+    process->mutex_accepts = 0;
+    if (!mutex_apply(process))
+        mutex_give_up(process, 0);
+    else if (!process->has_mutex && !process->is_mutex_off)
+        io_timer_start(process->io, timer, MUTEX_LOOK_MS);
+}
+
+/* After a turn: who has accepted its share lets others have theirs. */
+static void mutex_turn(struct process *process)
+{
+    if (process->has_mutex && process->mutex_accepts >= MUTEX_SLICE_ACCEPTS)
+        mutex_give_up(process, MUTEX_REST_MS);
+}
+
 static void on_accept(struct worker *worker, struct worker_listener *from, bool on)
 {
     struct process *process = worker_arg(worker);
@@ -223,12 +283,25 @@ static void on_accept(struct worker *worker, struct worker_listener *from, bool 
 
     if (from->tag == LISTENERS_TAG_STATS || accept == NULL)
         return;
-    if (on) {
-        accept->listener.is_exclusive = from->is_shared;
-        io_listener_start(process->io, &accept->listener, from->fd);
-    } else {
+    accept->is_wanted = on;
+    if (!on)
         io_listener_stop(&accept->listener);
-    }
+    accept->listener.is_exclusive = from->is_shared;
+    if (!from->is_mutex && on)
+        io_listener_start(process->io, &accept->listener, from->fd);
+    else if (from->is_mutex && on)
+        mutex_look(&process->mutex_look);
+    else if (from->is_mutex && !mutex_apply(process))
+        mutex_give_up(process, 0);
+}
+
+/* Whoever serves goes on; a new master finds us by our sockets. */
+static void on_master_gone(struct worker *worker)
+{
+    struct process *process = worker_arg(worker);
+
+    process->is_mutex_off = true;
+    mutex_give_up(process, 0);
 }
 
 static void on_stop(struct worker *worker)
@@ -293,6 +366,7 @@ static const struct worker_handler process_handler = {
     .drain = on_drain,
     .successor = on_successor,
     .passed = on_passed,
+    .master_gone = on_master_gone,
 };
 
 /* The proxy wants an idle client to go to a newer generation. */
@@ -337,6 +411,7 @@ static void process_report_load(struct io_hook *hook)
     struct process *process = CONTAINER_OF(hook, struct process, load_hook);
     uint32_t load = proxy_client_count(process->proxy);
 
+    mutex_turn(process);
     if (load != process->load) {
         process->load = load;
         worker_load_set(process->worker, load);
@@ -364,6 +439,8 @@ static void process_watch_master(struct process *process)
     io_timer_start(process->io, &process->heartbeat, HEARTBEAT_MS);
     process->leave.fire = process_leave;
     process->leave.arg = process;
+    process->mutex_look.fire = mutex_look;
+    process->mutex_look.arg = process;
     process->load_hook.run = process_report_load;
     io_hook_add(process->io, &process->load_hook);
 }
@@ -407,6 +484,7 @@ static int process_worker_main(struct worker *worker)
     io_watch_stop(&process.channel);
     io_timer_stop(&process.heartbeat);
     io_timer_stop(&process.leave);
+    io_timer_stop(&process.mutex_look);
     io_hook_remove(process.io, &process.load_hook);
     io_ev_destroy(&process.io);
     mem_free(process.accepts);
