@@ -507,11 +507,14 @@ uint32_t worker_pick_successor(struct worker *worker)
      * operator's QUIT to one worker to its siblings. Of a generation that drains none is SERVING. */
     uint32_t above = worker->is_draining ? 0 : worker->generation->id;
     uint32_t best = WORKER_SLOT_NONE, best_load = 0, best_generation = 0;
+    bool is_coming = false;
 
     for (uint32_t i = 0; i < table->slots_count; i++) {
         const struct shm_slot *slot = &table->slots[i];
-        uint32_t load = slot_load(slot);
+        uint32_t load = slot_load(slot), state = atomic_load(&slot->state);
 
+        is_coming |= (state == WORKER_STATE_STARTING || state == WORKER_STATE_GONE) &&
+                     slot->generation > above && slot->generation != worker->generation->id;
         if (!slot_serves(slot) || slot == worker->slot || slot->generation <= above ||
             slot->generation < best_generation)
             continue;
@@ -521,7 +524,7 @@ uint32_t worker_pick_successor(struct worker *worker)
             best_generation = slot->generation;
         }
     }
-    return best;
+    return best == WORKER_SLOT_NONE && is_coming ? WORKER_SLOT_LATER : best;
 }
 
 int worker_pass(struct worker *worker, uint32_t slot, enum worker_pass_kind kind,

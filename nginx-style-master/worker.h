@@ -142,7 +142,8 @@ MUST_USE int worker_sandbox(struct worker *worker);
 
 /* ---- load and passing on ------------------------------------------------------------------ */
 
-#define WORKER_SLOT_NONE UINT32_MAX
+#define WORKER_SLOT_NONE  UINT32_MAX
+#define WORKER_SLOT_LATER (UINT32_MAX - 1)
 
 /* How many clients this worker has. */
 void worker_load_set(struct worker *worker, uint32_t load);
@@ -151,7 +152,7 @@ void worker_load_set(struct worker *worker, uint32_t load);
 uint32_t worker_pick_for_accept(struct worker *worker);
 /* Who should have our clients: the least loaded serving worker of the newest generation, of this
  * master or of one that follows or precedes it. WORKER_SLOT_NONE: nobody; unless we drain, only a
- * generation newer than ours counts. */
+ * generation newer than ours counts. WORKER_SLOT_LATER: nobody yet, but one is being started. */
 uint32_t worker_pick_successor(struct worker *worker);
 /* Sends a connection to another worker, past the master. ERR_AGAIN: its socket is full, keep the client
  * and try later; ERR_NOT_FOUND: it is gone, pick again; ERR_FULL: passed on too often; ERR_INVALID:

@@ -77,13 +77,16 @@ struct client *client_create(struct pool *pool, int fd, const struct io_addr *pe
     proxy->total_connections++;
     POOL_ADD(pool, client_connections, 1);
     POOL_ADD(pool, client_accepted, 1);
-    if (client_is_too_many(pool)) {
-        POOL_ADD(pool, client_rejected, 1);
-        client_reply_error(client, ERROR_clients_max);
-        return client;
-    }
     io_stream_resume(&client->stream);
     return client;
+}
+
+void client_check_limits(struct client *client)
+{
+    if (!client_is_too_many(client->pool))
+        return;
+    POOL_ADD(client->pool, client_rejected, 1);
+    client_reply_error(client, ERROR_clients_max);
 }
 
 void client_mark_dirty(struct client *client)
@@ -170,6 +173,7 @@ static size_t client_recv(struct io_stream *stream, struct bytes data)
         if (UNLIKELY(client_output(client) > pool->proxy->conf->process.limits.client_output_max))
             client_pause(client, PAUSE_OUTPUT);
     }
+    *pool->proxy->note = NULL;
     POOL_ADD(pool, client_request_bytes, consumed);
     return consumed;
 }

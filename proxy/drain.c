@@ -3,7 +3,8 @@
  * The end of a worker's life: its clients go to a newer one, or are closed.
  *
  * A client goes at a request boundary: nothing of it is in flight, everything is sent. What it has sent
- * and nobody has looked at yet goes with it. It notices nothing.
+ * and nobody has looked at yet goes with it. It notices nothing. One that always has something in flight
+ * is not read from until it has not.
  */
 #include "proxy/handover.h"
 #include "proxy/session.h"
@@ -14,8 +15,22 @@ static bool client_is_idle(const struct client *client)
 {
     /* A blocking command may wait on: it moves with its connection to the server. */
     return !client->is_dead && client->request_count == (session_is_blocked(client) ? 1u : 0u) &&
-           outbuf_is_empty(&client->out) &&
-           !client->is_eof && !client->is_closing && client->upload == NULL;
+           outbuf_is_empty(&client->out) && !client->is_eof && !client->is_closing &&
+           client->upload == NULL;
+}
+
+/* With what it has. If not now, then it must go on, perhaps to a state from which it can. */
+static bool client_may_leave(const struct client *client)
+{
+    return client->stream.rest_len_ <= HANDOVER_INPUT_MAX && session_may_leave(client);
+}
+
+static void drain_hold(struct client *client)
+{
+    if (!client->is_dead && client->request_count > 0 && !session_is_blocked(client) &&
+        client->upload == NULL && !client->is_eof && client->pool->proxy->pass != NULL &&
+        client_may_leave(client))
+        client_pause(client, PAUSE_DRAIN);
 }
 
 /* The descriptor and its unread input are off the stream: pass them on. */
@@ -56,8 +71,12 @@ void drain_client(struct client *client)
     int fds[1 + SESSION_LINKS_MOVE_MAX];
     int err;
 
-    if (!client_is_idle(client) || !session_may_leave(client))
+    if (!client_is_idle(client))
         return;
+    if (!client_may_leave(client)) {
+        client_unpause(client, PAUSE_DRAIN);
+        return;
+    }
     if (proxy->pass == NULL) {
         client_close(client);
         return;
@@ -80,7 +99,7 @@ void drain_client(struct client *client)
     if (io_stream_open(proxy->io, &client->stream, handler, fds[0], &options, bytes_of(rest, rest_len)) != 0 ||
         (err == ERR_NOT_FOUND && !session_is_blocked(client)))
         client_close(client);
-    else if (!client->is_dead && client->pause == 0)
+    else if (!client->is_dead && (client->pause &= (uint8_t)~PAUSE_DRAIN) == 0)
         io_stream_resume(&client->stream);
     mem_free(rest);
 }
@@ -95,7 +114,10 @@ void proxy_drain(struct proxy *proxy)
     proxy->is_draining = true;
     for (uint32_t p = 0; p < proxy->pool_count; p++) {
         LIST_FOR_EACH (&proxy->pools[p].clients, node) {
-            drain_client(CONTAINER_OF(node, struct client, node));
+            struct client *client = CONTAINER_OF(node, struct client, node);
+
+            drain_client(client);
+            drain_hold(client);
         }
     }
     proxy->drain_timer.fire = drain_again;
@@ -125,6 +147,7 @@ void proxy_take_over(struct proxy *proxy, uint32_t pool_index, const int *fds, u
             proxy_refuse(proxy, fds[i]);
         return;
     }
+    client->id = handover.client_id;
     client->dialect = handover.dialect;
     client->db = handover.db;
     client->is_authenticated = handover.is_authenticated;

@@ -211,6 +211,7 @@ int main(int argc, char **argv)
     char path[PATH_MAX];
     int exit_code;
 
+    master_title_setup(argc, argv);
     if (!parse_options(argc, argv, &options))
         return 1;
     if (options.is_done)

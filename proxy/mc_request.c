@@ -249,6 +249,7 @@ size_t client_handle_memcache(struct client *client, struct bytes data)
         client_reply_error(client, ERROR_denied);
         return mc.len;
     }
+    *proxy->note = mc_verb_info(mc.verb)->name;
     memcache_route(client, &mc, bytes_first(data, mc.len));
     return mc.len;
 }
@@ -460,6 +461,7 @@ size_t client_handle_binary(struct client *client, struct bytes data)
     }
     if (bin.is_skip)
         return bin.len;
+    *pool->proxy->note = bin.verb == NULL ? NULL : bin.verb->name;
     POOL_ADD(pool, client_requests, 1);
     if (bin.error_status != 0)
         binary_reply_status(client, &bin.header, bin.error_status);

@@ -378,7 +378,10 @@ static int process_pass(void *arg, uint32_t pool_index, const int *fds, uint32_t
     uint32_t count;
     struct worker_listener *listeners = worker_listeners(process->worker, &count);
     struct worker_listener *from = NULL;
+    int err;
 
+    if (slot == WORKER_SLOT_LATER)
+        return ERR_AGAIN;
     if (slot == WORKER_SLOT_NONE)
         return ERR_NOT_FOUND;
     for (uint32_t i = 0; i < count && from == NULL; i++)
@@ -386,7 +389,8 @@ static int process_pass(void *arg, uint32_t pool_index, const int *fds, uint32_t
             from = &listeners[i];
     if (from == NULL)
         return ERR_NOT_FOUND;
-    return worker_pass(process->worker, slot, WORKER_PASS_CLIENT, from, fds, fds_count, blob, 0);
+    err = worker_pass(process->worker, slot, WORKER_PASS_CLIENT, from, fds, fds_count, blob, 0);
+    return err == ERR_NOT_FOUND ? ERR_AGAIN : err; /* it has just died: the next attempt picks again */
 }
 
 static void process_channel_ready(struct io_watch *watch, bool readable, bool writable)
@@ -454,9 +458,12 @@ static int process_worker_main(struct worker *worker)
         .conf = config->conf,
         .worker_index = worker_index(worker),
         .worker_pid = getpid(),
+        /* Below 2^53 for the sake of clients that have no better integers. */
+        .client_id_base = (uint64_t)worker_generation(worker) << 36 | (uint64_t)worker_index(worker) << 28,
         .drained = process_drained,
         .pass = process_pass,
         .arg = &process,
+        .note = &crash_note_,
     };
     int err = io_ev_create(&io_options, &process.io);
     size_t size;

@@ -277,10 +277,11 @@ int proxy_create(const struct proxy_options *options, struct proxy **out)
     proxy->conf = options->conf;
     proxy->worker_index = options->worker_index;
     proxy->worker_pid = options->worker_pid;
-    proxy->next_client_id = (uint64_t)options->worker_index << 40;
+    proxy->next_client_id = options->client_id_base;
     proxy->drained = options->drained;
     proxy->pass = options->pass;
     proxy->owner_arg = options->arg;
+    proxy->note = options->note != NULL ? options->note : &proxy->note_unread;
     proxy->health = options->health;
     proxy->start_wall_us = io_wall_us(proxy->io);
     if (proxy->health == NULL) {
@@ -355,8 +356,12 @@ void proxy_destroy(struct proxy **slot)
 
 void proxy_accept(struct proxy *proxy, uint32_t pool_index, int fd, const struct io_addr *peer)
 {
+    struct client *client;
+
     ASSERT(pool_index < proxy->pool_count);
-    MAYBE(client_create(&proxy->pools[pool_index], fd, peer, BYTES_EMPTY) == NULL);
+    client = client_create(&proxy->pools[pool_index], fd, peer, BYTES_EMPTY);
+    if (client != NULL)
+        client_check_limits(client);
 }
 
 /* ---- draining --------------------------------------------------------------------------------------- */

@@ -36,6 +36,7 @@ struct proxy_options {
     void *stats;                 /* borrows; stats_plan()'s size of zeroed memory, NULL: private */
     uint32_t worker_index;
     int worker_pid; /* for INFO */
+    uint64_t client_id_base;     /* ids of clients rise from here: unique among all workers */
     bool stats_are_old;          /* a predecessor crashed: its counters go on, its gauges do not */
     /* Called when the last client has gone after proxy_drain(). */
     void (*drained)(void *arg);
@@ -43,6 +44,9 @@ struct proxy_options {
      * ours. NULL: there is none to give to. */
     int (*pass)(void *arg, uint32_t pool_index, const int *fds, uint32_t fds_count, struct bytes blob);
     void *arg;
+    /* Where a crash report looks for the command in execution; a static text, or NULL. Borrows; NULL:
+     * nobody looks. */
+    const char *volatile *note;
 };
 
 uint32_t proxy_health_slots(const struct conf *conf);

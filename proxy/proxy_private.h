@@ -232,6 +232,7 @@ enum client_pause {
     PAUSE_BARRIER = 1 << 2,  /* the next request waits until all before it are answered */
     PAUSE_SESSION = 1 << 3,  /* blocked or uploading through a private upstream */
     PAUSE_CLOSING = 1 << 4,  /* nothing more is read */
+    PAUSE_DRAIN = 1 << 5,    /* goes to another worker once what is in flight is answered */
 };
 
 struct client {
@@ -310,6 +311,8 @@ struct proxy {
     void (*drained)(void *arg);
     int (*pass)(void *arg, uint32_t pool_index, const int *fds, uint32_t fds_count, struct bytes blob);
     void *owner_arg;
+    const char *volatile *note; /* of proxy_options; never NULL */
+    const char *volatile note_unread;
     struct log_limit log_limit;
 };
 
@@ -360,6 +363,8 @@ void request_free(struct proxy *proxy, struct request *request);
 /* ---- client.c -------------------------------------------------------------------------------------- */
 
 struct client *client_create(struct pool *pool, int fd, const struct io_addr *peer, struct bytes rest);
+/* For one that is new: a client with a past is never too many. */
+void client_check_limits(struct client *client);
 void client_mark_dirty(struct client *client);
 bool client_flush(struct client *client); /* false: it is dead */
 /* Answers that were waiting for their turn go out; reading goes on where it may. */

@@ -380,6 +380,7 @@ size_t client_handle_redis(struct client *client, struct bytes data)
         redis_consumed(client);
         return request.len;
     }
+    *proxy->note = command->name;
     if (UNLIKELY(client->session != NULL || command->route == ROUTE_PRIVATE ||
                  (command->flags & CMD_BLOCKING) != 0)) {
         enum session_verdict verdict = session_handle(client, command, &request, frame);
