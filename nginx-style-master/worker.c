@@ -481,9 +481,6 @@ uint32_t worker_pick_for_accept(struct worker *worker)
     const struct shm_table *table = worker->master->shm.table;
     uint32_t own = slot_load(worker->slot), best = worker->child->slot, best_load = own;
 
-    /* Without a master nobody would see to what waits for a worker that died. */
-    if (worker->channel < 0)
-        return best;
 
     for (uint32_t i = 0; i < table->slots_count; i++) {
         const struct shm_slot *slot = &table->slots[i];
@@ -497,7 +494,13 @@ uint32_t worker_pick_for_accept(struct worker *worker)
             best_load = load;
         }
     }
-    return (uint64_t)own * 8 > (uint64_t)best_load * 9 ? best : worker->child->slot;
+    if ((uint64_t)own * 8 <= (uint64_t)best_load * 9)
+        return worker->child->slot;
+    /* Without a master nobody would see to what waits for a worker that died. Its channel's end may
+     * still be unread, so ask the kernel. */
+    return getppid() == atomic_load_explicit(&worker->slot->master_pid, memory_order_relaxed)
+               ? best
+               : worker->child->slot;
 }
 
 uint32_t worker_pick_successor(struct worker *worker)
