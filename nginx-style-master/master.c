@@ -251,7 +251,8 @@ static void request_handle(struct master *master, struct child *child,
     pid_t pid = child->pid;
     int err = 0;
 
-    switch ((enum worker_request)message->value) {
+    /* From another process: any number. */
+    switch ((enum worker_request)MIN(message->value, (uint32_t)WORKER_REQUEST_MAX_)) {
     case WORKER_REQUEST_RELOAD:
         if (master->reload_request_id != 0) {
             err = ERR_AGAIN;
@@ -286,7 +287,6 @@ static void request_handle(struct master *master, struct child *child,
         master_stop(master);
         return;
     case WORKER_REQUEST_MAX_:
-    default: /* from another process: any number */
         err = ERR_INVALID;
         break;
     }

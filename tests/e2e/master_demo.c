@@ -228,7 +228,7 @@ static NOINLINE void demo_crash(void)
     *(volatile int *)nowhere = 1;
 }
 
-static void client_command(struct demo *demo, struct client *client, const char *line)
+static NOINLINE void client_command(struct demo *demo, struct client *client, const char *line)
 {
     struct worker *worker = demo->worker;
     char text[512];

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from weirtest import LOOPBACK, Process, can_connect, cmdline_of, free_port, program, wait_for
+from weirtest import LOOPBACK, Process, cmdline_of, free_port, program, wait_for
 
 
 def demo_program():
@@ -156,14 +156,11 @@ class Demo:
             return slots and all(s["newest"] for s in slots)
         wait_for(settled, "older generations left")
 
-    def family(self):
-        """Every living process of this instance, found by its title and its sessions."""
-        from weirtest import pids_of_session
-        return [pid for m in self.masters for pid in pids_of_session(m.pid)]
-
     def close(self):
         for master in reversed(self.masters):
             master.stop()
+        said = "".join(master.text() for master in self.masters) + self.log()
+        assert "Sanitizer" not in said and "runtime error" not in said, said[-4000:]
 
 
 def fd_count(pid):
@@ -233,6 +230,3 @@ class Load:
                 self.troubles.append(f"short after {self.connections}: {error!r}")
                 return
             time.sleep(0.001)
-
-
-__all__ = ["Demo", "Lines", "Load", "can_connect", "demo_program", "fd_count", "title_of"]

@@ -10,11 +10,10 @@ import signal
 import socket
 import stat
 import subprocess
-import time
 
 import pytest
 
-from masterdemo import Demo, Lines, demo_program, fd_count, title_of
+from masterdemo import Demo, Lines, fd_count, title_of
 from weirtest import LOOPBACK, become_subreaper, children_of, free_port, pids_of_session, wait_for
 
 become_subreaper()
@@ -148,20 +147,16 @@ def test_queued_connections_of_a_killed_worker_are_served_by_siblings(demo):
     """The successor leaves at once, so that only siblings can have answered."""
     d = demo(mode="once", workers=3)
     d.start()
-    for _ in range(3):
-        victim = d.workers()[0]["pid"]
-        os.kill(victim, signal.SIGSTOP)
-        # One third of these wait in the queue of the stopped worker.
-        clients = [d.connect() for _ in range(30)]
-        for c in clients:
-            c.send("who\n")
-        os.kill(victim, signal.SIGKILL)
-        for c in clients:
-            assert f"pid={victim}" not in c.line()
-            c.close()
-        wait_for(lambda: victim not in d.worker_pids(), "noticed")
-        d.stats()
-        break
+    victim = d.workers()[0]["pid"]
+    os.kill(victim, signal.SIGSTOP)
+    # One third of these wait in the queue of the stopped worker.
+    clients = [d.connect() for _ in range(30)]
+    for c in clients:
+        c.send("who\n")
+    os.kill(victim, signal.SIGKILL)
+    for c in clients:
+        assert f"pid={victim}" not in c.line()
+    assert len(d.worker_pids()) == 2
 
 
 def test_many_kills_refuse_nobody(demo):
@@ -478,4 +473,3 @@ def test_worker_fds_do_not_grow_with_respawns(demo):
         os.kill(before[0], signal.SIGKILL)
         wait_for(lambda: len(d.worker_pids()) == 2 and before[0] not in d.worker_pids(), "respawn")
     wait_for(lambda: fd_count(master.pid) == first, "as many as before")
-    assert demo_program() and time

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import socket
-import threading
 import time
 
 import pytest
@@ -47,7 +46,6 @@ def test_reload_hands_idle_clients_over(demo):
         assert half.who()["generation"] == old["generation"] + 1
         assert named.who()["tag"] == 0
     d.settle()
-    assert named.socket.fileno() == -1
 
 
 def test_reload_changes_configuration_and_health_is_handed_on(demo):
@@ -120,7 +118,6 @@ def test_failed_reloads_change_nothing_and_leak_nothing(demo, tmp_path):
     d = demo(ready_ms=500)
     master = d.start()
     pids, fds = d.worker_pids(), fd_count(master.pid)
-    worker_fds = [fd_count(p) for p in pids]
     taken = socket.create_server((LOOPBACK, free_port()))
     good = dict(d.conf)
     with Load(d, persistent=3, short=1) as load, d.connect() as idle:
@@ -151,7 +148,6 @@ def test_failed_reloads_change_nothing_and_leak_nothing(demo, tmp_path):
         assert "done" in d.reload()
     assert load.troubles == []
     taken.close()
-    assert len(worker_fds) == 2
     assert d.stats()["failed"] == 27
 
 
@@ -557,4 +553,3 @@ def test_kills_of_everything_at_random(demo):
     d.settle()
     clients = [d.connect() for _ in range(30)]
     assert all(c.ask("echo x") == "x" for c in clients)
-    assert threading.active_count() >= 1
