@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define ABORT_MS 3000u /* for the report of one that is stuck */
+
 uint32_t master_timeout(uint32_t configured, uint32_t standard)
 {
     return configured == 0 ? standard : configured;
@@ -456,7 +458,7 @@ static void child_watch(struct child *child, uint64_t now_ms)
     log_error(master->log, "%s is stuck, ends it pid=%d silent_ms=%llu",
               child_name(child, name), (int)child->pid, (unsigned long long)(now_ms - beat_ms));
     kill(child->pid, SIGABRT);
-    child->abort_at_ms = now_ms + 1000;
+    child->abort_at_ms = now_ms + ABORT_MS;
 }
 
 static void child_tick(struct child *child, uint64_t now_ms, bool is_late)

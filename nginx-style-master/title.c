@@ -14,7 +14,8 @@
 static struct {
     char *room; /* borrows: the stack's top, as the kernel laid it out */
     size_t size;
-    char **argv; /* owns: the copy */
+    char **argv; /* own: the copies */
+    char **environment;
 } title;
 
 char **title_argv(void)
@@ -22,12 +23,24 @@ char **title_argv(void)
     return title.argv;
 }
 
+/* Pointers and strings in one block: setenv() and unsetenv() then lose nothing that was allocated. */
 static char **copy_strings(char *const *strings, size_t count)
 {
-    char **copy = must_zalloc((count + 1) * sizeof(*copy));
+    size_t size = (count + 1) * sizeof(char *);
+    char **copy, *at;
 
     for (size_t i = 0; i < count; i++)
-        copy[i] = must_strdup(strings[i]);
+        size += strlen(strings[i]) + 1;
+    copy = must_alloc(size);
+    at = (char *)(copy + count + 1);
+    for (size_t i = 0; i < count; i++) {
+        size_t len = strlen(strings[i]) + 1;
+
+        memcpy(at, strings[i], len);
+        copy[i] = at;
+        at += len;
+    }
+    copy[count] = NULL;
     return copy;
 }
 
@@ -53,7 +66,7 @@ void title_setup(int argc, char **argv)
             end += strlen(end) + 1;
     title.room = argv[0];
     title.size = (size_t)(end - argv[0]);
-    environ = copy_strings(environ, environ_count);
+    environ = title.environment = copy_strings(environ, environ_count);
     for (int i = 0; i < argc; i++)
         argv[i] = title.argv[i];
 }

@@ -268,10 +268,10 @@ static NOINLINE void client_command(struct demo *demo, struct client *client, co
     } else if (strcmp(line, "abort") == 0) {
         ASSERT(demo == NULL);
     } else if (strcmp(line, "spin") == 0) {
-        for (volatile int i = 0;; i++)
+        for (volatile unsigned i = 0;; i++)
             MAYBE(i);
     } else if (strcmp(line, "fatal") == 0) {
-        exit(MASTER_EXIT_FATAL);
+        _exit(MASTER_EXIT_FATAL);
     } else {
         client_say(client, "error");
     }
@@ -404,11 +404,11 @@ static void misbehave_at_start(const struct demo *demo)
     const char *mode = demo->conf->mode;
 
     if (strcmp(mode, "exit") == 0)
-        exit(1);
+        _exit(1);
     if (strcmp(mode, "once") == 0 && worker_is_respawn(demo->worker))
-        exit(1);
+        _exit(1);
     if (strcmp(mode, "fatal") == 0)
-        exit(MASTER_EXIT_FATAL);
+        _exit(MASTER_EXIT_FATAL);
     if (strcmp(mode, "crash") == 0)
         demo_crash();
     while (strcmp(mode, "hang") == 0)
@@ -465,8 +465,10 @@ static int demo_worker_main(struct worker *worker)
         if (demo->clients_count == 0 || worker_pick_successor(worker) == WORKER_SLOT_NONE)
             break;
     }
-    for (uint32_t i = 0; i < demo->clients_count; i++)
-        close(demo->clients[i]->fd);
+    while (demo->clients_count > 0) {
+        close(demo->clients[0]->fd);
+        client_remove(demo, 0);
+    }
     mem_free(demo);
     return MASTER_EXIT_DONE;
 }
