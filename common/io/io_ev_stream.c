@@ -178,6 +178,12 @@ static int rest_resize(struct io_stream *stream, size_t cap)
     return 0;
 }
 
+/* Whether the frame's end is known. "One more byte" is what a parser says that stands before a header. */
+static bool stream_knows_end(const struct io_stream *stream)
+{
+    return stream->need > (size_t)stream->rest_len_ + 1;
+}
+
 /* Makes room: up to `need` if that is known, but no more than a doubling at a time. Where it is not
  * known each receive ends in a call, so the room must be worth one. */
 static int rest_reserve(struct io_stream *stream)
@@ -187,7 +193,7 @@ static int rest_reserve(struct io_stream *stream)
     size_t cap = MAX(2 * len, (size_t)REST_GROW_MIN);
     size_t room_min = cap / 4;
 
-    if (stream->need > len) {
+    if (stream_knows_end(stream)) {
         room_min = MIN((size_t)REST_ROOM_MIN, stream->need - len);
         cap = MIN(cap, stream->need);
     }
@@ -336,7 +342,7 @@ static enum recv_step stream_recv_rest(struct io_ev *ev, struct io_stream *strea
         return stream_end(ev, stream, err) ? RECV_DONE : RECV_GONE;
     end = (size_t)stream->rest_off_ + stream->rest_len_;
     room = stream->rest_cap_ - end;
-    if (stream->need > stream->rest_len_)
+    if (stream_knows_end(stream))
         room = MIN(room, stream->need - stream->rest_len_);
     room = MIN(room, *budget);
     got = recv(stream->fd, stream->rest_ + end, room, 0);
