@@ -352,11 +352,33 @@ void client_close_after_replies(struct client *client)
     client_mark_dirty(client);
 }
 
+static void client_abandon_requests(struct client *client)
+{
+    struct queue_node *node;
+
+    while ((node = queue_pop(&client->requests)) != NULL) {
+        struct request *request = CONTAINER_OF(node, struct request, client_node);
+
+        if (request->upstream != NULL) {
+            request_abandon(request);
+        } else {
+            request->client = NULL;
+            request_free(client->pool->proxy, request);
+        }
+    }
+    client->request_count = 0;
+}
+
+void client_break_off(struct client *client)
+{
+    client_abandon_requests(client);
+    client_close_after_replies(client);
+}
+
 void client_close(struct client *client)
 {
     struct pool *pool = client->pool;
     struct proxy *proxy = pool->proxy;
-    struct queue_node *node;
 
     if (client->is_dead)
         return;
@@ -365,17 +387,7 @@ void client_close(struct client *client)
     io_stream_close(&client->stream);
     if (client->upload != NULL)
         upload_abort(client);
-    while ((node = queue_pop(&client->requests)) != NULL) {
-        struct request *request = CONTAINER_OF(node, struct request, client_node);
-
-        if (request->upstream != NULL) {
-            request_abandon(request);
-        } else {
-            request->client = NULL;
-            request_free(proxy, request);
-        }
-    }
-    client->request_count = 0;
+    client_abandon_requests(client);
     outbuf_clear(&proxy->chunks, &client->out);
     session_destroy(client);
     list_remove(&client->node);

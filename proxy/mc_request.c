@@ -216,8 +216,7 @@ size_t client_handle_memcache(struct client *client, struct bytes data)
     }
     if (UNLIKELY((unsigned char)data.data[0] == 0x16 || data.data[0] == 'P' || data.data[0] == 'H' ||
                  data.data[0] == 'G' || data.data[0] == 'h') &&
-        client->parser.text.scan_off == 0 && client->parser.text.swallow == 0 &&
-        client_refuse_foreign(client, data))
+        client->parser.text.swallow == 0 && client_refuse_foreign(client, data))
         return data.len;
     switch (mc_parse(&client->parser.text, &proxy->mc_keys, &proxy->mc_limits, data, &mc)) {
     case PARSE_OK:
@@ -434,7 +433,9 @@ size_t client_handle_binary(struct client *client, struct bytes data)
     enum parse_result result;
 
     if (!pool->speaks_memcache) {
-        client_reply_error(client, ERROR_wrong_protocol);
+        client_reply(client, error_info(ERROR_wrong_protocol)->memcache);
+        if (!client->is_dead)
+            client_close_after_replies(client);
         return data.len;
     }
     if (client->dialect != DIALECT_MC_BINARY) {

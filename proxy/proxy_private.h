@@ -376,6 +376,9 @@ void client_reply_error(struct client *client, enum error_id error);
 void client_reply_text_error(struct client *client, const char *format, ...) PRINTF_LIKE(2, 3);
 /* No more reads; closes when everything is answered and sent. */
 void client_close_after_replies(struct client *client);
+/* A reply ended in the middle: what was answered before it and what there is of it goes out, then the
+ * connection ends. All that was in flight is abandoned. */
+void client_break_off(struct client *client);
 /* Now, with whatever is in flight abandoned. */
 void client_close(struct client *client);
 void client_pause(struct client *client, enum client_pause reason);

@@ -222,14 +222,24 @@ static bool redis_recompose(struct proxy *proxy, struct resp_request *request, s
     return true;
 }
 
-static bool line_is_http(struct bytes line)
-{
-    struct bytes head = bytes_first(line, 8);
+#define HTTP_LINE_MAX 4096
 
-    return (head.len >= 5 && memcmp(head.data, "POST ", 5) == 0) ||
-           (head.len >= 5 && strncasecmp(head.data, "host:", 5) == 0) ||
-           ((head.len >= 5 && (memcmp(head.data, "GET /", 5) == 0 || memcmp(head.data, "HEAD ", 5) == 0)) &&
-            memmem(line.data, MIN(line.len, (size_t)4096), " HTTP/1.", 8) != NULL);
+/* `data` starts with a line. What it is must not depend on how much of it has come. */
+static bool line_is_http(struct bytes data)
+{
+    struct bytes head = bytes_first(data, 5);
+    const char *newline;
+
+    if (head.len < 5)
+        return false;
+    if (memcmp(head.data, "POST ", 5) == 0 || strncasecmp(head.data, "host:", 5) == 0)
+        return true;
+    if (memcmp(head.data, "GET /", 5) != 0 && memcmp(head.data, "HEAD ", 5) != 0)
+        return false;
+    data = bytes_first(data, HTTP_LINE_MAX);
+    newline = memchr(data.data, '\n', data.len);
+    return newline != NULL &&
+           memmem(data.data, (size_t)(newline - data.data), " HTTP/1.", 8) != NULL;
 }
 
 bool client_refuse_foreign(struct client *client, struct bytes data)
@@ -341,8 +351,7 @@ size_t client_handle_redis(struct client *client, struct bytes data)
         client->dialect = DIALECT_RESP2;
         client->parser.resp = (struct resp_parser){0};
     }
-    if (UNLIKELY(data.data[0] != '*') && client->parser.resp.scan_off == 0 &&
-        client_refuse_foreign(client, data))
+    if (UNLIKELY(data.data[0] != '*') && client_refuse_foreign(client, data))
         return data.len;
     switch (resp_parse(&client->parser.resp, &proxy->args, &proxy->limits, data, false, &request)) {
     case PARSE_OK:

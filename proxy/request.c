@@ -275,7 +275,7 @@ void request_fail_at(struct request *request, struct server *server, enum error_
     switch ((enum request_kind)request->kind) {
     case REQUEST_CLIENT:
         if (request->is_started) {
-            client_close(client);
+            client_break_off(client);
             return;
         }
         /* A part of the reply that waited for its turn is dropped for the error. */
