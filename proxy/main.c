@@ -235,6 +235,7 @@ int main(int argc, char **argv)
         return 1;
     }
     conf_destroy(&conf);
+    options.process.log = log;
     process_program(&options.process, log, argc, argv, &program);
     exit_code = master_run(&program);
     log_destroy(&log);

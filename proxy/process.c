@@ -17,8 +17,10 @@
 #include "common/io/io_ev.h"
 #include "nginx-style-master/crash.h"
 #include "nginx-style-master/worker.h"
+#include "proxy/control_path.h"
 #include "proxy/proxy.h"
 #include "proxy/stats_layout.h"
+#include "proxy/stats_process.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -29,13 +31,15 @@
 #define MUTEX_SLICE_ACCEPTS 32u
 #define MUTEX_REST_MS       5
 #define MUTEX_LOOK_MS       20
-#define LISTENERS_TAG_STATS UINT32_MAX
+#define LISTENERS_TAG_STATS   UINT32_MAX
+#define LISTENERS_TAG_CONTROL (UINT32_MAX - 1)
 
 /* ---- in the master ---------------------------------------------------------------------------- */
 
 struct process_config {
     struct conf *conf;                 /* owns */
     struct master_listener *listeners; /* owns */
+    char control[CONTROL_PATH_MAX];    /* "": none */
 };
 
 static uint32_t process_workers(const struct conf *conf)
@@ -59,6 +63,23 @@ static void config_add_stats(const struct process_options *options, const struct
         listener->path = stats->path;
         listener->mode = stats->mode;
     }
+}
+
+/* The socket's file, else the default one. False: there is no place for it. */
+static bool config_add_control(const struct process_options *options, struct process_config *config,
+                               uint16_t stats_port, struct master_listener *listener)
+{
+    const char *path = config->conf->process.control;
+
+    if (path != NULL && strlen(path) < sizeof(config->control)) {
+        memcpy(config->control, path, strlen(path) + 1);
+    } else if (path != NULL || !control_directory_make() || !control_default_path(stats_port, config->control)) {
+        log_line(options->log, LOG_WARN, "no control socket: its directory cannot be used; say control: in weir:");
+        return false;
+    }
+    *listener = (struct master_listener){
+        .path = config->control, .mode = 0600, .for_whom = MASTER_FOR_STATS, .tag = LISTENERS_TAG_CONTROL};
+    return true;
 }
 
 static void config_add_pools(const struct conf *conf, struct master_listener *listeners)
@@ -91,6 +112,7 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
     struct process_config *config;
     struct conf_error conf_error;
     struct stats_plan plan;
+    uint32_t listeners_count;
     struct conf *conf;
     int err = conf_load(options->conf_path, &conf, &conf_error);
 
@@ -104,14 +126,17 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
         conf_destroy(&conf);
         return ERR_FULL;
     }
+    listeners_count = conf->pools_count + 1;
     config = must_zalloc(sizeof(*config));
     config->conf = conf;
-    config->listeners = must_zalloc(sizeof(*config->listeners) * (conf->pools_count + 1));
+    config->listeners = must_zalloc(sizeof(*config->listeners) * (conf->pools_count + 2));
     config_add_pools(conf, config->listeners);
     config_add_stats(options, conf, &config->listeners[conf->pools_count]);
+    listeners_count += config_add_control(options, config, config->listeners[conf->pools_count].port,
+                                          &config->listeners[conf->pools_count + 1]);
     *out = (struct master_config){
         .listeners = config->listeners,
-        .listeners_count = conf->pools_count + 1,
+        .listeners_count = listeners_count,
         .workers = conf->process.workers,
         .replace = MASTER_REPLACE_OVERLAP,
         .cpu_affinity_auto = conf->process.cpu_affinity_auto,
@@ -360,6 +385,14 @@ static void on_passed(struct worker *worker, const struct worker_passed *passed)
     worker_load_set(process->worker, proxy_client_count(process->proxy));
 }
 
+/* Checked by the stats process; the workers are the last to know. */
+static void on_set(struct worker *worker, const char *text)
+{
+    struct process *process = worker_arg(worker);
+
+    proxy_set(process->proxy, bytes_of_string(text));
+}
+
 static const struct worker_handler process_handler = {
     .accept = on_accept,
     .stop = on_stop,
@@ -367,6 +400,7 @@ static const struct worker_handler process_handler = {
     .successor = on_successor,
     .passed = on_passed,
     .master_gone = on_master_gone,
+    .set = on_set,
 };
 
 /* The proxy wants an idle client to go to a newer generation. */
@@ -498,6 +532,14 @@ static int process_worker_main(struct worker *worker)
     return process.exit_code;
 }
 
+static int process_stats_main(struct worker *worker)
+{
+    const struct process_options *options = worker_program_arg(worker);
+    const struct process_config *config = worker_config_arg(worker);
+
+    return stats_process_main(worker, config->conf, options->conf_path, LISTENERS_TAG_CONTROL);
+}
+
 void process_program(const struct process_options *options, struct log *log, int argc, char **argv,
                      struct master_program *out)
 {
@@ -515,5 +557,6 @@ void process_program(const struct process_options *options, struct log *log, int
         .release = process_release,
         .health_init = process_health_init,
         .worker_main = process_worker_main,
+        .stats_main = process_stats_main,
     };
 }

@@ -16,6 +16,7 @@ struct process_options {
     int64_t stats_interval_ms; /* -1: not given */
     int log_level;          /* -1: not given */
     bool daemonize;
+    struct log *log; /* borrows */
 };
 
 /* Fills in the program for master_run(). `options` and `log` are borrowed for its whole life. */

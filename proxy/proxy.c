@@ -8,6 +8,7 @@
  */
 #include "proxy/proxy_private.h"
 #include "proxy/observe.h"
+#include "proxy/conf_live.h"
 
 #define TICK_MS          20
 #define HOUSEKEEPING_MS  1000
@@ -265,6 +266,18 @@ static void proxy_init_limits(struct proxy *proxy)
     proxy->limits.value_max = (uint32_t)MIN(limits->value_size_max, (uint64_t)INT32_MAX);
     proxy->mc_limits = proxy->limits;
     proxy->mc_limits.line_max = limits->line_max;
+}
+
+void proxy_set(struct proxy *proxy, struct bytes text)
+{
+    struct conf_error error;
+
+    if (conf_live_set(proxy->conf, text, NULL, &error) != 0) {
+        log_warn(proxy_log(proxy), "not set: %s", error.text);
+        return;
+    }
+    proxy_init_limits(proxy);
+    observe_configure(proxy);
 }
 
 int proxy_create(const struct proxy_options *options, struct proxy **out)

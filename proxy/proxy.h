@@ -31,7 +31,7 @@ struct proxy;
 
 struct proxy_options {
     struct io *io;               /* borrows */
-    const struct conf *conf;     /* borrows */
+    struct conf *conf;           /* borrows; proxy_set() changes values in it */
     struct health_area *health;  /* borrows; NULL: a private one */
     void *stats;                 /* borrows; stats_plan()'s size of zeroed memory, NULL: private */
     uint32_t worker_index;
@@ -54,6 +54,8 @@ uint32_t proxy_health_slots(const struct conf *conf);
 MUST_USE int proxy_create(const struct proxy_options *options, struct proxy **out);
 void proxy_destroy(struct proxy **proxy);
 
+/* `weirctl set`: conf_live.h. What does not fit this configuration is left out. */
+void proxy_set(struct proxy *proxy, struct bytes text);
 /* Takes over an accepted descriptor. */
 void proxy_accept(struct proxy *proxy, uint32_t pool_index, int fd, const struct io_addr *peer);
 /* Takes over a client with a past; its descriptors are ours, also when the blob is bad. */

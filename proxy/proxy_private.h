@@ -284,7 +284,7 @@ struct observe {
 
 struct proxy {
     struct io *io;
-    const struct conf *conf;
+    struct conf *conf; /* borrows; only proxy_set() writes to it */
     struct pool *pools; /* owns */
     uint32_t pool_count;
     uint32_t worker_index;

@@ -2,6 +2,7 @@
 #include "proxy/stats_layout.h"
 
 #include "common/base/mem.h"
+#include "proxy/slowlog.h"
 
 #define READ_TRIES 100
 
@@ -194,19 +195,17 @@ bool stats_read_locked(const void *from, void *out, size_t size)
     return false;
 }
 
-static const void *find_area(const void *memory, size_t size, const char *name, size_t *area_size)
+static const void *next_area(struct stats_cursor *cursor, const char *name, size_t least, size_t *area_size)
 {
-    struct stats_cursor cursor;
     struct stats_group group;
 
-    stats_walk(&cursor, memory, size);
-    while (stats_next(&cursor, &group)) {
+    while (stats_next(cursor, &group)) {
         uint32_t cells;
         const uint64_t *area = bytes_equal(group.schema, BYTES("process"))
                                    ? stats_metric_find(&group, name, STATS_AREA, &cells)
                                    : NULL;
 
-        if (area != NULL) {
+        if (area != NULL && (size_t)cells * 8 >= least) {
             *area_size = (size_t)cells * 8;
             return area;
         }
@@ -214,45 +213,82 @@ static const void *find_area(const void *memory, size_t size, const char *name, 
     return NULL;
 }
 
-const struct stats_slowlog *stats_find_slowlog(const void *memory, size_t size)
+const struct stats_slowlog *stats_next_slowlog(struct stats_cursor *cursor)
 {
-    size_t area;
-    const struct stats_slowlog *slowlog = find_area(memory, size, "slowlog", &area);
+    const struct stats_slowlog *slowlog;
+    size_t size;
 
-    if (slowlog == NULL || area < sizeof(*slowlog) || slowlog->entries_max == 0 ||
-        slowlog->entries_max > (area - sizeof(*slowlog)) / sizeof(slowlog->entries[0]))
-        return NULL;
-    return slowlog;
+    while ((slowlog = next_area(cursor, "slowlog", sizeof(*slowlog), &size)) != NULL)
+        if (slowlog->entries_max > 0 &&
+            slowlog->entries_max <= (size - sizeof(*slowlog)) / sizeof(slowlog->entries[0]))
+            return slowlog;
+    return NULL;
 }
 
-const struct stats_hotkeys *stats_find_hotkeys(const void *memory, size_t size)
+const struct stats_hotkeys *stats_next_hotkeys(struct stats_cursor *cursor)
 {
-    size_t area;
-    const struct stats_hotkeys *hotkeys = find_area(memory, size, "hotkeys", &area);
+    const struct stats_hotkeys *hotkeys;
+    size_t size;
 
-    if (hotkeys == NULL || area < sizeof(*hotkeys) ||
-        hotkeys->entries_max > (area - sizeof(*hotkeys)) / sizeof(hotkeys->entries[0]))
-        return NULL;
-    return hotkeys;
+    while ((hotkeys = next_area(cursor, "hotkeys", sizeof(*hotkeys), &size)) != NULL)
+        if (hotkeys->entries_max <= (size - sizeof(*hotkeys)) / sizeof(hotkeys->entries[0]))
+            return hotkeys;
+    return NULL;
 }
 
-const struct stats_bigkeys *stats_find_bigkeys(const void *memory, size_t size)
+const struct stats_bigkeys *stats_next_bigkeys(struct stats_cursor *cursor)
 {
-    size_t area;
-    const struct stats_bigkeys *bigkeys = find_area(memory, size, "bigkeys", &area);
+    const struct stats_bigkeys *bigkeys;
+    size_t size;
 
-    return bigkeys != NULL && area == sizeof(*bigkeys) ? bigkeys : NULL;
+    while ((bigkeys = next_area(cursor, "bigkeys", sizeof(*bigkeys), &size)) != NULL)
+        if (size == sizeof(*bigkeys))
+            return bigkeys;
+    return NULL;
 }
 
-const struct stats_clients *stats_find_clients(const void *memory, size_t size)
+const struct stats_clients *stats_next_clients(struct stats_cursor *cursor)
 {
-    size_t area;
-    const struct stats_clients *clients = find_area(memory, size, "clients", &area);
+    const struct stats_clients *clients;
+    size_t size;
 
-    if (clients == NULL || area < sizeof(*clients) ||
-        clients->entries_max > (area - sizeof(*clients)) / sizeof(clients->entries[0]))
-        return NULL;
-    return clients;
+    while ((clients = next_area(cursor, "clients", sizeof(*clients), &size)) != NULL)
+        if (clients->entries_max <= (size - sizeof(*clients)) / sizeof(clients->entries[0]))
+            return clients;
+    return NULL;
+}
+
+void stats_fold_areas(void *base, size_t base_size, const void *from, size_t from_size)
+{
+    struct stats_cursor cursor, base_cursor;
+    const struct stats_slowlog *slowlog;
+    const struct stats_bigkeys *bigkeys;
+    size_t size, from_area;
+
+    stats_walk(&cursor, from, from_size);
+    slowlog = next_area(&cursor, "slowlog", sizeof(*slowlog), &from_area);
+    stats_walk(&cursor, from, from_size);
+    bigkeys = stats_next_bigkeys(&cursor);
+    stats_walk(&base_cursor, base, base_size);
+    for (;;) {
+        /* Found as const, but the base is ours to write. */
+        struct stats_slowlog *into = (void *)(uintptr_t)next_area(&base_cursor, "slowlog", sizeof(*into), &size);
+
+        if (into == NULL || slowlog == NULL)
+            break;
+        if (size != from_area || slowlog->entries_max > (size - sizeof(*into)) / sizeof(into->entries[0]))
+            continue;
+        into->entries_max = slowlog->entries_max;
+        slowlog_merge(into, slowlog);
+        break;
+    }
+    stats_walk(&base_cursor, base, base_size);
+    if (bigkeys != NULL) {
+        struct stats_bigkeys *into = (void *)(uintptr_t)stats_next_bigkeys(&base_cursor);
+
+        if (into != NULL)
+            bigkeys_merge(into, bigkeys);
+    }
 }
 
 /* ---- text ------------------------------------------------------------------------------------------------- */

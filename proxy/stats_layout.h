@@ -39,7 +39,6 @@ struct stats_slow {
     uint64_t total_us; /* from its last byte to the last byte of its reply */
     uint64_t queue_us, backend_us; /* waited for a connection; for the server */
     uint64_t client_id;
-    uint32_t worker_pid;
     uint32_t reply_bytes;
     uint32_t is_failed; /* answered with an error of the proxy's: a time-out ... */
     struct stats_key key;
@@ -169,11 +168,14 @@ void stats_plan_private(const struct conf *conf, struct stats_plan *out);
 void stats_schemas_add(struct stats_segment *segment, const struct stats_plan *plan,
                        struct stats_schemas *out);
 
-/* Finds an area in a segment of any version; NULL: it has none, or of another size than its head says. */
-const struct stats_slowlog *stats_find_slowlog(const void *memory, size_t size);
-const struct stats_hotkeys *stats_find_hotkeys(const void *memory, size_t size);
-const struct stats_bigkeys *stats_find_bigkeys(const void *memory, size_t size);
-const struct stats_clients *stats_find_clients(const void *memory, size_t size);
+/* Walks the areas of a segment of any version: a worker's has one, the base one for each size that
+ * there was. NULL: no more. What is larger than the segment says is left out. */
+const struct stats_slowlog *stats_next_slowlog(struct stats_cursor *cursor);
+const struct stats_hotkeys *stats_next_hotkeys(struct stats_cursor *cursor);
+const struct stats_bigkeys *stats_next_bigkeys(struct stats_cursor *cursor);
+const struct stats_clients *stats_next_clients(struct stats_cursor *cursor);
+/* Adds what is in a retired worker's areas (slow log, big keys) to the base's, which has its groups already. */
+void stats_fold_areas(void *base, size_t base_size, const void *from, size_t from_size);
 
 void stats_text_set(char *out, size_t size, struct bytes text);
 void stats_key_set(struct stats_key *out, struct bytes key);
