@@ -163,7 +163,8 @@ static void verb_set(struct stats_conn *conn, const struct args *args)
     } else if (args->count != 2) {
         answer_error(conn, "set takes a key and a value, or nothing to list all keys");
     } else if (control_set(conn->process, args->rest, &error) != 0) {
-        answer_error(conn, error.text);
+        /* Without the path that a file's errors start with. */
+        answer_error(conn, strncmp(error.text, "set: conf: ", 11) == 0 ? error.text + 11 : error.text);
     } else {
         ask_master(conn, WORKER_REQUEST_SET, args->rest);
     }

@@ -161,12 +161,12 @@ void observe_slow(struct pool *pool, struct server *server, const struct request
                   uint64_t now_us, bool is_failed)
 {
     struct proxy *proxy = pool->proxy;
-    bool is_sent = request->sent_us >= request->start_us;
+    uint64_t sent_us = observe_sent_us(request, now_us);
     struct stats_slow slow = {
         .at_us = io_wall_us(proxy->io),
         .total_us = now_us - request->start_us,
-        .queue_us = is_sent ? request->sent_us - request->start_us : 0,
-        .backend_us = is_sent ? now_us - request->sent_us : 0,
+        .queue_us = sent_us - request->start_us,
+        .backend_us = now_us - sent_us,
         .client_id = request->client == NULL ? 0 : request->client->id,
         .reply_bytes = request->reply_bytes,
         .is_failed = is_failed,

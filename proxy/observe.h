@@ -90,6 +90,13 @@ static inline bool observe_is_miss(struct bytes reply)
     return reply.len == 5 && (memcmp(reply.data, "$-1\r\n", 5) == 0 || memcmp(reply.data, "END\r\n", 5) == 0);
 }
 
+/* An upload whose reply came before its end was never sent whole. */
+static inline uint64_t observe_sent_us(const struct request *request, uint64_t now_us)
+{
+    return request->sent_us >= request->start_us && request->sent_us <= now_us ? request->sent_us
+                                                                               : request->start_us;
+}
+
 /* `part`: the last piece of the reply. Called once a reply that somebody waits for. */
 static inline void observe_reply(struct upstream *upstream, const struct request *request,
                                  struct bytes part)
@@ -105,7 +112,7 @@ static inline void observe_reply(struct upstream *upstream, const struct request
     if (LIKELY(request->sent_us == request->start_us))
         histogram_add_at(server->latency, index, total_us);
     else
-        histogram_add(server->latency, now_us - request->sent_us);
+        histogram_add(server->latency, now_us - observe_sent_us(request, now_us));
     if (UNLIKELY(request->kind != REQUEST_CLIENT))
         return;
     command = observe_command(pool, request);
@@ -117,7 +124,7 @@ static inline void observe_reply(struct upstream *upstream, const struct request
             command->misses++;
     }
     if (UNLIKELY(request->sent_us != request->start_us))
-        histogram_add(pool->upstream_queue, request->sent_us - request->start_us);
+        histogram_add(pool->upstream_queue, observe_sent_us(request, now_us) - request->start_us);
     if (UNLIKELY(total_us >= observe->slow_us))
         observe_slow(pool, server, request, now_us, false);
     if (UNLIKELY(request->reply_bytes + part.len > observe->big_size))

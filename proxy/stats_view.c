@@ -21,6 +21,19 @@ static void view_add_configured(struct view *view, const struct conf *conf)
     }
 }
 
+/* Commands that no living worker has met yet: a reload must not make a pool's times smaller. */
+static void view_add_base_commands(struct view *view, const void *base, size_t base_size)
+{
+    struct stats_cursor cursor;
+    struct stats_group group;
+
+    stats_walk(&cursor, base, base_size);
+    while (stats_next(&cursor, &group))
+        if (bytes_equal(group.schema, BYTES("command")) &&
+            stats_group_find(&view->segment, view->schemas.pool, group.a, BYTES_EMPTY) != NULL)
+            MAYBE(stats_group_add(&view->segment, view->schemas.command, group.a, group.b));
+}
+
 static uint64_t worker_memory(const struct worker_info *info)
 {
     struct stats_cursor cursor;
@@ -92,6 +105,7 @@ static void view_sum(struct view *view, struct worker *worker, const struct conf
         view->memory_bytes = 0;
         view_open(view, conf);
         view_add_workers(view, worker);
+        view_add_base_commands(view, base, base_size);
         stats_merge(&view->segment, base, base_size, 0);
         if (worker_stats_base(worker, &base_size) == base || i == VIEW_TRIES - 1)
             return;

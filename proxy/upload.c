@@ -11,6 +11,7 @@
  *   D4  When the server answers early or is lost, the rest of the value is read and thrown away: not a byte
  *       of it is taken for a command.
  */
+#include "proxy/observe.h"
 #include "proxy/session.h"
 
 #define UPLOAD_OUT_MAX    (256u << 10)
@@ -70,7 +71,8 @@ static void upload_finish(struct client *client)
         struct request *request = upload->request;
 
         upstream->uploader = NULL;
-        request->sent_us = io_now_us(client->pool->proxy->io);
+        /* Its last byte has come: from here on the server is measured, not the client. */
+        request->start_us = request->sent_us = io_now_us(client->pool->proxy->io);
         upload_free(client);
         upstream_end(upstream, request);
         if (client->is_dead)
@@ -189,6 +191,15 @@ size_t upload_recv(struct client *client, struct bytes data)
 
 /* ---- the beginning ------------------------------------------------------------------------------------ */
 
+/* For the slow log and the big keys. */
+static void upload_observe(struct upload *upload, const char *command, struct bytes key)
+{
+    if (upload->upstream == NULL)
+        return;
+    observe_keep_key(upload->request, key);
+    observe_request_size(upload->upstream, command, key, upload->value_left);
+}
+
 /* The client may begin: nothing of it is in flight. NULL: paused, or answered and thrown away. */
 static struct upload *upload_begin(struct client *client, struct server *server, uint16_t command,
                                    uint8_t mc_kind, bool is_silent)
@@ -257,6 +268,7 @@ bool upload_start_redis(struct client *client, const struct command *command,
     upload->args_left = request->total_argc - request->partial_argc;
     upload->value_left = request->partial_arg_len;
     upload->tail_left = 2;
+    upload_observe(upload, command->name, request->argv[command->keys.first]);
     *consumed = (size_t)request->partial_arg_off;
     upload_forward(client, bytes_first(data, *consumed));
     POOL_ADD(client->pool, client_requests, 1);
@@ -281,6 +293,7 @@ bool upload_start_memcache(struct client *client, const struct mc_request *mc, s
     client->parser.text = (struct mc_parser){0};
     upload->value_left = mc->value_len;
     upload->tail_left = 2;
+    upload_observe(upload, mc_verb_info(mc->verb)->name, mc->keys[0]);
     *consumed = mc->line_len;
     upload_forward(client, line);
     POOL_ADD(client->pool, client_requests, 1);
