@@ -130,14 +130,27 @@ static void health_changed(struct server *server)
     __atomic_add_fetch(&server->pool->proxy->health->version, 1, __ATOMIC_RELEASE);
 }
 
-static uint64_t retry_delay_ms(const struct server *server)
+/* Many proxies eject together; they must not come back together. */
+static uint64_t jittered(const struct server *server, int64_t delay_ms)
 {
-    const struct conf_pool *conf = server->pool->conf;
-    int64_t delay_ms = conf->probe_interval_ms > 0 ? conf->probe_interval_ms : conf->server_retry_timeout_ms;
     uint64_t base = (uint64_t)MAX(delay_ms, (int64_t)1);
 
-    /* Many proxies eject together; they must not come back together. */
     return base + io_random64(server->pool->proxy->io) % (base / 8 + 1);
+}
+
+/* How long a server is left alone: server_retry_timeout, then as long as it does not answer
+ * probe_interval. */
+static uint64_t retry_delay_ms(const struct server *server)
+{
+    return jittered(server, server->pool->conf->server_retry_timeout_ms);
+}
+
+static uint64_t probe_delay_ms(const struct server *server)
+{
+    const struct conf_pool *conf = server->pool->conf;
+
+    return jittered(server, conf->probe_interval_ms > 0 ? conf->probe_interval_ms
+                                                        : conf->server_retry_timeout_ms);
 }
 
 static void server_eject(struct server *server)
@@ -219,7 +232,7 @@ static void probe_done(struct request *request, enum error_id error, struct byte
         server_readmit(server);
     } else {
         __atomic_store_n(&server->health->retry_at_ms,
-                         io_now_ms(server->pool->proxy->io) + retry_delay_ms(server),
+                         io_now_ms(server->pool->proxy->io) + probe_delay_ms(server),
                          __ATOMIC_RELAXED);
         __atomic_store_n(&server->health->probe_owner, 0, __ATOMIC_RELAXED);
     }
@@ -247,7 +260,7 @@ static void server_probe(struct server *server, uint64_t now_ms)
     request = upstream == NULL ? NULL : request_create(proxy, NULL, REQUEST_INTERNAL);
     if (request == NULL) {
         server->is_probing = false;
-        __atomic_store_n(&server->health->retry_at_ms, now_ms + retry_delay_ms(server), __ATOMIC_RELAXED);
+        __atomic_store_n(&server->health->retry_at_ms, now_ms + probe_delay_ms(server), __ATOMIC_RELAXED);
         __atomic_store_n(&server->health->probe_owner, 0, __ATOMIC_RELAXED);
         return;
     }
