@@ -20,7 +20,8 @@ bool bytes_to_u64(struct bytes b, uint64_t max, uint64_t *out)
     for (size_t i = 0; i < b.len; i++) {
         unsigned digit = (unsigned)(unsigned char)b.data[i] - '0';
 
-        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+        /* 19 digits always fit. */
+        if (digit > 9 || (i == 19 && value > (UINT64_MAX - digit) / 10))
             return false;
         value = value * 10 + digit;
     }

@@ -257,6 +257,47 @@ static ALWAYS_INLINE enum parse_result pass_bulk(struct resp_reply_parser *parse
     return parser->bulk_left == 0 ? PARSE_OK : PARSE_MORE;
 }
 
+/* Length of the whole "$n" or "$-1" at p; 0: it is something else, or not whole, or wrong: that is for
+ * the careful way to say. */
+static ALWAYS_INLINE size_t whole_bulk_len(const char *p, const char *end, uint64_t bulk_max)
+{
+    const char *at = p + 2;
+    uint64_t len, digit;
+
+    if (UNLIKELY(end - p < 5 || p[0] != '$'))
+        return 0;
+    len = (uint64_t)(unsigned char)p[1] - '0';
+    if (UNLIKELY(len > 9))
+        return memcmp(p, "$-1\r\n", 5) == 0 ? 5 : 0;
+    if (len > 0) {
+        while (at < end && (digit = (uint64_t)(unsigned char)*at - '0') <= 9 && len <= bulk_max) {
+            len = len * 10 + digit;
+            at++;
+        }
+    }
+    if (UNLIKELY((uint64_t)(end - at) < 4 || len > bulk_max || len > (uint64_t)(end - at) - 4))
+        return 0;
+    if (UNLIKELY(at[0] != '\r' || at[1] != '\n' || at[2 + len] != '\r' || at[3 + len] != '\n'))
+        return 0;
+    return (size_t)(at - p) + (size_t)len + 4;
+}
+
+/* What most long replies are made of: whole bulks, one behind the other, but for the last of their
+ * aggregate, which may end more than itself. */
+static ALWAYS_INLINE const char *pass_whole_bulks(struct resp_reply_parser *parser,
+                                                  const struct proto_limits *limits, const char *p,
+                                                  const char *end)
+{
+    uint64_t *left = &parser->remaining[parser->depth - 1];
+    size_t len;
+
+    while ((*left & ~ATTRIBUTE_MARK) > 1 && (len = whole_bulk_len(p, end, limits->bulk_max)) > 0) {
+        p += len;
+        --*left;
+    }
+    return p;
+}
+
 /* Ready for the next reply; type, is_null and integer stay to be read. */
 static ALWAYS_INLINE enum parse_result reply_done(struct resp_reply_parser *parser)
 {
@@ -287,6 +328,8 @@ enum parse_result resp_reply_scan(struct resp_reply_parser *parser, const struct
             if (value_done(parser))
                 return reply_done(parser);
         }
+        if (parser->depth > 0 && parser->line_off == 0)
+            p = pass_whole_bulks(parser, limits, p, end);
         *scanned = (size_t)(p - data.data);
         if (p == end) {
             parser->need = 1;
@@ -351,7 +394,7 @@ bool resp_next(struct bytes *cursor, struct resp_value *out)
     return true;
 }
 
-size_t resp_value_len(struct bytes data)
+static NOINLINE size_t value_len_any(struct bytes data)
 {
     struct resp_reply_parser parser = {0};
     const struct proto_limits limits = {.line_max = UINT32_MAX, .bulk_max = UINT32_MAX};
@@ -360,4 +403,11 @@ size_t resp_value_len(struct bytes data)
     if (data.len == 0 || resp_reply_scan(&parser, &limits, data, &scanned) != PARSE_OK)
         return 0;
     return scanned;
+}
+
+size_t resp_value_len(struct bytes data)
+{
+    size_t len = data.len == 0 ? 0 : whole_bulk_len(data.data, data.data + data.len, UINT32_MAX);
+
+    return LIKELY(len > 0) ? len : value_len_any(data);
 }

@@ -79,6 +79,9 @@ static const struct reply replies[] = {
     NIL("*-1\r\n", '*', -1),
     REPLY("*0\r\n", '*', 0),
     REPLY("*2\r\n$1\r\na\r\n$-1\r\n", '*', 2),
+    REPLY("*6\r\n$1\r\na\r\n$0\r\n\r\n$-1\r\n$12\r\n$1\r\na\r\n$-1\r\n\r\n:1\r\n$1\r\nb\r\n", '*', 6),
+    REPLY("*3\r\n$1\r\na\r\n*3\r\n$1\r\nb\r\n$1\r\nc\r\n$1\r\nd\r\n$1\r\ne\r\n", '*', 3),
+    REPLY("*2\r\n|1\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n$1\r\nd\r\n", '*', 2),
     REPLY("*3\r\n*0\r\n*2\r\n:1\r\n*1\r\n+x\r\n-ERR\r\n", '*', 3),
     NIL("_\r\n", '_', 0),
     REPLY("#t\r\n", '#', 0),
@@ -162,6 +165,9 @@ static void test_broken_replies_are_refused_at_any_cut(void **state)
         BYTES(",-\r\n"), BYTES(",1,5\r\n"),
         BYTES("(\r\n"), BYTES("(-\r\n"), BYTES("(12a\r\n"),
         BYTES("*2\r\n:1\r\nx\r\n"), BYTES("*1\r\n>1\r\n+a\r\n"), BYTES("*1\r\n*1\r\n$-3\r\n"),
+        BYTES("*3\r\n$1\r\na\r\n$01\r\nx\r\n"), BYTES("*3\r\n$1\r\nab\r\n$1\r\nc\r\n"),
+        BYTES("*3\r\n$536870913\r\n"), BYTES("*3\r\n$18446744073709551617\r\n"),
+        BYTES("*3\r\n$-2\r\n"), BYTES("*3\r\n$\r\n"), BYTES("*3\r\n$1\r\na\n\r$1\r\n"),
     };
 
     (void)state;
