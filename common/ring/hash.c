@@ -264,6 +264,41 @@ uint32_t hash_key(enum hash_kind kind, struct bytes key)
     return hashes[kind].hash(key);
 }
 
+/* Keys of one length. A key alone waits a multiplication for every byte; four keep the multiplier busy. */
+static void fnv1a_64_four(const struct bytes *keys, uint32_t step, uint32_t out[static 4])
+{
+    const char *a = keys[0].data, *b = keys[step].data;
+    const char *c = keys[2 * (size_t)step].data, *d = keys[3 * (size_t)step].data;
+    uint32_t hash_a = FNV_64_INIT_LOW, hash_b = hash_a, hash_c = hash_a, hash_d = hash_a;
+
+    for (size_t i = 0; i < keys[0].len; i++) {
+        hash_a = (hash_a ^ signed_byte(a + i)) * FNV_64_PRIME_LOW;
+        hash_b = (hash_b ^ signed_byte(b + i)) * FNV_64_PRIME_LOW;
+        hash_c = (hash_c ^ signed_byte(c + i)) * FNV_64_PRIME_LOW;
+        hash_d = (hash_d ^ signed_byte(d + i)) * FNV_64_PRIME_LOW;
+    }
+    out[0] = hash_a, out[1] = hash_b, out[2] = hash_c, out[3] = hash_d;
+}
+
+void hash_key_each(enum hash_kind kind, const struct bytes *keys, uint32_t step, uint32_t count,
+                   uint32_t *out)
+{
+    hash_fn hash = hashes[kind].hash;
+    uint32_t i = 0;
+
+    while (i < count) {
+        const struct bytes *four = keys + (size_t)i * step;
+
+        if (kind == HASH_fnv1a_64 && count - i >= 4 && four[0].len == four[step].len &&
+            four[0].len == four[2 * (size_t)step].len && four[0].len == four[3 * (size_t)step].len) {
+            fnv1a_64_four(four, step, out + i);
+            i += 4;
+        } else {
+            out[i++] = hash(four[0]);
+        }
+    }
+}
+
 const char *hash_name(enum hash_kind kind)
 {
     ASSERT(kind < HASH_KIND_COUNT);

@@ -38,6 +38,10 @@ enum hash_kind {
 /* The hash of the whole key; an empty key is hashed too (a ring gives it 0 without asking). */
 uint32_t hash_key(enum hash_kind kind, struct bytes key);
 
+/* The same for `count` keys, every `step`th of `keys`. */
+void hash_key_each(enum hash_kind kind, const struct bytes *keys, uint32_t step, uint32_t count,
+                   uint32_t *out);
+
 /* The name in configuration files ("fnv1a_64"). */
 const char *hash_name(enum hash_kind kind);
 /* Whether `name` is one; *out is written only then. */

@@ -164,7 +164,8 @@ static int ketama_index(struct ring *ring, const uint64_t *points, uint32_t coun
     unsigned bits = 1;
     uint32_t index = 0;
 
-    while (bits < 31 && (1u << bits) < count)
+    /* Twice as many buckets as points, at least: most look-ups end at the bucket's first point. */
+    while (bits < 31 && (1u << bits) < 2 * count)
         bits++;
     ring->shift = 32 - bits;
     ring->values = mem_alloc(((size_t)count + 1) * sizeof(*ring->values));
@@ -220,7 +221,9 @@ static inline uint32_t ketama_lookup(const struct ring *ring, uint32_t hash)
 {
     uint32_t index = ring->starts[hash >> ring->shift];
 
-    while (ring->values[index] < hash)
+    /* Nearly always the first or the second; counting costs less than a branch that nobody can guess. */
+    index += ring->values[index] < hash;
+    while (UNLIKELY(ring->values[index] < hash))
         index++;
     return ring->owners[index];
 }
@@ -687,6 +690,39 @@ uint32_t ring_lookup(const struct ring *ring, struct bytes key, uint32_t random)
     if (ring->options.distribution == RING_random)
         return ring_lookup_hash(ring, random);
     return ring_lookup_hash(ring, ring_hash(ring, key));
+}
+
+static void hash_part_each(const struct ring *ring, const struct bytes *keys, uint32_t step,
+                           uint32_t count, uint32_t *out)
+{
+    hash_key_each(ring->options.hash, keys, step, count, out);
+    for (uint32_t i = 0; i < count; i++)
+        if (UNLIKELY(keys[(size_t)i * step].len == 0))
+            out[i] = 0;
+}
+
+/* First all hashes, then all look-ups: hashing is a chain of multiplications, and the processor works
+ * at several chains at once as long as no wrong guess about a look-up lies between them. */
+void ring_lookup_each(const struct ring *ring, const struct bytes *keys, uint32_t step, uint32_t count,
+                      uint32_t *out)
+{
+    if (ring->only != RING_BY_KEY || ring->options.distribution == RING_range) {
+        for (uint32_t i = 0; i < count; i++)
+            out[i] = ring_lookup(ring, keys[(size_t)i * step], 0);
+        return;
+    }
+    if (ring->options.distribution == RING_slots || ring->options.has_tag)
+        for (uint32_t i = 0; i < count; i++)
+            out[i] = ring_hash(ring, keys[(size_t)i * step]);
+    else
+        hash_part_each(ring, keys, step, count, out);
+    if (LIKELY(ring->options.distribution == RING_ketama)) {
+        for (uint32_t i = 0; i < count; i++)
+            out[i] = ketama_lookup(ring, out[i]);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        out[i] = ring_lookup_hash(ring, out[i]);
 }
 
 bool ring_wants_random(const struct ring *ring)

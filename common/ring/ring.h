@@ -86,6 +86,10 @@ void ring_destroy(struct ring **ring); /* NULL is fine */
 /* The server of `key`: its index, or RING_NONE. `random` is any number, evenly distributed over 32
  * bits; only distribution random looks at it (ring_wants_random). */
 uint32_t ring_lookup(const struct ring *ring, struct bytes key, uint32_t random);
+/* The same for `count` keys, every `step`th of `keys`: RING_NONE or the index of each to out. Not for
+ * distribution random. */
+void ring_lookup_each(const struct ring *ring, const struct bytes *keys, uint32_t step, uint32_t count,
+                      uint32_t *out);
 bool ring_wants_random(const struct ring *ring);
 
 /* In two steps, for who needs the hash as well: the hash of the deciding part of the key (slots:

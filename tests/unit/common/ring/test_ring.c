@@ -44,6 +44,52 @@ static struct bytes number_key(uint32_t number, char text[static 16])
     return bytes_of(text, (size_t)snprintf(text, 16, "k%u", number));
 }
 
+/* The look-up of many keys at once says what it says of each: every hash and distribution, tags, keys of
+ * one length and of mixed ones, empty ones, a step. */
+static void check_each(const struct ring *ring)
+{
+    static char texts[64][16];
+    struct bytes keys[64];
+    uint32_t servers[64];
+
+    for (uint32_t i = 0; i < 64; i++) {
+        keys[i] = number_key(i < 32 ? 1000 + i : i * i * i, texts[i]);
+        if (i % 11 == 10)
+            keys[i].len = 0;
+        if (i % 13 == 12)
+            keys[i] = i % 2 == 0 ? BYTES("{tag}k") : BYTES("\xff\x80{tag}\xfe");
+    }
+    for (uint32_t step = 1; step <= 3; step++)
+        for (uint32_t count = 0; count <= 64 / step; count++) {
+            ring_lookup_each(ring, keys, step, count, servers);
+            for (uint32_t i = 0; i < count; i++)
+                assert_int_equal(servers[i], ring_lookup(ring, keys[(size_t)i * step], 0));
+        }
+}
+
+static void test_many_keys_at_once_are_placed_as_alone(void **state)
+{
+    static const enum ring_distribution distributions[] = {RING_ketama, RING_modula, RING_jump,
+                                                           RING_slots};
+    struct fixture f;
+
+    (void)state;
+    fill(&f, 9);
+    for (size_t d = 0; d < ARRAY_COUNT(distributions); d++)
+        for (uint32_t hash = 0; hash < HASH_KIND_COUNT; hash++)
+            for (uint32_t variant = 0; variant < 4; variant++) {
+                struct ring_options options = {.distribution = distributions[d],
+                                               .hash = (enum hash_kind)hash,
+                                               .has_tag = (variant & 1) != 0,
+                                               .tag_open = '{', .tag_close = '}'};
+                struct ring *ring;
+
+                assert_int_equal(ring_create(&options, f.servers, variant & 2 ? 1 : 9, &ring), 0);
+                check_each(ring);
+                ring_destroy(&ring);
+            }
+}
+
 /* With equal weights nutcracker's floats lose a step for exactly these counts (below 250). */
 static void test_ketama_rounds_in_single_precision(void **state)
 {
@@ -474,6 +520,7 @@ static void test_moved_share_counts_keys_that_change_label(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_many_keys_at_once_are_placed_as_alone),
         cmocka_unit_test(test_ketama_rounds_in_single_precision),
         cmocka_unit_test(test_ketama_lookup_is_the_next_point),
         cmocka_unit_test(test_ketama_ejection_moves_only_the_dead_servers_keys),
