@@ -51,6 +51,21 @@ static inline char ascii_lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 }
 
+/* memcpy() for the few dozen bytes of a key, without a call. */
+static inline void bytes_copy_short(char *to, const char *from, size_t len)
+{
+    char head[16], tail[16];
+
+    if (LIKELY(len >= 16 && len <= 32)) {
+        memcpy(head, from, 16);
+        memcpy(tail, from + len - 16, 16);
+        memcpy(to, head, 16);
+        memcpy(to + len - 16, tail, 16);
+    } else if (len > 0) {
+        memcpy(to, from, len);
+    }
+}
+
 /* ASCII only; no locale. */
 bool bytes_equal_nocase(struct bytes a, struct bytes b);
 

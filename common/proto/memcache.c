@@ -49,25 +49,16 @@ NOINLINE bool mc_keys_grow(struct mc_keys *keys)
 
 /* ---- tokens ------------------------------------------------------------------------------- */
 
-#define EACH_BYTE(b) (UINT64_MAX / 255 * (b))
-
 /* The first byte that is a blank, a control byte or DEL. There must be one before `limit`, as there is
- * one at each line's end. Eight bytes at a time: the lowest flagged byte of each test is exact. */
+ * one at each line's end. */
 static inline const char *token_end(const char *p, const char *limit)
 {
     while (limit - p >= 8) {
-        uint64_t word, del, found;
+        unsigned len = mc_token_span(p);
 
-        memcpy(&word, p, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        word = __builtin_bswap64(word);
-#endif
-        del = word ^ EACH_BYTE(0x7f);
-        found = (((word - EACH_BYTE(0x21)) & ~word) | ((del - EACH_BYTE(0x01)) & ~del)) &
-                EACH_BYTE(0x80);
-        if (found != 0)
-            return p + (__builtin_ctzll(found) >> 3);
-        p += 8;
+        p += len;
+        if (len < 8)
+            return p;
     }
     while ((unsigned char)*p > ' ' && *p != 0x7f)
         p++;

@@ -156,6 +156,12 @@ struct mc_reply {
 enum parse_result mc_reply_scan(struct mc_reply_parser *parser, const struct proto_limits *limits,
                                 struct bytes data, struct mc_reply *out);
 
+/* A shorter way for whole items (MC_KIND_GET) one behind the other. Returns the length of the whole item at
+ * the start of `data`, its key in *key; or, where a block is under way, the length of the whole rest of it,
+ * with an empty key. 0: neither; mc_reply_scan() knows what it is. */
+size_t mc_reply_item(struct mc_reply_parser *parser, const struct proto_limits *limits,
+                     struct bytes data, struct bytes *key);
+
 /* ---- binary ------------------------------------------------------------------------------- */
 
 #define MC_BIN_HEADER   24

@@ -28,6 +28,24 @@ struct mc_line {
 #define MC_ERROR_NO_MEMORY    "SERVER_ERROR out of memory"
 #define MC_ERROR_SYNTAX       "ERROR"
 
+#define MC_EACH_BYTE(b) (UINT64_MAX / 255 * (b))
+
+/* How many of the eight bytes at p come before the first blank, control byte or DEL. The lowest flagged
+ * byte of each test is exact. */
+static inline unsigned mc_token_span(const char *p)
+{
+    uint64_t word, del, found;
+
+    memcpy(&word, p, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    del = word ^ MC_EACH_BYTE(0x7f);
+    found = (((word - MC_EACH_BYTE(0x21)) & ~word) | ((del - MC_EACH_BYTE(0x01)) & ~del)) &
+            MC_EACH_BYTE(0x80);
+    return found == 0 ? 8 : (unsigned)__builtin_ctzll(found) >> 3;
+}
+
 /* Decimals, leading zeros allowed (they clear *is_tidy), at most `max`. */
 bool mc_number_u64(struct bytes token, uint64_t max, uint64_t *out, bool *is_tidy);
 /* The same with an optional '-'. */
