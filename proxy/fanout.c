@@ -16,19 +16,23 @@
 
 /* ---- making ------------------------------------------------------------------------------------ */
 
+/* `item_count`: as key_count, or 0 where there are no items to be told apart. */
 static struct fanout *fanout_create(struct client *client, enum command_route route, uint32_t part_max,
-                                    uint32_t key_count)
+                                    uint32_t key_count, uint32_t item_count, size_t text_size)
 {
     struct proxy *proxy = client->pool->proxy;
     size_t parts_size = sizeof(struct fanout_part) * part_max;
-    struct fanout *fanout =
-        mem_alloc(sizeof(*fanout) + parts_size + sizeof(struct fanout_key) * key_count);
+    size_t items_size = sizeof(struct fanout_item) * item_count;
+    struct fanout *fanout = mem_alloc(sizeof(*fanout) + parts_size + items_size +
+                                      sizeof(uint32_t) * key_count + text_size);
 
     if (fanout == NULL)
         return NULL;
     memset(fanout, 0, sizeof(*fanout) + parts_size);
     fanout->parts = (struct fanout_part *)(fanout + 1);
-    fanout->keys = (struct fanout_key *)((char *)(fanout + 1) + parts_size);
+    fanout->items = (struct fanout_item *)(fanout->parts + part_max);
+    fanout->owners = (uint32_t *)(fanout->items + item_count);
+    fanout->key_text = (char *)(fanout->owners + key_count);
     fanout->pool = client->pool;
     fanout->key_count = key_count;
     fanout->route = (uint8_t)route;
@@ -93,15 +97,27 @@ static struct upstream *fanout_part_begin(struct fanout *fanout, uint32_t index,
 
 /* ---- merging ------------------------------------------------------------------------------------ */
 
+/* A large chunk from the start where all that will be merged does not fit into a small one. */
+static bool merge_begin(struct fanout *fanout, struct outbuf *out)
+{
+    size_t total = RESP_HEADER_MAX;
+
+    for (uint32_t i = 0; i < fanout->part_count; i++)
+        total += fanout->parts[i].reply.len;
+    return outbuf_reserve(&fanout->pool->proxy->chunks, out, MIN(total, (size_t)OUTBUF_RESERVE_MAX)) !=
+           NULL;
+}
+
 static void merge_order(struct fanout *fanout, struct outbuf *out, bool *is_ok)
 {
     struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
     char header[RESP_HEADER_MAX];
 
-    *is_ok = outbuf_append(chunks, out, header,
+    *is_ok = merge_begin(fanout, out) &&
+             outbuf_append(chunks, out, header,
                            resp_compose_header(header, '*', (int64_t)fanout->key_count));
     for (uint32_t i = 0; *is_ok && i < fanout->key_count; i++) {
-        struct fanout_part *part = &fanout->parts[fanout->keys[i].part];
+        struct fanout_part *part = &fanout->parts[fanout->owners[i]];
         struct bytes rest = bytes_skip(buffer_bytes(&part->reply), part->walk);
         size_t len = rest.len == 0 ? 0 : resp_value_len(rest);
 
@@ -293,11 +309,13 @@ static bool merge_memcache_get(struct fanout *fanout, struct outbuf *out)
 {
     struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
 
+    if (!merge_begin(fanout, out))
+        return false;
     for (uint32_t i = 0; i < fanout->key_count; i++) {
-        struct fanout_key *key = &fanout->keys[i];
+        const struct fanout_item *item = &fanout->items[i];
+        const char *reply = fanout->parts[fanout->owners[i]].reply.data;
 
-        if (key->len > 0 && !outbuf_append(chunks, out,
-                                           fanout->parts[key->part].reply.data + key->off, key->len))
+        if (item->len > 0 && !outbuf_append(chunks, out, reply + item->off, item->len))
             return false;
     }
     return outbuf_append(chunks, out, "END\r\n", 5);
@@ -443,23 +461,129 @@ static void fanout_submitted(struct fanout *fanout)
 
 /* ---- Redis: by key -------------------------------------------------------------------------------- */
 
-/* Finds the part of a server among those made so far, or makes it. */
-static uint32_t fanout_part_of(struct fanout *fanout, struct server *server)
+/* The part of a server; makes it if there is none so far. */
+static inline uint32_t fanout_part_of(struct fanout *fanout, struct server *server)
 {
-    for (uint32_t i = 0; i < fanout->part_count; i++)
-        if (fanout->parts[i].server == server)
-            return i;
+    uint32_t index = server->split_part; /* of this request, or of one before */
+
+    if (LIKELY(index < fanout->part_count && fanout->parts[index].server == server))
+        return index;
+    server->split_part = fanout->part_count;
     fanout->parts[fanout->part_count].server = server;
     return fanout->part_count++;
 }
 
-/* "$3\r\nkey\r\n" of an argument, as it stands in the frame; frames are canonical. */
-static struct bytes argument_wire(struct bytes argument)
+/* Says whose each key is. false: the fanout has failed. */
+static bool fanout_assign(struct fanout *fanout, const struct bytes *keys, uint32_t step)
 {
-    char header[RESP_HEADER_MAX];
-    size_t len = resp_compose_header(header, '$', (int64_t)argument.len);
+    struct pool *pool = fanout->pool;
+    uint32_t *owners = fanout->owners;
+    bool is_ok = true;
 
-    return bytes_of(argument.data - len, len + argument.len + 2);
+    if (LIKELY(pool->discovery == NULL && !pool->is_random)) {
+        is_ok = route_each(pool, keys, step, fanout->key_count, owners);
+        for (uint32_t i = 0; is_ok && i < fanout->key_count; i++)
+            owners[i] = fanout_part_of(fanout, &pool->servers[owners[i]]);
+    } else {
+        for (uint32_t i = 0; is_ok && i < fanout->key_count; i++) {
+            struct server *server = route_key(pool, keys[(size_t)i * step]);
+
+            is_ok = server != NULL;
+            if (is_ok)
+                owners[i] = fanout_part_of(fanout, server);
+        }
+    }
+    for (uint32_t i = 0; is_ok && i < fanout->key_count; i++)
+        fanout->parts[owners[i]].key_count++;
+    if (!is_ok)
+        fanout->error = ERROR_refused;
+    return is_ok;
+}
+
+/* Whether the part can be written to: it was begun, and has not failed since. */
+static bool fanout_part_is_open(const struct fanout_part *part)
+{
+    return part->upstream != NULL && part->request != NULL;
+}
+
+/* The parts' wire_len is known: makes room for the keys of each in its upstream. */
+static void fanout_reserve(struct fanout *fanout)
+{
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        struct fanout_part *part = &fanout->parts[p];
+
+        if (fanout_part_is_open(part))
+            part->room = upstream_reserve(part->upstream, part->wire_len);
+    }
+}
+
+static inline void fanout_part_write(struct fanout_part *part, const char *data, size_t len)
+{
+    if (LIKELY(part->room != NULL)) {
+        bytes_copy_short(part->room, data, len);
+        part->room += len;
+    } else if (fanout_part_is_open(part)) {
+        upstream_write(part->upstream, data, len);
+    }
+}
+
+static void fanout_written(struct fanout *fanout, struct bytes tail)
+{
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        struct fanout_part *part = &fanout->parts[p];
+
+        if (!fanout_part_is_open(part))
+            continue;
+        if (part->room != NULL)
+            upstream_commit(part->upstream, part->wire_len);
+        upstream_write(part->upstream, tail.data, tail.len);
+        upstream_end(part->upstream, part->request);
+    }
+}
+
+/* Where the argument's wire bytes end: behind its CRLF. The next one's begin there, as frames are
+ * canonical. */
+static inline const char *argument_end(const struct bytes *argument)
+{
+    return argument->data + argument->len + 2;
+}
+
+static void fanout_redis_write(struct fanout *fanout, struct client *client,
+                               const struct resp_request *request, uint32_t step)
+{
+    const struct bytes *argv = request->argv;
+    char header[RESP_HEADER_MAX];
+    struct bytes name;
+    const char *from = argument_end(&argv[0]);
+
+    name.len = resp_compose_header(header, '$', (int64_t)argv[0].len);
+    name.data = argv[0].data - name.len;
+    name.len = (size_t)(from - name.data);
+    for (uint32_t i = 0; i < fanout->key_count; i++) {
+        const char *to = argument_end(&argv[(size_t)(i + 1) * step]);
+
+        fanout->parts[fanout->owners[i]].wire_len += (uint32_t)(to - from);
+        from = to;
+    }
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        struct upstream *upstream = fanout_part_begin(fanout, p, client);
+
+        fanout->parts[p].upstream = upstream;
+        if (upstream == NULL)
+            continue;
+        upstream_write(upstream, header,
+                       resp_compose_header(header, '*', 1 + (int64_t)fanout->parts[p].key_count * step));
+        upstream_write(upstream, name.data, name.len);
+    }
+    fanout_reserve(fanout);
+    from = argument_end(&argv[0]);
+    for (uint32_t i = 0; i < fanout->key_count; i++) {
+        const char *to = argument_end(&argv[(size_t)(i + 1) * step]);
+
+        fanout_part_write(&fanout->parts[fanout->owners[i]], from, (size_t)(to - from));
+        from = to;
+    }
+    fanout_written(fanout, BYTES_EMPTY);
 }
 
 void fanout_redis_split(struct client *client, const struct command *command,
@@ -469,8 +593,6 @@ void fanout_redis_split(struct client *client, const struct command *command,
     uint32_t step = (uint32_t)MAX(command->keys.step, (int8_t)1);
     uint32_t key_count = (request->argc - 1) / step;
     struct fanout *fanout;
-    char header[RESP_HEADER_MAX];
-    struct bytes name = argument_wire(request->argv[0]);
 
     if ((request->argc - 1) % step != 0) {
         client_reply_text_error(client, "ERR wrong number of arguments for '%s' command", command->name);
@@ -486,7 +608,7 @@ void fanout_redis_split(struct client *client, const struct command *command,
         return;
     }
     fanout = fanout_create(client, (enum command_route)command->route,
-                           MIN(key_count, pool->server_count), key_count);
+                           MIN(key_count, pool->server_count), key_count, 0, 0);
     if (fanout == NULL) {
         client_close(client);
         return;
@@ -494,40 +616,8 @@ void fanout_redis_split(struct client *client, const struct command *command,
     fanout->parent->command = command->id;
     observe_keep_key(fanout->parent, request->argv[1]);
     fanout->pending_count = 1;
-    for (uint32_t i = 0; i < key_count; i++) {
-        struct server *server = route_key(pool, request->argv[1 + i * step]);
-
-        if (server == NULL) {
-            fanout->error = ERROR_refused;
-            fanout_submitted(fanout);
-            return;
-        }
-        fanout->keys[i].part = fanout_part_of(fanout, server);
-        fanout->parts[fanout->keys[i].part].key_count++;
-    }
-    for (uint32_t p = 0; p < fanout->part_count; p++) {
-        struct upstream *upstream = fanout_part_begin(fanout, p, client);
-
-        if (upstream == NULL)
-            continue;
-        upstream_write(upstream, header,
-                       resp_compose_header(header, '*', 1 + (int64_t)fanout->parts[p].key_count * step));
-        upstream_write(upstream, name.data, name.len);
-        fanout->parts[p].upstream = upstream;
-    }
-    for (uint32_t i = 0; i < key_count; i++) {
-        struct upstream *upstream = fanout->parts[fanout->keys[i].part].upstream;
-        struct bytes wire = argument_wire(request->argv[1 + i * step]);
-
-        if (upstream == NULL)
-            continue;
-        for (uint32_t s = 1; s < step; s++)
-            wire.len += argument_wire(request->argv[1 + i * step + s]).len;
-        upstream_write(upstream, wire.data, wire.len);
-    }
-    for (uint32_t p = 0; p < fanout->part_count; p++)
-        if (fanout->parts[p].upstream != NULL && fanout->parts[p].request != NULL)
-            upstream_end(fanout->parts[p].upstream, fanout->parts[p].request);
+    if (fanout_assign(fanout, request->argv + 1, step))
+        fanout_redis_write(fanout, client, request, step);
     fanout_submitted(fanout);
 }
 
@@ -542,7 +632,7 @@ static bool server_takes_part(const struct server *server)
 static struct fanout *fanout_create_all(struct client *client, enum command_route route)
 {
     struct pool *pool = client->pool;
-    struct fanout *fanout = fanout_create(client, route, MAX(pool->server_count, 1u), 0);
+    struct fanout *fanout = fanout_create(client, route, MAX(pool->server_count, 1u), 0, 0, 0);
 
     if (fanout == NULL)
         return NULL;
@@ -615,7 +705,7 @@ void fanout_redis_scan(struct client *client, const struct command *command,
         client_reply_error(client, ERROR_cursor);
         return;
     }
-    fanout = fanout_create(client, ROUTE_SCAN, 1, 0);
+    fanout = fanout_create(client, ROUTE_SCAN, 1, 0, 0, 0);
     if (fanout == NULL) {
         client_close(client);
         return;
@@ -650,75 +740,94 @@ void fanout_redis_scan(struct client *client, const struct command *command,
 
 /* ---- memcache ------------------------------------------------------------------------------------- */
 
-static uint64_t key_hash(struct bytes key)
+/* Servers answer in the order asked and leave misses out: the item is one of the keys to come. NULL: it
+ * is none of them. */
+static struct fanout_item *fanout_part_find(struct fanout *fanout, struct fanout_part *part,
+                                            struct bytes key)
 {
-    uint64_t hash = 0x9e3779b97f4a7c15u ^ key.len;
+    while (part->item_cursor != UINT32_MAX) {
+        struct fanout_item *item = &fanout->items[part->item_cursor];
 
-    for (size_t i = 0; i < key.len; i++)
-        hash = (hash ^ (unsigned char)key.data[i]) * 0x100000001b3u;
-    return hash;
+        part->item_cursor = item->next;
+        if (item->key_len == key.len && memcmp(item->key, key.data, key.len) == 0)
+            return item;
+    }
+    return NULL;
 }
 
-/* Servers answer in the order asked and leave misses out: the item is one of the keys to come. */
 bool fanout_part_item(struct request *request, struct bytes key, size_t line_end, size_t line_len,
                       uint64_t data_len)
 {
     struct fanout *fanout = request->fanout;
     struct fanout_part *part;
-    uint64_t hash = key_hash(key);
+    struct fanout_item *item;
 
     if (fanout == NULL)
         return true;
     part = &fanout->parts[request->part_index];
-    while (part->key_cursor != UINT32_MAX) {
-        struct fanout_key *slot = &fanout->keys[part->key_cursor];
-
-        part->key_cursor = slot->next;
-        if (slot->hash == hash) {
-            slot->off = (uint32_t)(part->reply.len + line_end - line_len);
-            slot->len = (uint32_t)(line_len + data_len + 2);
-            return true;
-        }
-    }
-    return false;
+    item = fanout_part_find(fanout, part, key);
+    if (item == NULL)
+        return false;
+    item->off = (uint32_t)(part->reply.len + line_end - line_len);
+    item->len = (uint32_t)(line_len + data_len + 2);
+    return true;
 }
 
-/* get gets gat gats of several keys. */
-void fanout_memcache_get(struct client *client, const struct mc_request *request)
+size_t fanout_part_items(struct request *request, struct mc_reply_parser *parser, struct bytes data)
 {
-    struct pool *pool = client->pool;
-    struct fanout *fanout = fanout_create(client, ROUTE_SPLIT_ORDER,
-                                          MIN(request->key_count, pool->server_count), request->key_count);
+    struct fanout *fanout = request->fanout;
+    struct fanout_part *part = &fanout->parts[request->part_index];
+    size_t done = 0;
+
+    for (;;) {
+        struct bytes key;
+        uint32_t cursor = part->item_cursor;
+        size_t len = mc_reply_item(parser, &fanout->pool->proxy->mc_limits, bytes_skip(data, done), &key);
+        struct fanout_item *item;
+
+        if (len == 0)
+            break;
+        if (key.len > 0) {
+            item = fanout_part_find(fanout, part, key);
+            if (UNLIKELY(item == NULL)) { /* mc_reply_scan() will come to the same line, and end it there */
+                part->item_cursor = cursor;
+                break;
+            }
+            item->off = (uint32_t)(part->reply.len + done);
+            item->len = (uint32_t)len;
+        }
+        done += len;
+    }
+    buffer_append(&part->reply, data.data, done);
+    return done;
+}
+
+/* Fills in the items, and chains those of each part. The copy of the keys is one of their line. */
+static void fanout_items_init(struct fanout *fanout, const struct bytes *keys, size_t text_size)
+{
+    memcpy(fanout->key_text, keys[0].data, text_size);
+    for (uint32_t i = 0; i < fanout->key_count; i++) {
+        struct fanout_part *part = &fanout->parts[fanout->owners[i]];
+
+        fanout->items[i] = (struct fanout_item){
+            .key = fanout->key_text + (keys[i].data - keys[0].data),
+            .key_len = (uint32_t)keys[i].len,
+            .next = UINT32_MAX,
+        };
+        if (part->wire_len == 0)
+            part->item_cursor = i;
+        else
+            fanout->items[part->last_item].next = i;
+        part->last_item = i;
+        part->wire_len += (uint32_t)keys[i].len + 1;
+    }
+}
+
+static void fanout_memcache_write(struct fanout *fanout, struct client *client,
+                                  const struct mc_request *request)
+{
     struct mc_verb_text head;
 
-    if (fanout == NULL) {
-        client_close(client);
-        return;
-    }
-    fanout->parent->command = (uint16_t)request->verb;
-    observe_keep_key(fanout->parent, request->keys[0]);
-    fanout->pending_count = 1;
-    for (uint32_t i = 0; i < request->key_count; i++) {
-        struct server *server = route_key(pool, request->keys[i]);
-        struct fanout_key *slot = &fanout->keys[i];
-        struct fanout_part *part;
-
-        if (server == NULL) {
-            fanout->error = ERROR_refused;
-            fanout_submitted(fanout);
-            return;
-        }
-        slot->part = fanout_part_of(fanout, server);
-        slot->hash = key_hash(request->keys[i]);
-        slot->len = 0;
-        slot->next = UINT32_MAX;
-        part = &fanout->parts[slot->part];
-        if (part->key_count++ == 0)
-            part->key_cursor = i;
-        else
-            fanout->keys[part->last_key].next = i;
-        part->last_key = i;
-    }
     memcache_get_head(request, &head);
     for (uint32_t p = 0; p < fanout->part_count; p++) {
         struct upstream *upstream = fanout_part_begin(fanout, p, client);
@@ -730,19 +839,34 @@ void fanout_memcache_get(struct client *client, const struct mc_request *request
             upstream_write(upstream, head.text, head.len);
         }
     }
-    for (uint32_t i = 0; i < request->key_count; i++) {
-        struct upstream *upstream = fanout->parts[fanout->keys[i].part].upstream;
+    fanout_reserve(fanout);
+    /* With the blank that is in front of every key. */
+    for (uint32_t i = 0; i < request->key_count; i++)
+        fanout_part_write(&fanout->parts[fanout->owners[i]], request->keys[i].data - 1,
+                          request->keys[i].len + 1);
+    fanout_written(fanout, BYTES("\r\n"));
+}
 
-        if (upstream != NULL) {
-            upstream_write(upstream, " ", 1);
-            upstream_write(upstream, request->keys[i].data, request->keys[i].len);
-        }
+/* get gets gat gats of several keys. */
+void fanout_memcache_get(struct client *client, const struct mc_request *request)
+{
+    struct pool *pool = client->pool;
+    const struct bytes *last = &request->keys[request->key_count - 1];
+    size_t text_size = (size_t)(last->data + last->len - request->keys[0].data);
+    struct fanout *fanout =
+        fanout_create(client, ROUTE_SPLIT_ORDER, MIN(request->key_count, pool->server_count),
+                      request->key_count, request->key_count, text_size);
+
+    if (fanout == NULL) {
+        client_close(client);
+        return;
     }
-    for (uint32_t p = 0; p < fanout->part_count; p++) {
-        if (fanout->parts[p].upstream == NULL || fanout->parts[p].request == NULL)
-            continue;
-        upstream_write(fanout->parts[p].upstream, "\r\n", 2);
-        upstream_end(fanout->parts[p].upstream, fanout->parts[p].request);
+    fanout->parent->command = (uint16_t)request->verb;
+    observe_keep_key(fanout->parent, request->keys[0]);
+    fanout->pending_count = 1;
+    if (fanout_assign(fanout, request->keys, 1)) {
+        fanout_items_init(fanout, request->keys, text_size);
+        fanout_memcache_write(fanout, client, request);
     }
     fanout_submitted(fanout);
 }

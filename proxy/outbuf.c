@@ -84,7 +84,7 @@ bool outbuf_append_slow(struct chunk_pools *pools, struct outbuf *out, const cha
 
 char *outbuf_reserve(struct chunk_pools *pools, struct outbuf *out, size_t size)
 {
-    ASSERT(size <= 512);
+    ASSERT(size <= OUTBUF_RESERVE_MAX);
     if (out->last == NULL || out->last->cap - out->last->end < size)
         if (!outbuf_grow(pools, out, size))
             return NULL;

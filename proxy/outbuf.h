@@ -59,7 +59,9 @@ MUST_USE static inline bool outbuf_append(struct chunk_pools *pools, struct outb
     return outbuf_append_slow(pools, out, data, size);
 }
 
-/* `size` (<= 512) contiguous bytes at the end, or NULL; outbuf_commit() says how many were used. */
+/* `size` contiguous bytes at the end, or NULL; outbuf_commit() says how many were used. What was left of
+ * the chunk before is not used then, so this is for sizes that leave little. */
+#define OUTBUF_RESERVE_MAX 4096
 char *outbuf_reserve(struct chunk_pools *pools, struct outbuf *out, size_t size);
 void outbuf_commit(struct outbuf *out, size_t size);
 

@@ -94,17 +94,21 @@ struct fanout_part {
     struct buffer reply;     /* the raw reply (memcache get: items without END) */
     struct server *server;
     uint32_t key_count;
-    uint32_t key_cursor;  /* memcache: the next key of the part that an item may have */
-    uint32_t last_key;    /* memcache: the last key of the part so far */
+    uint32_t item_cursor; /* memcache: the next key of the part that an item may have */
+    uint32_t last_item;   /* memcache: the last key of the part so far */
     uint32_t walk;        /* merge: offset of the next element */
-    struct upstream *upstream; /* borrows, while the request is being written */
+    /* While the request is being written: */
+    uint32_t wire_len;         /* bytes of its keys (and values) */
+    struct upstream *upstream; /* borrows */
+    char *room;                /* where they go in the upstream's buffer; NULL: append them */
 };
 
-struct fanout_key {
-    uint32_t part;
-    uint32_t off, len; /* memcache: where its item is in the part's reply; len 0: a miss */
-    uint32_t next;     /* memcache: next key of the same part; UINT32_MAX ends */
-    uint64_t hash;
+/* A key of a memcache get, and where its item is. */
+struct fanout_item {
+    const char *key;   /* in fanout->key_text */
+    uint32_t key_len;
+    uint32_t off, len; /* in the part's reply; len 0: a miss */
+    uint32_t next;     /* key of the same part; UINT32_MAX ends */
 };
 
 struct fanout {
@@ -118,8 +122,10 @@ struct fanout {
     enum error_id error;      /* the first failure */
     struct buffer error_text; /* or the first error reply */
     uint64_t scan_cursor_node;
-    struct fanout_part *parts; /* owns */
-    struct fanout_key *keys;   /* owns */
+    struct fanout_part *parts; /* all of these within its own memory */
+    uint32_t *owners;          /* [key_count]: the key's part */
+    struct fanout_item *items; /* [key_count], memcache get only */
+    char *key_text;            /* memcache get: a copy of the keys, to know the answers by */
 };
 
 /* ---- upstream: one connection to a server --------------------------------------------------- */
@@ -195,6 +201,7 @@ struct server {
     struct io_timer probe_timer;
     struct upstream *probe;
     bool is_probing, stands_in;
+    uint32_t split_part; /* scratch: its part in the request that is being split just now */
 };
 
 struct pool {
@@ -422,6 +429,10 @@ void redis_local(struct client *client, const struct command *command,
 
 /* The server that holds the key now; NULL: none does. */
 struct server *route_key(struct pool *pool, struct bytes key);
+/* The same for `count` keys, every `step`th of `keys`: indexes into pool->servers. false: one has none.
+ * Not for pools with discovery or at random. */
+bool route_each(struct pool *pool, const struct bytes *keys, uint32_t step, uint32_t count,
+                uint32_t *servers);
 /* Some live server. */
 struct server *route_any(struct pool *pool);
 /* The one server of all keys; *error says why there is none. */
@@ -442,6 +453,10 @@ struct upstream *upstream_open(struct server *server, uint8_t dialect, uint8_t d
  * failed then, and may be gone. */
 void upstream_begin(struct upstream *upstream, struct request *request);
 void upstream_write(struct upstream *upstream, const void *data, size_t size);
+/* Room for `size` bytes in one piece, to be written before upstream_commit() and anything else; NULL: take
+ * upstream_write(). */
+char *upstream_reserve(struct upstream *upstream, size_t size);
+void upstream_commit(struct upstream *upstream, size_t size);
 void upstream_end(struct upstream *upstream, struct request *request);
 void upstream_submit(struct upstream *upstream, struct request *request, struct bytes frame);
 /* A private connection that another worker made, ready to be used; fd is ours also on failure. */
@@ -489,6 +504,8 @@ void fanout_binary_all(struct client *client, const struct mc_bin_request *reque
 void fanout_part_deliver(struct request *part, struct bytes bytes);
 void fanout_part_done(struct request *part, enum error_id error);
 void fanout_redis_info(struct client *client, unsigned sections, struct bytes frame);
+/* Takes what whole items there are at the start of `data`; returns their length. */
+size_t fanout_part_items(struct request *part, struct mc_reply_parser *parser, struct bytes data);
 /* memcache get: an item's line has come, which ends line_end bytes into what is delivered next; false:
  * nobody asked for its key. */
 bool fanout_part_item(struct request *part, struct bytes key, size_t line_end, size_t line_len,

@@ -56,6 +56,23 @@ struct server *route_key(struct pool *pool, struct bytes key)
     return UNLIKELY(index == RING_NONE) ? NULL : &pool->servers[pool->ring_map[index]];
 }
 
+bool route_each(struct pool *pool, const struct bytes *keys, uint32_t step, uint32_t count,
+                uint32_t *servers)
+{
+    for (uint32_t i = 0; i < count; i++)
+        observe_key(pool, keys[(size_t)i * step]);
+    if (UNLIKELY(pool->health_version !=
+                 __atomic_load_n(&pool->proxy->health->version, __ATOMIC_RELAXED)))
+        pool_refresh_ring(pool);
+    ring_lookup_each(pool->ring, keys, step, count, servers);
+    for (uint32_t i = 0; i < count; i++) {
+        if (UNLIKELY(servers[i] == RING_NONE))
+            return false;
+        servers[i] = pool->ring_map[servers[i]];
+    }
+    return true;
+}
+
 struct server *route_any(struct pool *pool)
 {
     for (uint32_t i = 0; i < pool->server_count; i++) {

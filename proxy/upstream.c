@@ -410,6 +410,19 @@ void upstream_write(struct upstream *upstream, const void *data, size_t size)
     upstream->queued_total += size;
 }
 
+char *upstream_reserve(struct upstream *upstream, size_t size)
+{
+    return size > OUTBUF_RESERVE_MAX
+               ? NULL
+               : outbuf_reserve(&upstream_proxy(upstream)->chunks, &upstream->out, size);
+}
+
+void upstream_commit(struct upstream *upstream, size_t size)
+{
+    outbuf_commit(&upstream->out, size);
+    upstream->queued_total += size;
+}
+
 void upstream_end(struct upstream *upstream, struct request *request)
 {
     SERVER_ADD(upstream->server, requests, 1);
@@ -641,6 +654,14 @@ static size_t upstream_recv_text(struct upstream *upstream, struct bytes data)
         if (!upstream->seen_reply) {
             upstream->parser.text = (struct mc_reply_parser){.expect = head->mc_kind, .verb = (uint8_t)head->command};
             upstream->seen_reply = true;
+        }
+        if (head->kind == REQUEST_PART && head->fanout != NULL && head->mc_kind == MC_KIND_GET) {
+            size_t taken = fanout_part_items(head, &upstream->parser.text, rest);
+
+            consumed += taken;
+            rest = bytes_skip(rest, taken);
+            if (rest.len == 0)
+                break;
         }
         result = mc_reply_scan(&upstream->parser.text, &proxy->mc_limits, rest, &reply);
         if (UNLIKELY(result == PARSE_BAD)) {
