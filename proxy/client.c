@@ -316,6 +316,11 @@ void client_reply(struct client *client, struct bytes reply)
 
 void client_reply_error(struct client *client, enum error_id error)
 {
+    /* The binary protocol has no error without a request: who gets here is closed. */
+    if (client->dialect == DIALECT_MC_BINARY) {
+        client_close_after_replies(client);
+        return;
+    }
     client_reply(client, error_bytes(error, client->dialect));
     if (error_info(error)->closes && !client->is_dead)
         client_close_after_replies(client);

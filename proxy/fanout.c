@@ -405,7 +405,8 @@ static void fanout_finish(struct fanout *fanout)
             if (!outbuf_append(chunks, &merged, text.data, text.len))
                 fanout->error = ERROR_out_of_memory;
         } else {
-            struct bytes text = error_bytes(fanout->error, fanout->dialect);
+            struct error_room room;
+            struct bytes text = request_error_bytes(parent, fanout->error, &room);
 
             POOL_ADD(fanout->pool, forward_error, 1);
             if (!outbuf_append(chunks, &merged, text.data, text.len))
@@ -910,6 +911,8 @@ void fanout_binary_all(struct client *client, const struct mc_bin_request *bin, 
     mc_bin_encode(&loud, header);
     fanout->parent->command = bin->verb->id;
     fanout->parent->is_silent = bin->is_quiet;
+    fanout->parent->bin_opaque = bin->header.opaque;
+    fanout->parent->bin_opcode = bin->header.opcode;
     for (uint32_t p = 0; p < fanout->part_count; p++) {
         struct upstream *upstream = fanout_part_begin(fanout, p, client);
 

@@ -9,13 +9,6 @@
 #include "proxy/proxy_private.h"
 #include "proxy/observe.h"
 
-bool memcache_is_error_line(struct bytes reply)
-{
-    return (reply.len >= 5 && memcmp(reply.data, "ERROR", 5) == 0) ||
-           (reply.len >= 13 && (memcmp(reply.data, "SERVER_ERROR ", 13) == 0 ||
-                                memcmp(reply.data, "CLIENT_ERROR ", 13) == 0));
-}
-
 bool memcache_reply_is_quiet(const struct request *request, struct bytes line)
 {
     return mc_meta_is_silenced((enum mc_verb)request->command, line);
@@ -253,107 +246,6 @@ size_t client_handle_memcache(struct client *client, struct bytes data)
     return mc.len;
 }
 
-/* ---- merging stats --------------------------------------------------------------------------------- */
-
-#define STATS_NAMES_MAX 4096
-
-struct stat_row {
-    struct bytes name, value;
-    uint64_t sum;
-    bool is_number;
-};
-
-static bool stat_next(struct bytes *cursor, struct stat_row *row)
-{
-    const char *end = memchr(cursor->data, '\n', cursor->len);
-    struct bytes line, word;
-
-    if (end == NULL)
-        return false;
-    line = bytes_of(cursor->data, (size_t)(end - cursor->data));
-    if (line.len > 0 && line.data[line.len - 1] == '\r')
-        line.len--;
-    *cursor = bytes_skip(*cursor, (size_t)(end - cursor->data) + 1);
-    if (!mc_token_next(&line, &word) || !bytes_equal(word, BYTES("STAT")) ||
-        !mc_token_next(&line, &row->name))
-        return false;
-    row->value = bytes_skip(line, line.len > 0 && line.data[0] == ' ' ? 1 : 0);
-    row->is_number = bytes_to_u64(row->value, UINT64_MAX, &row->sum);
-    return true;
-}
-
-/* What is not a sum of servers although it is a number. */
-static bool stat_is_first(struct bytes name)
-{
-    static const char *const names[] = {"pid", "time", "uptime", "pointer_size", "version",
-                                        "hash_power_level", "max_connections", "threads"};
-
-    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
-        if (bytes_equal(name, bytes_of_string(names[i])))
-            return true;
-    return false;
-}
-
-static uint32_t stat_find(const struct stat_row *rows, uint32_t count, uint32_t from, struct bytes name)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t at = (from + i) % count;
-
-        if (bytes_equal(rows[at].name, name))
-            return at;
-    }
-    return count;
-}
-
-static bool memcache_merge_stats(struct fanout *fanout, struct outbuf *out)
-{
-    struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
-    struct stat_row *rows = mem_alloc(sizeof(*rows) * STATS_NAMES_MAX);
-    uint32_t count = 0;
-    bool is_ok = rows != NULL;
-
-    for (uint32_t p = 0; is_ok && p < fanout->part_count; p++) {
-        struct bytes cursor = buffer_bytes(&fanout->parts[p].reply);
-        struct stat_row row;
-        uint32_t from = 0;
-
-        while (stat_next(&cursor, &row)) {
-            uint32_t at = count == 0 ? 0 : stat_find(rows, count, from, row.name);
-
-            if (at < count) {
-                if (rows[at].is_number && row.is_number && !stat_is_first(row.name))
-                    rows[at].sum += row.sum;
-                from = at + 1;
-            } else if (count < STATS_NAMES_MAX) {
-                rows[count++] = row;
-            }
-        }
-    }
-    for (uint32_t i = 0; is_ok && i < count; i++) {
-        char digits[20];
-        size_t len = rows[i].is_number ? u64_to_digits(rows[i].sum, digits) : 0;
-
-        is_ok = outbuf_append(chunks, out, "STAT ", 5) &&
-                outbuf_append(chunks, out, rows[i].name.data, rows[i].name.len) &&
-                outbuf_append(chunks, out, " ", 1) &&
-                (rows[i].is_number
-                     ? outbuf_append(chunks, out, digits, len)
-                     : outbuf_append(chunks, out, rows[i].value.data, rows[i].value.len)) &&
-                outbuf_append(chunks, out, "\r\n", 2);
-    }
-    mem_free(rows);
-    return is_ok && outbuf_append(chunks, out, "END\r\n", 5);
-}
-
-bool memcache_merge_all(struct fanout *fanout, struct outbuf *out)
-{
-    struct bytes first = buffer_bytes(&fanout->parts[0].reply);
-
-    if (first.len >= 5 && memcmp(first.data, "STAT ", 5) == 0)
-        return memcache_merge_stats(fanout, out);
-    return outbuf_append(&fanout->pool->proxy->chunks, out, first.data, first.len);
-}
-
 /* ---- binary ---------------------------------------------------------------------------------------- */
 
 static void binary_reply_status(struct client *client, const struct mc_bin_header *header, uint16_t status)
@@ -376,7 +268,7 @@ static void binary_forward(struct client *client, const struct mc_bin_request *b
 
     if (upstream == NULL) {
         POOL_ADD(pool, forward_error, 1);
-        binary_reply_status(client, &bin->header, 0x0084 /* busy: a temporary failure */);
+        binary_reply_status(client, &bin->header, 0x0086 /* temporary failure */);
         return;
     }
     request = request_create(pool->proxy, client, REQUEST_CLIENT);
@@ -413,10 +305,10 @@ static void binary_local(struct client *client, const struct mc_bin_request *bin
         binary_reply_status(client, &bin->header, MC_BIN_OK);
         break;
     case MC_flush_all:
+    case MC_stats:
         fanout_binary_all(client, bin, frame);
         break;
     case MC_version:
-    case MC_stats:
         binary_forward(client, bin, frame);
         break;
     default:

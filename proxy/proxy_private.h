@@ -412,6 +412,11 @@ struct mc_verb_text {
     size_t len;
 };
 void memcache_get_head(const struct mc_request *request, struct mc_verb_text *out);
+/* A client's request has failed: what it is told, in its dialect. The binary protocol's needs room. */
+struct error_room {
+    char text[MC_BIN_HEADER + 128];
+};
+struct bytes request_error_bytes(const struct request *request, enum error_id error, struct error_room *room);
 bool memcache_is_error_line(struct bytes reply);
 bool memcache_merge_all(struct fanout *fanout, struct outbuf *out);
 bool redis_merge_info(struct fanout *fanout, struct outbuf *out);

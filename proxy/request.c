@@ -283,7 +283,7 @@ void request_fail_at(struct request *request, struct server *server, enum error_
         outbuf_clear(&client->pool->proxy->chunks, &request->reply);
         if (error_info(error)->closes)
             request->closes = true;
-        request_finish_client(request, error_bytes(error, request->dialect));
+        request_finish_client(request, request_error_bytes(request, error, &room));
         break;
     case REQUEST_PART:
         ASSERT(proxy != NULL);
@@ -301,6 +301,7 @@ void request_fail_at(struct request *request, struct server *server, enum error_
 /* The request is off its upstream, or was never on one. */
 void request_fail(struct request *request, enum error_id error)
 {
+    struct error_room room;
     request_fail_at(request, request->upstream == NULL ? NULL : request->upstream->server, error);
 }
 
