@@ -189,6 +189,22 @@ static void status_workers(const struct view *view, struct buffer *out)
     }
 }
 
+/* In the middle of an upgrade. */
+static void status_other_master(const struct view *view, struct buffer *out)
+{
+    for (uint32_t i = 0; i < view->workers_count; i++) {
+        pid_t other = view->workers[i].info.master_pid;
+
+        if (other == view->master.pid || view->workers[i].info.state != WORKER_STATE_SERVING)
+            continue;
+        buffer_append_format(out,
+                             "an upgrade is under way: master %d serves as well; QUIT to it (or to us, to back out) "
+                             "ends that\n",
+                             (int)other);
+        return;
+    }
+}
+
 static void status_pools(const struct view *view, struct buffer *out)
 {
     for (uint32_t p = 0; p < view->pools_count; p++) {
@@ -230,6 +246,7 @@ static void verb_status(struct stats_conn *conn, const struct args *args)
                          view.master.log_level);
     if (!worker_has_master(process->worker))
         buffer_append_string(&conn->out, "the master is gone: the workers go on, nothing can be reloaded\n");
+    status_other_master(&view, &conn->out);
     status_workers(&view, &conn->out);
     status_pools(&view, &conn->out);
     for (uint32_t i = 0; i < process->changes_count; i++)
