@@ -255,6 +255,7 @@ void request_finish(struct request *request, struct bytes part)
 
 void request_fail_at(struct request *request, struct server *server, enum error_id error)
 {
+    struct error_room room;
     struct proxy *proxy = NULL;
     struct client *client = request->client;
 
@@ -301,7 +302,6 @@ void request_fail_at(struct request *request, struct server *server, enum error_
 /* The request is off its upstream, or was never on one. */
 void request_fail(struct request *request, enum error_id error)
 {
-    struct error_room room;
     request_fail_at(request, request->upstream == NULL ? NULL : request->upstream->server, error);
 }
 
