@@ -16,9 +16,8 @@
 
 /* ---- making ------------------------------------------------------------------------------------ */
 
-/* `item_count`: as key_count, or 0 where there are no items to be told apart. */
-static struct fanout *fanout_create(struct client *client, enum command_route route, uint32_t part_max,
-                                    uint32_t key_count, uint32_t item_count, size_t text_size)
+struct fanout *fanout_create(struct client *client, enum command_route route, uint32_t part_max,
+                             uint32_t key_count, uint32_t item_count, size_t text_size)
 {
     struct proxy *proxy = client->pool->proxy;
     size_t parts_size = sizeof(struct fanout_part) * part_max;
@@ -69,8 +68,8 @@ void fanout_abandon(struct fanout *fanout)
     fanout_free(fanout);
 }
 
-/* The part's request, with its upstream ready to be written to; NULL: the part has failed. */
-static struct upstream *fanout_part_begin(struct fanout *fanout, uint32_t index, struct client *client)
+struct request *fanout_part_create(struct fanout *fanout, uint32_t index, struct client *client,
+                                   struct upstream **out)
 {
     struct fanout_part *part = &fanout->parts[index];
     enum error_id error = ERROR_out_of_memory;
@@ -91,6 +90,18 @@ static struct upstream *fanout_part_begin(struct fanout *fanout, uint32_t index,
     part->reply.max = fanout->pool->proxy->conf->process.limits.client_output_close;
     fanout->pending_count++;
     POOL_ADD(fanout->pool, fragments, 1);
+    *out = upstream;
+    return request;
+}
+
+/* The part's upstream, ready to be written to; NULL: the part has failed. */
+static struct upstream *fanout_part_begin(struct fanout *fanout, uint32_t index, struct client *client)
+{
+    struct upstream *upstream;
+    struct request *request = fanout_part_create(fanout, index, client, &upstream);
+
+    if (request == NULL)
+        return NULL;
     upstream_begin(upstream, request);
     return upstream;
 }
@@ -276,11 +287,26 @@ static bool merge_any_ok(struct fanout *fanout, struct outbuf *out)
     return outbuf_append(&fanout->pool->proxy->chunks, out, chosen.data, chosen.len);
 }
 
+/* What cursors are multiples of. Where members come and go it does not follow their count: a cursor that
+ * is out stays good. */
+static uint32_t scan_node_count(const struct pool *pool)
+{
+    return pool->discovery == NULL ? pool->server_count : pool->server_cap;
+}
+
+/* The first node from this one on that takes keys; 0: there is none. */
+static uint32_t scan_node_from(const struct pool *pool, uint32_t node)
+{
+    while (pool->discovery != NULL && node < pool->server_count && pool->servers[node].is_gone)
+        node++;
+    return node < pool->server_count ? node : 0;
+}
+
 /* SCAN: [cursor of the node, keys] -> [cursor of the pool, keys]. */
 static bool merge_scan(struct fanout *fanout, struct outbuf *out)
 {
     struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
-    uint32_t nodes = fanout->pool->server_count;
+    uint32_t nodes = scan_node_count(fanout->pool);
     struct bytes cursor = buffer_bytes(&fanout->parts[0].reply);
     struct resp_value value;
     uint64_t node_cursor, next;
@@ -295,7 +321,7 @@ static bool merge_scan(struct fanout *fanout, struct outbuf *out)
         next = node_cursor > (UINT64_MAX - nodes) / nodes ? UINT64_MAX
                                                           : node_cursor * nodes + fanout->scan_cursor_node;
     else
-        next = fanout->scan_cursor_node + 1 < nodes ? fanout->scan_cursor_node + 1 : 0;
+        next = scan_node_from(fanout->pool, (uint32_t)fanout->scan_cursor_node + 1);
     if (next == UINT64_MAX)
         return false;
     len = u64_to_digits(next, digits);
@@ -453,8 +479,7 @@ void fanout_part_done(struct request *request, enum error_id error)
         fanout_finish(fanout);
 }
 
-/* All parts were submitted (or failed to be). The guard held the fanout open until now. */
-static void fanout_submitted(struct fanout *fanout)
+void fanout_submitted(struct fanout *fanout)
 {
     if (--fanout->pending_count == 0)
         fanout_finish(fanout);
@@ -497,7 +522,7 @@ static bool fanout_assign(struct fanout *fanout, const struct bytes *keys, uint3
     for (uint32_t i = 0; is_ok && i < fanout->key_count; i++)
         fanout->parts[owners[i]].key_count++;
     if (!is_ok)
-        fanout->error = ERROR_refused;
+        fanout->error = discovery_route_error(pool);
     return is_ok;
 }
 
@@ -603,9 +628,13 @@ void fanout_redis_split(struct client *client, const struct command *command,
         struct server *server = route_key(pool, request->argv[1]);
 
         if (server == NULL)
-            client_reply_error(client, ERROR_refused);
+            client_reply_error(client, discovery_route_error(pool));
         else
             redis_forward(client, server, command, key_count == 1 ? request->argv[1] : BYTES_EMPTY, frame);
+        return;
+    }
+    if (pool->conf->members == CONF_MEMBERS_redis_cluster) {
+        fanout_redis_split_slots(client, command, request, frame);
         return;
     }
     fanout = fanout_create(client, (enum command_route)command->route,
@@ -712,10 +741,15 @@ void fanout_redis_scan(struct client *client, const struct command *command,
         return;
     }
     fanout->pending_count = 1;
-    node = (uint32_t)(cursor % MAX(pool->server_count, 1u));
+    node = (uint32_t)(cursor % MAX(scan_node_count(pool), 1u));
+    if (pool->discovery != NULL && (node >= pool->server_count || pool->servers[node].is_gone)) {
+        /* A new scan, or its node has left: on with the next one from its start. */
+        node = scan_node_from(pool, node);
+        cursor = node;
+    }
     fanout->scan_cursor_node = node;
     fanout->parent->command = command->id;
-    if (pool->server_count == 0) {
+    if (pool->server_count == 0 || pool->servers[node].is_gone) {
         fanout->error = ERROR_no_server;
         fanout_submitted(fanout);
         return;
@@ -724,7 +758,7 @@ void fanout_redis_scan(struct client *client, const struct command *command,
     fanout->parts[0].server = &pool->servers[node];
     upstream = fanout_part_begin(fanout, 0, client);
     if (upstream != NULL) {
-        len = u64_to_digits(cursor / pool->server_count, digits);
+        len = u64_to_digits(cursor / scan_node_count(pool), digits);
         upstream_write(upstream, header, resp_compose_header(header, '*', request->argc));
         for (uint32_t i = 0; i < request->argc; i++) {
             struct bytes argument = i == 1 ? bytes_of(digits, len) : request->argv[i];

@@ -208,7 +208,8 @@ static int pool_init(struct pool *pool, struct proxy *proxy, uint32_t index, str
         proxy->health, proxy->owns_health ? 0 : proxy->worker_index % proxy->health->worker_count, index);
     __atomic_store_n(pool->shared_clients, 0, __ATOMIC_RELAXED);
     pool_init_commands(pool);
-    pool->servers = must_zalloc(sizeof(*pool->servers) * MAX(conf->servers_count, 1u));
+    pool->server_cap = discovery_server_cap(conf);
+    pool->servers = must_zalloc(sizeof(*pool->servers) * MAX(pool->server_cap, 1u));
     pool->ring_map = must_zalloc(sizeof(*pool->ring_map) * MAX(conf->servers_count, 1u));
     for (uint32_t i = 0; i < conf->servers_count; i++) {
         int err = server_init(&pool->servers[i], pool, &conf->servers[i], NULL, i, *health);
@@ -235,6 +236,7 @@ static void pool_deinit(struct pool *pool)
     discovery_destroy(pool);
     for (uint32_t i = 0; i < pool->server_count; i++)
         server_deinit(&pool->servers[i]);
+    discovery_free(pool);
     ring_destroy(&pool->ring);
     mem_free(pool->ring_map);
     mem_free(pool->servers);

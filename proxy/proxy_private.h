@@ -21,6 +21,7 @@
 #include <stdio.h>
 
 struct client;
+struct discovery;
 struct fanout;
 struct pool;
 struct request;
@@ -66,6 +67,8 @@ struct request {
     uint8_t dialect;
     uint8_t mc_kind;       /* enum mc_kind of the expected reply */
     uint8_t retry_count;
+    uint8_t hop_count;     /* redirects followed */
+    uint8_t try_count;     /* times it was parked */
     bool is_done : 1;       /* its reply is complete */
     bool is_started : 1;    /* a part of its reply has been passed on to the client */
     bool is_idempotent : 1; /* may be sent again */
@@ -94,7 +97,7 @@ struct fanout_part {
     struct buffer reply;     /* the raw reply (memcache get: items without END) */
     struct server *server;
     uint32_t key_count;
-    uint32_t item_cursor; /* memcache: the next key of the part that an item may have */
+    uint32_t item_cursor; /* memcache: the next key of the part that an item may have; cluster: the first */
     uint32_t last_item;   /* memcache: the last key of the part so far */
     uint32_t walk;        /* merge: offset of the next element */
     /* While the request is being written: */
@@ -103,7 +106,7 @@ struct fanout_part {
     char *room;                /* where they go in the upstream's buffer; NULL: append them */
 };
 
-/* A key of a memcache get, and where its item is. */
+/* A key of a memcache get, and where its item is. Of a cluster's split request only `next`. */
 struct fanout_item {
     const char *key;   /* in fanout->key_text */
     uint32_t key_len;
@@ -124,7 +127,7 @@ struct fanout {
     uint64_t scan_cursor_node;
     struct fanout_part *parts; /* all of these within its own memory */
     uint32_t *owners;          /* [key_count]: the key's part */
-    struct fanout_item *items; /* [key_count], memcache get only */
+    struct fanout_item *items; /* [key_count], memcache get and cluster only */
     char *key_text;            /* memcache get: a copy of the keys, to know the answers by */
 };
 
@@ -190,7 +193,9 @@ struct server {
     struct upstream **shared;       /* owns; [DIALECT_COUNT * server_connections], the pool's db */
     struct io_addr addrs[SERVER_ADDRS_MAX];
     uint32_t addr_count, addr_next;
-    bool needs_resolve, is_resolving, is_gone; /* gone: no longer a member */
+    bool needs_resolve, is_resolving;
+    bool is_gone;     /* takes no keys: a seed, a sentinel, a replica, one that left */
+    bool is_sentinel; /* a sentinel of a pool of sentinels */
     struct io_resolve *resolve;     /* owns; while a look-up runs */
     char *host;                     /* owns; the name to look up, or NULL */
     uint16_t port;
@@ -211,8 +216,8 @@ struct pool {
     uint64_t *counters; /* borrows, of the segment; as the next two */
     struct histogram *client_queue, *upstream_queue;
     struct stats_command **commands; /* owns; borrows what it points to. By observe_command_index() */
-    struct server *servers; /* owns; discovery reallocates never: it appends to server_list */
-    uint32_t server_count;
+    struct server *servers; /* owns; room for server_cap: they never move */
+    uint32_t server_count, server_cap;
     struct ring *ring;     /* owns */
     uint32_t *ring_map;    /* owns; ring index -> server index (spares standing in) */
     uint64_t health_version;
@@ -226,7 +231,7 @@ struct pool {
     bool servers_take_noreply;
     int8_t resp3_support;      /* of the servers: -1 unknown, 0 no, 1 yes */
     double retry_budget;       /* reads that may be sent again; refilled by successes */
-    void *discovery;           /* owns; struct cluster or struct sentinel, by conf->members */
+    struct discovery *discovery; /* owns; NULL: the configuration says who the members are */
     uint64_t rotor;            /* ROUTE_ANY */
     bool is_random;            /* distribution random */
 };
@@ -240,6 +245,7 @@ enum client_pause {
     PAUSE_SESSION = 1 << 3,  /* blocked or uploading through a private upstream */
     PAUSE_CLOSING = 1 << 4,  /* nothing more is read */
     PAUSE_DRAIN = 1 << 5,    /* goes to another worker once what is in flight is answered */
+    PAUSE_DISCOVERY = 1 << 6, /* the pool's members are not known yet */
 };
 
 struct client {
@@ -517,6 +523,17 @@ bool fanout_part_item(struct request *part, struct bytes key, size_t line_end, s
                       uint64_t data_len);
 void fanout_abandon(struct fanout *fanout);
 
+/* For fanout_slots.c. `item_count`: as key_count, or 0 where keys need no items. NULL: out of memory. */
+struct fanout *fanout_create(struct client *client, enum command_route route, uint32_t part_max,
+                             uint32_t key_count, uint32_t item_count, size_t text_size);
+/* The part's request, and where it will go; NULL: the part has failed. */
+struct request *fanout_part_create(struct fanout *fanout, uint32_t index, struct client *client,
+                                   struct upstream **out);
+/* All parts were submitted (or failed to be). The guard (pending_count 1) held the fanout open until now. */
+void fanout_submitted(struct fanout *fanout);
+void fanout_redis_split_slots(struct client *client, const struct command *command,
+                              const struct resp_request *request, struct bytes frame);
+
 /* ---- session.c: what only some clients have ------------------------------------------------------------------ */
 
 void session_destroy(struct client *client); /* NULL session is fine */
@@ -548,6 +565,8 @@ void session_refused(struct client *client);
 void session_command_done(struct client *client);
 bool session_is_mute(const struct client *client);
 bool session_is_blocked(const struct client *client);
+/* The one request on the session's private upstream goes to another server. false: it stays. */
+bool session_move(struct session *session, struct request *head, struct server *server, bool is_asking);
 /* A reply was completed. */
 void session_replied(struct client *client);
 /* Bytes of a private upstream; returns how many were consumed. */
@@ -575,13 +594,28 @@ void upload_upstream_gone(struct upstream *upstream);
 
 /* ---- discovery.c: pools whose members are found out ------------------------------------------------------------ */
 
+/* Room for servers that a pool of this configuration needs. */
+uint32_t discovery_server_cap(const struct conf_pool *conf);
 int discovery_create(struct pool *pool);
+/* In two steps, around the end of the servers. NULL pool->discovery is fine. */
 void discovery_destroy(struct pool *pool);
-/* The server of a key in a pool with discovery. */
+void discovery_free(struct pool *pool);
+/* The server of a key in a pool with discovery; NULL: discovery_route_error() says why. */
 struct server *discovery_route(struct pool *pool, struct bytes key);
-/* An error reply to the head of the upstream's queue: true if it was a redirect, which has been followed
- * (the head is off the queue). */
+enum error_id discovery_route_error(const struct pool *pool);
+/* The members are not known yet: the client was paused, the same bytes come again. */
+bool discovery_must_wait(struct client *client, const struct command *command);
+/* A whole error reply to the head of the upstream's queue: true if the request goes elsewhere now, or has
+ * failed (the head is off the queue, and the upstream may be closed). */
 bool discovery_redirect(struct upstream *upstream, struct request *head, struct bytes reply);
+/* The server that a MOVED which nobody can follow names, noted in the map; NULL: it is none. */
+struct server *discovery_moved(struct pool *pool, struct bytes reply);
+/* A connection broke or could not be made. */
+void discovery_server_failed(struct server *server);
+/* A message on a connection of our own. */
+void discovery_pushed(struct upstream *upstream, struct bytes message);
+/* A private upstream is closed. */
+void discovery_upstream_gone(struct upstream *upstream);
 
 /* ---- proxy.c -------------------------------------------------------------------------------------------------- */
 

@@ -21,6 +21,7 @@ enum sub_kind { SUB_CHANNEL, SUB_PATTERN, SUB_SHARD };
 struct sub_wait {
     struct request *slot; /* borrows: in the client's queue; NULL: nobody is told. First: see is_awaited */
     uint32_t left;
+    uint8_t hop_count;
     char *text; /* owns: the composed confirmation */
     size_t text_len;
 };
@@ -133,12 +134,43 @@ static void compose_confirmation(struct client *client, struct buffer *out, cons
     buffer_append_format(out, ":%u\r\n", count);
 }
 
+static void sub_send(struct upstream *upstream, const char *verb, struct bytes name, struct sub_wait *wait);
+
+/* A shard channel whose slot has moved: its new server is asked. Any other refusal, and one too many,
+ * closes the client: what it believes to be subscribed to is not. */
+static void sub_refused(struct sub_wait *wait, struct bytes reply)
+{
+    struct client *client = wait->slot == NULL ? NULL : wait->slot->client;
+    struct bytes text = bytes_of(wait->text, wait->text_len);
+    enum error_id error = ERROR_NONE;
+    struct resp_value head, verb, name;
+    struct upstream *upstream;
+    struct server *server;
+    char verb_text[16];
+
+    if (client == NULL)
+        return;
+    server = client->pool->discovery == NULL || wait->hop_count++ >= 5
+                 ? NULL
+                 : discovery_moved(client->pool, reply);
+    upstream = server == NULL ? NULL : pubsub_link(client->session, server, &error);
+    if (upstream == NULL || !resp_next(&text, &head) || !resp_next(&text, &verb) ||
+        !resp_next(&text, &name)) {
+        client_close(client);
+        return;
+    }
+    snprintf(verb_text, sizeof(verb_text), "%.*s", BYTES_ARG(verb.payload));
+    sub_send(upstream, verb_text, name.payload, wait);
+}
+
 static void sub_confirmed(struct request *request, enum error_id error, struct bytes reply)
 {
     struct sub_wait *wait = request->internal_arg;
-    struct request *slot = wait->slot;
+    struct request *slot;
 
-    MAYBE(reply.len);
+    if (error == ERROR_NONE && reply.len > 0 && reply.data[0] == '-')
+        sub_refused(wait, reply);
+    slot = wait->slot;
     if (error != ERROR_NONE && slot != NULL && slot->client != NULL) {
         wait->slot = NULL;
         slot->internal_arg = NULL;
@@ -195,6 +227,7 @@ static void pubsub_one(struct client *client, const char *verb, enum sub_kind ki
                        struct bytes name)
 {
     struct session *session = client->session;
+    bool is_cluster = client->pool->conf->members == CONF_MEMBERS_redis_cluster;
     struct nameset *set = pubsub_set(session, kind);
     int err = is_leaving ? nameset_remove(set, name) : nameset_add(set, name);
     uint32_t count = kind == SUB_SHARD ? session->shard_channels.count : pubsub_count(session);
@@ -227,10 +260,15 @@ static void pubsub_one(struct client *client, const char *verb, enum sub_kind ki
     wait->text = text.data;
     wait->text_len = text.len;
     wait->left = 1; /* held until everything is sent */
-    if (kind == SUB_PATTERN) {
+    if (kind == SUB_PATTERN && !is_cluster) {
         sub_send_to_all(session, verb, name, wait, &error);
     } else {
-        struct server *server = route_key(client->pool, name);
+        /* A cluster's nodes tell each other what is published: one connection hears all, and a second
+         * one would hear it twice. Shard channels live with their slot. */
+        bool is_anywhere = is_cluster && kind != SUB_SHARD;
+        struct server *server = is_anywhere && session->link_count > 0 ? session->links[0]->server
+                                : kind == SUB_PATTERN                  ? route_any(client->pool)
+                                                                       : route_key(client->pool, name);
         struct upstream *upstream = server == NULL ? NULL : pubsub_link(session, server, &error);
 
         if (server == NULL)
@@ -353,7 +391,10 @@ static bool pubsub_reply(struct upstream *upstream, struct bytes reply)
 
     if (resp_next(&cursor, &head) && (head.type == '*' || head.type == '>') && head.integer >= 3 &&
         resp_next(&cursor, &kind) && is_message(kind.payload)) {
-        pubsub_push(upstream->session, reply);
+        if (upstream->session == NULL)
+            discovery_pushed(upstream, reply);
+        else
+            pubsub_push(upstream->session, reply);
         return upstream->state != UPSTREAM_CLOSED;
     }
     if (upstream->inflight.first == NULL) {

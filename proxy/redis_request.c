@@ -90,6 +90,8 @@ void redis_forward(struct client *client, struct server *server, const struct co
             key.data - frame.data < UINT16_MAX) {
             request->key_off = (uint16_t)(key.data - frame.data);
             request->key_len = (uint16_t)key.len;
+        } else if (key.len > 0) {
+            request->is_idempotent = false; /* nobody knows where to send it again */
         }
     } else {
         observe_keep_key(request, key);
@@ -102,7 +104,7 @@ static void redis_route_one(struct client *client, const struct command *command
                             const struct resp_request *request, struct bytes frame)
 {
     struct pool *pool = client->pool;
-    enum error_id error = ERROR_refused;
+    enum error_id error = discovery_route_error(pool);
     struct server *server;
     struct bytes key = BYTES_EMPTY;
 
@@ -389,6 +391,8 @@ size_t client_handle_redis(struct client *client, struct bytes data)
         redis_consumed(client);
         return request.len;
     }
+    if (UNLIKELY(pool->discovery != NULL) && discovery_must_wait(client, command))
+        return 0;
     *proxy->note = command->name;
     if (UNLIKELY(client->session != NULL || command->route == ROUTE_PRIVATE ||
                  (command->flags & CMD_BLOCKING) != 0)) {

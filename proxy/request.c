@@ -311,8 +311,11 @@ void request_abandon(struct request *request)
 
     request->client = NULL;
     ASSERT(!request->is_tombstone);
-    if (upstream == NULL)
+    if (upstream == NULL) {
+        if (request->kind == REQUEST_PART)
+            request->fanout = NULL; /* parked: who keeps it frees it */
         return;
+    }
     request->is_tombstone = true;
     if (request->kind == REQUEST_PART)
         request->fanout = NULL;

@@ -88,23 +88,29 @@ struct server *route_any(struct pool *pool)
 struct server *route_keys(struct pool *pool, const struct resp_request *request,
                           const struct command_keys *keys, enum error_id *error)
 {
+    bool is_cluster = pool->conf->members == CONF_MEMBERS_redis_cluster;
     struct server *server = NULL;
+    uint32_t slot = 0;
 
     for (uint32_t r = 0; r < keys->range_count; r++) {
         for (uint32_t i = 0; i < keys->ranges[r].count; i++) {
             struct bytes key = request->argv[keys->ranges[r].first + i * keys->ranges[r].step];
             struct server *owner = route_key(pool, key);
+            uint32_t key_slot = is_cluster ? hash_slot(key) : 0;
+            bool is_elsewhere = is_cluster ? key_slot != slot : owner != server;
 
             if (owner == NULL) {
-                *error = ERROR_refused;
+                *error = discovery_route_error(pool);
                 return NULL;
             }
-            if (server != NULL && owner != server) {
+            /* In a cluster the same node is not enough: it refuses keys of several slots. */
+            if (server != NULL && is_elsewhere) {
                 *error = ERROR_crossslot;
                 POOL_ADD(pool, crossslot, 1);
                 return NULL;
             }
             server = owner;
+            slot = key_slot;
         }
     }
     if (server == NULL)

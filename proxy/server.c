@@ -189,7 +189,9 @@ void server_failed(struct server *server, enum error_id error)
         }
     }
     count = __atomic_add_fetch(&server->health->failure_count, 1, __ATOMIC_RELAXED);
-    if (pool->conf->eject != CONF_EJECT_keep && count >= pool->conf->server_failure_limit)
+    if (UNLIKELY(pool->discovery != NULL))
+        discovery_server_failed(server); /* they say who is dead, not we */
+    else if (pool->conf->eject != CONF_EJECT_keep && count >= pool->conf->server_failure_limit)
         server_eject(server);
     proxy_tick_start(pool->proxy);
 }

@@ -123,6 +123,9 @@ static void session_forward(struct session *session, uint16_t command, struct by
     }
     request->command = command;
     request->is_silent |= is_silent;
+    /* A server may send a command that waits elsewhere. */
+    if (session->is_blocked && client->pool->discovery != NULL)
+        MAYBE(request_keep_wire(request, frame));
     upstream_submit(session->upstream, request, frame);
 }
 
@@ -467,6 +470,36 @@ bool session_must_wait(struct client *client, const struct resp_request *request
     MAYBE(request);
     /* Not paused: the end of the connection must be noticed while the command waits. */
     return client->session->is_blocked;
+}
+
+bool session_move(struct session *session, struct request *head, struct server *server, bool is_asking)
+{
+    struct client *client = session->client;
+    enum error_id error = ERROR_NONE;
+    struct upstream *old = session->upstream;
+    struct upstream *upstream = private_upstream_get(server, client->dialect, client->db, &error);
+
+    if (upstream == NULL || upstream == old)
+        return false;
+    MAYBE(upstream_take_head(old) == head);
+    head->upstream = NULL;
+    session_unbind(session);
+    upstream->session = session;
+    upstream->is_patient = true;
+    session->upstream = upstream;
+    POOL_ADD(client->pool, private_sessions, 1);
+    if (is_asking) {
+        struct request *asking = request_create(client->pool->proxy, NULL, REQUEST_CLIENT);
+
+        if (asking != NULL) {
+            asking->dialect = upstream->dialect;
+            asking->is_tombstone = true; /* its reply is dropped */
+            upstream->tombstone_count++;
+            upstream_submit(upstream, asking, BYTES("*1\r\n$6\r\nASKING\r\n"));
+        }
+    }
+    upstream_submit(upstream, head, request_wire(head));
+    return true;
 }
 
 void session_refused(struct client *client)

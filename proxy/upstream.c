@@ -278,10 +278,19 @@ struct upstream *upstream_get(struct server *server, struct client *client, uint
     return upstream;
 }
 
+static struct bytes server_auth(const struct server *server)
+{
+    const char *sentinel_auth = server->pool->conf->sentinel_auth;
+
+    if (!server->is_sentinel)
+        return server->pool->auth;
+    return sentinel_auth == NULL ? BYTES_EMPTY : bytes_of_string(sentinel_auth);
+}
+
 /* What goes before the first request. Returns how many replies it brings. */
 static uint32_t upstream_compose_handshake(const struct upstream *upstream, struct buffer *out)
 {
-    struct bytes auth = upstream->server->pool->auth;
+    struct bytes auth = server_auth(upstream->server);
     uint32_t count = 0;
 
     if (!dialect_is_resp(upstream->dialect))
@@ -543,12 +552,18 @@ static void upstream_doubt(struct upstream *upstream, const char *why)
     upstream_retire(upstream, ERROR_backend_protocol, why);
 }
 
+/* A reply has come to a request of which not all was sent. */
+static bool upstream_is_early(const struct upstream *upstream, const struct request *head)
+{
+    return UNLIKELY(!outbuf_is_empty(&upstream->out) || upstream->uploader != NULL) &&
+           head->wire_end > upstream->queued_total - upstream->out.len;
+}
+
 /* The reply is whole. false: the upstream is closed now. */
 static bool upstream_complete(struct upstream *upstream, struct bytes part)
 {
     struct request *head = upstream_head(upstream);
-    bool is_early = UNLIKELY(!outbuf_is_empty(&upstream->out) || upstream->uploader != NULL) &&
-                    head->wire_end > upstream->queued_total - upstream->out.len;
+    bool is_early = upstream_is_early(upstream, head);
 
     SERVER_ADD(upstream->server, responses, 1);
     upstream_take_head(upstream);
@@ -568,6 +583,7 @@ static size_t upstream_recv_resp(struct upstream *upstream, struct bytes data)
         struct bytes rest = bytes_skip(data, consumed);
         struct resp_reply_parser *parser = &upstream->parser.resp;
         enum parse_result result;
+        bool is_start;
         size_t scanned;
 
         if (UNLIKELY(upstream->state == UPSTREAM_HANDSHAKE)) {
@@ -599,14 +615,21 @@ static size_t upstream_recv_resp(struct upstream *upstream, struct bytes data)
                 return data.len;
             }
         }
+        is_start = !parser->started;
         result = resp_reply_scan(parser, &proxy->limits, rest, &scanned);
         consumed += scanned;
         if (LIKELY(result == PARSE_OK)) {
-            if (UNLIKELY(rest.data[0] == '-'))
+            if (UNLIKELY(rest.data[0] == '-') && is_start) {
                 SERVER_ADD(upstream->server, error_replies, 1);
-            if (UNLIKELY(upstream->server->pool->discovery != NULL) && rest.data[0] == '-' &&
-                discovery_redirect(upstream, head, bytes_first(rest, scanned)))
-                continue;
+                if (UNLIKELY(upstream->server->pool->discovery != NULL) &&
+                    !upstream_is_early(upstream, head) &&
+                    discovery_redirect(upstream, head, bytes_first(rest, scanned))) {
+                    SERVER_ADD(upstream->server, responses, 1);
+                    if (upstream->state == UPSTREAM_CLOSED)
+                        return data.len;
+                    continue;
+                }
+            }
             if (!upstream_complete(upstream, bytes_first(rest, scanned)))
                 return data.len;
             continue;
@@ -870,6 +893,8 @@ void upstream_retire(struct upstream *upstream, enum error_id error, const char 
     }
     if (upstream->is_private)
         session_upstream_gone(upstream, error);
+    if (UNLIKELY(server->is_sentinel))
+        discovery_upstream_gone(upstream);
 }
 
 /* Its server may be gone already: at the end of the pool, or of a topology. */
