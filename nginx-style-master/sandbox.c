@@ -12,8 +12,10 @@
 #include "nginx-style-master/process.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/landlock.h>
 #include <seccomp.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -93,7 +95,34 @@ static uint64_t landlock_rights(long abi)
     return rights;
 }
 
-/* Everything that changes a file is ruled out; with no rule that allows it again. */
+/* The log is opened again after a rotation: its folder, and nothing else, may be written to. */
+static int landlock_allow_log(int ruleset, const struct log *log)
+{
+    struct landlock_path_beneath_attr rule = {
+        .allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG};
+    char folder[PATH_MAX];
+    char *slash;
+    int err = 0;
+
+    if (log_path(log) == NULL)
+        return 0;
+    if ((size_t)snprintf(folder, sizeof(folder), "%s", log_path(log)) >= sizeof(folder))
+        return -ENAMETOOLONG;
+    slash = strrchr(folder, '/');
+    if (slash == NULL)
+        snprintf(folder, sizeof(folder), ".");
+    else
+        slash[slash == folder ? 1 : 0] = '\0';
+    rule.parent_fd = open(folder, O_PATH | O_CLOEXEC);
+    if (rule.parent_fd < 0)
+        return -errno;
+    if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) != 0)
+        err = -errno;
+    close(rule.parent_fd);
+    return err;
+}
+
+/* Everything that changes a file is ruled out, but for the log. */
 static int landlock_enter(struct log *log)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
@@ -106,8 +135,10 @@ static int landlock_enter(struct log *log)
     fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
     if (fd < 0)
         return -errno;
-    if (syscall(SYS_landlock_restrict_self, fd, 0) != 0) {
+    err = landlock_allow_log(fd, log);
+    if (err == 0 && syscall(SYS_landlock_restrict_self, fd, 0) != 0)
         err = -errno;
+    if (err != 0) {
         log_warn(log, "sandbox: no Landlock: %s", err_text(err));
     }
     close(fd);

@@ -499,9 +499,13 @@ static int process_worker_main(struct worker *worker)
         .arg = &process,
         .note = &crash_note_,
     };
+    /* Before any thread is there: Landlock covers only the thread that asks. Without it we run as well. */
+    int sandbox_err = worker_sandbox(worker);
     int err = io_ev_create(&io_options, &process.io);
     size_t size;
 
+    if (sandbox_err != 0)
+        log_info(worker_log(worker), "worker: no sandbox why=\"%s\"", err_text(sandbox_err));
     if (err != 0) {
         log_error(worker_log(worker), "worker: no event loop why=\"%s\"", err_text(err));
         return MASTER_EXIT_FATAL;

@@ -143,6 +143,11 @@ int log_fd(const struct log *log)
     return log->fd;
 }
 
+const char *log_path(const struct log *log)
+{
+    return log->path;
+}
+
 uint64_t log_lines_dropped(const struct log *log)
 {
     return log->dropped_count;

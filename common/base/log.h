@@ -38,6 +38,8 @@ void log_set_level(struct log *log, int level); /* clamped to 0..11 */
 MUST_USE int log_reopen(struct log *log);
 /* The descriptor, for crash handlers. */
 int log_fd(const struct log *log);
+/* NULL: standard error, or a sink. */
+const char *log_path(const struct log *log);
 uint64_t log_lines_dropped(const struct log *log);
 
 /* `log` may be NULL: nothing happens. */
