@@ -231,13 +231,31 @@ static int request_level(struct master *master, const char *text)
     return 0;
 }
 
+/* For workers to come. The same key (what stands before the first blank) again takes its old place. */
+static bool sets_remember(struct master *master, const char *text)
+{
+    size_t key_len = strcspn(text, " ");
+    uint32_t at = 0;
+
+    while (at < master->sets_count && (strncmp(master->sets[at], text, key_len) != 0 ||
+                                       (master->sets[at][key_len] != ' ' && master->sets[at][key_len] != '\0')))
+        at++;
+    if (at == MASTER_SETS_MAX)
+        return false;
+    if (at < master->sets_count)
+        mem_free(master->sets[at]);
+    else
+        master->sets_count++;
+    master->sets[at] = must_strdup(text);
+    return true;
+}
+
 static int request_set(struct master *master, const char *text)
 {
     if (master->serving == NULL)
         return ERR_AGAIN;
-    if (master->sets_count == MASTER_SETS_MAX)
+    if (!sets_remember(master, text))
         return ERR_FULL;
-    master->sets[master->sets_count++] = must_strdup(text);
     for (uint32_t i = 0; i < master->serving->workers; i++)
         child_tell(&master->serving->children[i], CHANNEL_SET, 0, text, -1);
     return 0;
@@ -300,14 +318,14 @@ static void child_is_ready(struct master *master, struct child *child)
     child->is_ready = true;
     if (child->generation->state != GENERATION_SERVING)
         return;
+    for (uint32_t i = 0; i < master->sets_count; i++)
+        child_tell(child, CHANNEL_SET, 0, master->sets[i], -1);
     if (child->is_stats) {
         generation_stats_accept(child->generation,
                                 !(master->upgrade.pid != 0 && master->upgrade.is_ready));
         return;
     }
     shm_slot_move(&master->shm, child->slot, WORKER_STATE_SERVING);
-    for (uint32_t i = 0; i < master->sets_count; i++)
-        child_tell(child, CHANNEL_SET, 0, master->sets[i], -1);
     generation_assign_lanes(child->generation);
 }
 

@@ -230,14 +230,17 @@ static size_t segment_off(const struct shm *shm, uint32_t slot)
     return PAGE + (2 + (size_t)slot) * shm->stats->segment_size;
 }
 
-static void segment_zero(struct shm *shm, uint32_t slot)
+/* Gives the pages back too. */
+static void range_zero(struct shm *shm, size_t off, size_t size)
 {
-    size_t off = segment_off(shm, slot), size = shm->stats->segment_size;
-
-    /* Gives the pages back too. */
     if (size > 0 && fallocate(shm->stats_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                               (off_t)off, (off_t)size) != 0)
         memset((char *)shm->stats + off, 0, size);
+}
+
+static void segment_zero(struct shm *shm, uint32_t slot)
+{
+    range_zero(shm, segment_off(shm, slot), shm->stats->segment_size);
 }
 
 uint32_t shm_slot_claim(struct shm *shm, pid_t master_pid, uint32_t generation, uint32_t index,
@@ -359,6 +362,24 @@ static bool fold_begin(struct shm *shm)
     return atomic_compare_exchange_strong(&shm->stats->folder_pid, &holder, getpid());
 }
 
+/* Only what was ever written to: reading a hole of shared memory would fill it with a page. */
+static void base_copy(struct shm *shm, uint64_t to, uint64_t from)
+{
+    const char *map = (const char *)shm->stats;
+    off_t size = (off_t)shm->stats->segment_size;
+    off_t start = (off_t)((const char *)base_at(shm, from) - map);
+    off_t shift = (off_t)((const char *)base_at(shm, to) - map) - start;
+    off_t at = start, hole;
+
+    range_zero(shm, (size_t)(start + shift), (size_t)size);
+    while (at < start + size && (at = lseek(shm->stats_fd, at, SEEK_DATA)) >= 0 && at < start + size) {
+        hole = lseek(shm->stats_fd, at, SEEK_HOLE);
+        hole = hole < 0 ? start + size : MIN(hole, start + size);
+        memcpy((char *)shm->stats + at + shift, map + at, (size_t)(hole - at));
+        at = hole;
+    }
+}
+
 /* The store of base_word is the commit: it names both the new base and the slot that is in it. A folder
  * that died before it left no trace, one that died after it is recognised by the serial. */
 bool shm_fold(struct shm *shm, uint32_t index,
@@ -377,7 +398,7 @@ bool shm_fold(struct shm *shm, uint32_t index,
         uint64_t next = ~word & 1;
         size_t size = shm->stats->segment_size;
 
-        memcpy(base_at(shm, next), base_at(shm, word & 1), size);
+        base_copy(shm, next, word & 1);
         if (fold != NULL)
             fold(arg, base_at(shm, next), size, segment, slot->stats_size);
         atomic_store(&shm->stats->base_word, slot->serial << 1 | next);

@@ -93,7 +93,8 @@ struct worker_handler {
     /* The program's log has been reopened already; other files are the program's business. */
     void (*reopen)(struct worker *worker);
     void (*log_level)(struct worker *worker, int level); /* already set */
-    /* `weirctl set`: a text the stats process sent, e.g. "pool.alpha.timeout 300". Lent. */
+    /* `weirctl set`: a text the stats process sent, e.g. "pool.alpha.timeout 300". Lent. Forked again, any
+     * process is told what was set before; the latest text of each first word. */
     void (*set)(struct worker *worker, const char *text);
     /* MASTER_REPLACE_IN_PLACE: the new settings, checked by configure(). Lent. */
     void (*apply)(struct worker *worker, const char *settings);
