@@ -21,8 +21,10 @@ static void client_line(const struct client *client, struct buffer *out)
                          (unsigned long long)client->id, peer, local, client->stream.fd);
     if (session != NULL)
         buffer_append(out, session->name.data, session->name.len);
-    buffer_append_format(out, " idle=%llu flags=%s db=%u sub=%u psub=%u ssub=%u multi=%d qbuf=%u omem=%zu "
-                              "user=default redir=-1 resp=%d lib-name=",
+    buffer_append_format(out, " age=%llu idle=%llu flags=%s db=%u sub=%u psub=%u ssub=%u multi=%d qbuf=%u qbuf-free=0 "
+                              "argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=%zu tot-mem=%zu events=r "
+                              "cmd=NULL user=default redir=-1 resp=%d lib-name=",
+                         (unsigned long long)(now_s - client->last_active_s), /* no one keeps the start */
                          (unsigned long long)(now_s - client->last_active_s),
                          session == NULL           ? "N"
                          : session->is_in_multi    ? "x"
@@ -34,6 +36,7 @@ static void client_line(const struct client *client, struct buffer *out)
                          session == NULL ? 0 : session->shard_channels.count,
                          session != NULL && session->is_in_multi ? (int)session->queued_count : -1,
                          client->stream.rest_len_, client->out.len + client->held_bytes,
+                         sizeof(*client) + client->stream.rest_len_ + client->out.len + client->held_bytes,
                          client->dialect == DIALECT_RESP3 ? 3 : 2);
     if (session != NULL)
         buffer_append(out, session->lib_name.data, session->lib_name.len);

@@ -10,14 +10,23 @@
 
 #define INFO_DBS_MAX 256
 
-enum { INFO_SERVER = 1, INFO_CLIENTS = 2, INFO_STATS = 4, INFO_KEYSPACE = 8, INFO_CLUSTER = 16 };
+enum {
+    INFO_SERVER = 1,
+    INFO_CLIENTS = 2,
+    INFO_STATS = 4,
+    INFO_KEYSPACE = 8,
+    INFO_CLUSTER = 16,
+    INFO_PERSISTENCE = 32, /* libraries wait for loading:0 and role:master before they start */
+    INFO_REPLICATION = 64,
+    INFO_ALL = 127,
+};
 
 static unsigned info_sections(const struct resp_request *request)
 {
     unsigned sections = 0;
 
     if (request->argc == 1)
-        return INFO_SERVER | INFO_CLIENTS | INFO_STATS | INFO_KEYSPACE | INFO_CLUSTER;
+        return INFO_ALL;
     for (uint32_t i = 1; i < request->argc; i++) {
         struct bytes name = request->argv[i];
 
@@ -31,9 +40,13 @@ static unsigned info_sections(const struct resp_request *request)
             sections |= INFO_KEYSPACE;
         else if (bytes_equal_nocase(name, BYTES("cluster")))
             sections |= INFO_CLUSTER;
+        else if (bytes_equal_nocase(name, BYTES("persistence")))
+            sections |= INFO_PERSISTENCE;
+        else if (bytes_equal_nocase(name, BYTES("replication")))
+            sections |= INFO_REPLICATION;
         else if (bytes_equal_nocase(name, BYTES("all")) || bytes_equal_nocase(name, BYTES("default")) ||
                  bytes_equal_nocase(name, BYTES("everything")))
-            sections |= INFO_SERVER | INFO_CLIENTS | INFO_STATS | INFO_KEYSPACE | INFO_CLUSTER;
+            sections |= INFO_ALL;
     }
     return sections;
 }
@@ -54,6 +67,8 @@ static void info_own(struct pool *pool, unsigned sections, struct buffer *out)
     if (sections & INFO_CLIENTS)
         buffer_append_format(out, "# Clients\r\nconnected_clients:%u\r\nblocked_clients:0\r\n\r\n",
                              pool->client_count);
+    if (sections & INFO_PERSISTENCE)
+        buffer_append_string(out, "# Persistence\r\nloading:0\r\nasync_loading:0\r\n\r\n");
     if (sections & INFO_STATS)
         buffer_append_format(out,
                              "# Stats\r\ntotal_connections_received:%llu\r\n"
@@ -61,6 +76,8 @@ static void info_own(struct pool *pool, unsigned sections, struct buffer *out)
                              (unsigned long long)pool->counters[POOL_COUNT_client_accepted],
                              (unsigned long long)pool->counters[POOL_COUNT_client_requests],
                              (unsigned long long)pool->counters[POOL_COUNT_forward_error]);
+    if (sections & INFO_REPLICATION)
+        buffer_append_string(out, "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n");
     if (sections & INFO_CLUSTER)
         buffer_append_string(out, "# Cluster\r\ncluster_enabled:0\r\n\r\n");
 }

@@ -279,6 +279,24 @@ static bool multi_may_take(const struct command *command)
     return false;
 }
 
+/* The connection of an earlier transaction or WATCH that is over ties nothing any more: a new one may go
+ * elsewhere. false: replies are still to come on it; the client was paused. */
+static bool session_let_go(struct session *session)
+{
+    struct client *client = session->client;
+    bool is_in_multi = session->is_in_multi;
+
+    ASSERT(!session->is_watching && !session->is_multi_sent);
+    if (session->upstream->inflight_count > 0) {
+        client_pause(client, PAUSE_BARRIER);
+        return false;
+    }
+    session->is_in_multi = false;
+    session_unbind(session);
+    session->is_in_multi = is_in_multi;
+    return true;
+}
+
 /* A command inside MULTI. */
 static enum session_verdict multi_command(struct session *session, const struct command *command,
                                           const struct resp_request *request, struct bytes frame)
@@ -310,6 +328,9 @@ static enum session_verdict multi_command(struct session *session, const struct 
         return SESSION_DONE;
     }
     server = session_server(client, command, request, &error);
+    if (error == ERROR_NONE && session->upstream != NULL && session->upstream->server != server &&
+        !session->is_multi_sent && !session->is_watching && !session_let_go(session))
+        return SESSION_WAIT;
     if (error == ERROR_NONE && server != NULL && session->upstream != NULL &&
         session->upstream->server != server)
         error = ERROR_crossslot;
@@ -368,6 +389,9 @@ static enum session_verdict session_watch(struct client *client, const struct co
         return SESSION_DONE;
     }
     session_unbind_if_free(session);
+    if (session->upstream != NULL && session->upstream->server != server && !session->is_watching &&
+        !session_let_go(session))
+        return SESSION_WAIT;
     if (session->upstream != NULL && session->upstream->server != server) {
         client_reply_error(client, ERROR_crossslot);
         return SESSION_DONE;
