@@ -742,22 +742,6 @@ static void close_master_things(struct master *master)
     }
 }
 
-/* Addresses of another configuration: one that is being left, or tried. Ours would keep them alive. */
-static void strangers_close(struct worker *worker)
-{
-    struct listener_set *set = &worker->master->listeners;
-
-    LIST_FOR_EACH (&set->list, node) {
-        struct listener *listener = CONTAINER_OF(node, struct listener, node);
-        bool is_ours = false;
-
-        for (uint32_t i = 0; i < worker->generation->config.listeners_count && !is_ours; i++)
-            is_ours = worker->generation->bound[i] == listener;
-        if (!is_ours)
-            listener_forget(set, listener);
-    }
-}
-
 static bool listener_concerns(const struct child *child, const struct master_listener *wanted)
 {
     if (child->is_stats)
@@ -766,21 +750,43 @@ static bool listener_concerns(const struct child *child, const struct master_lis
            (wanted->for_whom == MASTER_FOR_WORKER && wanted->only_worker == child->index);
 }
 
+/* Addresses of another configuration: one that is being left, or tried. Ours would keep them alive. The stats
+ * process keeps only its own: it outlives the workers by as long as somebody waits for its answer. */
+static void strangers_close(struct worker *worker)
+{
+    const struct generation *generation = worker->generation;
+    struct listener_set *set = &worker->master->listeners;
+
+    LIST_FOR_EACH (&set->list, node) {
+        struct listener *listener = CONTAINER_OF(node, struct listener, node);
+        bool is_ours = false;
+
+        for (uint32_t i = 0; i < generation->config.listeners_count && !is_ours; i++)
+            is_ours = generation->bound[i] == listener &&
+                      (!worker->child->is_stats ||
+                       listener_concerns(worker->child, &generation->config.listeners[i]));
+        if (!is_ours)
+            listener_forget(set, listener);
+    }
+}
+
 static void listeners_build(struct worker *worker)
 {
     const struct master_config *config = &worker->generation->config;
     uint32_t cap = 0, count = 0;
 
     for (uint32_t i = 0; i < config->listeners_count; i++)
-        cap += worker->generation->bound[i]->lanes;
+        if (listener_concerns(worker->child, &config->listeners[i]))
+            cap += worker->generation->bound[i]->lanes;
     worker->listeners = must_zalloc(MAX(cap, 1u) * sizeof(*worker->listeners));
     worker->listener_lanes = must_zalloc(MAX(cap, 1u) * sizeof(uint32_t));
     for (uint32_t i = 0; i < config->listeners_count; i++) {
         const struct master_listener *wanted = &config->listeners[i];
         struct listener *listener = worker->generation->bound[i];
 
-        for (uint32_t lane = 0; listener_concerns(worker->child, wanted) && lane < listener->lanes;
-             lane++) {
+        if (!listener_concerns(worker->child, wanted))
+            continue; /* a stats process has closed it */
+        for (uint32_t lane = 0; lane < listener->lanes; lane++) {
             bool is_unix = listener->addr.ss_family == AF_UNIX;
 
             worker->listener_lanes[count] = lane;

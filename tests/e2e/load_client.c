@@ -172,11 +172,11 @@ static void conn_flush(struct load *load, struct conn *conn)
     }
 }
 
-/* "k:<id>" holds "v:<id>:<number>". */
+/* "k:<pid>:<id>" holds "v:<id>:<number>". */
 static void conn_ask(struct load *load, struct conn *conn)
 {
     char key[32], value[48], text[256];
-    int key_len = snprintf(key, sizeof(key), "k:%u", conn->id), len;
+    int key_len = snprintf(key, sizeof(key), "k:%d:%u", (int)getpid(), conn->id), len;
     int value_len = snprintf(value, sizeof(value), "v:%u:%llu", conn->id, (unsigned long long)conn->set_next);
 
     if (load->is_memcache)
@@ -217,7 +217,8 @@ static int reply_next(const struct load *load, const struct conn *conn, size_t a
     if (!conn->is_set_answered)
         len = snprintf(wanted, cap, "%s", load->is_memcache ? "STORED\r\n" : "+OK\r\n");
     else if (load->is_memcache)
-        len = snprintf(wanted, cap, "VALUE k:%u 0 %d\r\n%s\r\nEND\r\n", conn->id, value_len, value);
+        len = snprintf(wanted, cap, "VALUE k:%d:%u 0 %d\r\n%s\r\nEND\r\n", (int)getpid(), conn->id,
+                       value_len, value);
     else
         len = snprintf(wanted, cap, "$%d\r\n%s\r\n", value_len, value);
     found = match(conn, at, wanted, (size_t)len);

@@ -63,7 +63,8 @@ def settle(proxy, workers, old=(), deadline=20):
     """The newest generation alone is left; returns its pids."""
     def only_new():
         pids = workers_of(proxy.master_pid())
-        return len(pids) == workers and not set(pids) & set(old) and pids
+        others = len(children_of(proxy.master_pid())) - len(pids)  # stats processes
+        return len(pids) == workers and others <= 1 and not set(pids) & set(old) and pids
     return wait_for(only_new, f"older generations leave: {workers} workers, none of {sorted(old)}", deadline)
 
 

@@ -159,6 +159,7 @@ class Process:
             self.output = os.path.join(directory, f"{name}-{again}.out")
         self.port = None
         self._sent = set()  # signals that the test sent on purpose
+        self.forgiven = None  # a regular expression: lines that are no trouble, as the test made them
         with open(self.output, "ab") as out:
             self.popen = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd or directory,
@@ -231,9 +232,13 @@ class Process:
                     pass
         return [pid for pid in left if pid != self.pid or self.is_running()]
 
+    def _broken_lines(self, text):
+        return [line for line in text.splitlines()
+                if BROKEN.search(line) and not (self.forgiven and re.search(self.forgiven, line))]
+
     def troubles(self):
         """What says that the process is broken, as a list of texts: crashes, sanitizers, assertions."""
-        found = [line for line in self.text().splitlines() if BROKEN.search(line)]
+        found = self._broken_lines(self.text())
         code = self.popen.poll()
         if code is not None and code < 0 and -code not in self._sent:
             found.append(f"{self.name} was ended by signal {-code}")
@@ -410,8 +415,7 @@ class WeirProxy(_Proxy):
         return super().tail(size) + self.log_text()[-size:]
 
     def troubles(self):
-        return super().troubles() + [
-            line for line in self.log_text().splitlines() if BROKEN.search(line)]
+        return super().troubles() + self._broken_lines(self.log_text())
 
     def master_pid(self):
         """Of the running generation: an upgrade moves it."""
