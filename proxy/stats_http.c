@@ -8,7 +8,8 @@
 
 #include <stdio.h>
 
-#define LIST_MAX 128u
+#define LIST_MAX         128u
+#define HEARTBEAT_OLD_MS 4000u
 
 static void view_of(struct stats_conn *conn, struct view *view)
 {
@@ -78,13 +79,14 @@ static void page_metrics(struct stats_conn *conn, struct buffer *body)
     view_deinit(&view);
 }
 
-/* Whether some worker accepts. */
+/* Whether some worker accepts, and its loop turns. */
 static bool is_healthy(struct worker *worker)
 {
     struct worker_info info;
 
     for (uint32_t i = 0; i < worker_slots_count(worker); i++)
-        if (worker_slot_info(worker, i, &info) && info.state == WORKER_STATE_SERVING)
+        if (worker_slot_info(worker, i, &info) && info.state == WORKER_STATE_SERVING &&
+            info.heartbeat_age_ms < HEARTBEAT_OLD_MS)
             return true;
     return false;
 }
@@ -155,10 +157,22 @@ static int is_http(struct bytes data)
     return -1;
 }
 
+/* With the empty line that ends it; 0: it is not whole. */
+static size_t http_head_len(struct bytes data)
+{
+    const char *end = memmem(data.data, data.len, "\r\n\r\n", 4);
+
+    if (end != NULL)
+        return (size_t)(end - data.data) + 4;
+    end = memmem(data.data, data.len, "\n\n", 2);
+    return end == NULL ? 0 : (size_t)(end - data.data) + 2;
+}
+
 bool stats_http_read(struct stats_conn *conn, struct bytes data, bool is_end)
 {
     int http = is_http(data);
     const char *line_end;
+    size_t head_len;
 
     if (data.len == 0 || http == 0) {
         if (data.len == 0 && !is_end)
@@ -167,8 +181,8 @@ bool stats_http_read(struct stats_conn *conn, struct bytes data, bool is_end)
         return true;
     }
     line_end = memchr(data.data, '\n', data.len);
-    if (http == 1 && line_end != NULL &&
-        (memmem(data.data, data.len, "\r\n\r\n", 4) != NULL || memmem(data.data, data.len, "\n\n", 2) != NULL)) {
+    head_len = http == 1 ? http_head_len(data) : 0;
+    if (head_len > 0 && head_len <= STATS_HEAD_MAX) {
         size_t len = (size_t)(line_end - data.data);
 
         if (len > 0 && data.data[len - 1] == '\r')

@@ -301,8 +301,8 @@ class Memcached(Server):
 # Configurations
 
 def pool(name="alpha", listen=None, servers=(), **keys):
-    """The YAML of one pool. `servers`: Server objects, addresses "host:port", or whole lines
-    "host:port:weight name". Booleans and numbers are written as YAML wants them."""
+    """The YAML of one pool. `servers`: Server objects (or just one), addresses "host:port", or whole
+    lines "host:port:weight name". Booleans and numbers are written as YAML wants them."""
     listen = listen or f"{LOOPBACK}:{free_port()}"
     lines = [f"{name}:", f"  listen: {listen}"]
     for key, value in keys.items():
@@ -310,7 +310,7 @@ def pool(name="alpha", listen=None, servers=(), **keys):
             value = json.dumps(value)
         lines.append(f"  {key}: {value}")
     lines.append("  servers:")
-    for server in servers:
+    for server in [servers] if isinstance(servers, Server) else servers:
         line = getattr(server, "address", server)
         if line.count(":") == 1 and not line.startswith("/"):
             line += ":1"
