@@ -368,7 +368,7 @@ static void round_end(struct sentinel *sentinel)
     ASSERT(sentinel->pending_count == 0);
     sentinel->is_in_round = false;
     /* A quiet round that met a dead or a silent sentinel goes on with all of them. */
-    if (sentinel->answer_count == 0 && !sentinel->is_full && sentinel->sentinel_count > 1)
+    if (sentinel->answer_count == 0)
         is_split = true;
     if (sentinel->answer_count == 0 && sentinel->is_full &&
         log_limit_allows(&proxy->log_limit, io_now_ms(proxy->io), 10, 1000, NULL))
