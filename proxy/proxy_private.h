@@ -479,7 +479,29 @@ void upstream_flush(struct upstream *upstream);
 void upstream_resolved(struct upstream *upstream, enum error_id error);
 /* Takes the head off the queue: its reply is complete. */
 struct request *upstream_take_head(struct upstream *upstream);
-size_t upstream_recv_binary(struct upstream *upstream, struct bytes data);
+/* upstream_reply.c: the stream's recv(). */
+size_t upstream_recv(struct io_stream *stream, struct bytes data);
+/* Brings the server's gauges up to date. */
+void upstream_gauges(struct upstream *upstream, bool is_exact);
+/* The handshake is over: what was queued goes out. */
+void upstream_ready(struct upstream *upstream);
+
+static inline struct upstream *upstream_of(struct io_stream *stream)
+{
+    return CONTAINER_OF(stream, struct upstream, stream);
+}
+
+static inline struct proxy *upstream_proxy(const struct upstream *upstream)
+{
+    return upstream->server->pool->proxy;
+}
+
+static inline struct request *upstream_head(const struct upstream *upstream)
+{
+    return upstream->inflight.first == NULL
+               ? NULL
+               : CONTAINER_OF(upstream->inflight.first, struct request, upstream_node);
+}
 /* Closes; every request in flight fails with `error` or is sent again where that is allowed. */
 void upstream_retire(struct upstream *upstream, enum error_id error, const char *why);
 void upstream_free(struct proxy *proxy, struct upstream *upstream); /* from the hook only */
@@ -522,6 +544,11 @@ size_t fanout_part_items(struct request *part, struct mc_reply_parser *parser, s
 bool fanout_part_item(struct request *part, struct bytes key, size_t line_end, size_t line_len,
                       uint64_t data_len);
 void fanout_abandon(struct fanout *fanout);
+/* fanout_merge.c: false: fanout->error says why, or a part is not what was asked for. */
+bool fanout_merge(struct fanout *fanout, struct outbuf *out);
+/* What SCAN's cursors are multiples of; the first node from this one on that takes keys. */
+uint32_t scan_node_count(const struct pool *pool);
+uint32_t scan_node_from(const struct pool *pool, uint32_t node);
 
 /* For fanout_slots.c. `item_count`: as key_count, or 0 where keys need no items. NULL: out of memory. */
 struct fanout *fanout_create(struct client *client, enum command_route route, uint32_t part_max,
