@@ -14,10 +14,18 @@
 #include "proxy/counters.h"
 #include "proxy/process.h"
 
+#include <ev.h>
 #include <getopt.h>
 #include <limits.h>
+#include <linux/landlock.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+#include <yaml.h>
 
 static const struct option long_options[] = {
     {"help", no_argument, NULL, 'h'},
@@ -71,9 +79,21 @@ static int describe_stats(void)
     return 0;
 }
 
+/* What it was built with, and which of the kernel's newer features are there: all have a fallback. */
 static int version(void)
 {
+    long landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+    int yaml_major, yaml_minor, yaml_patch;
+    struct utsname kernel;
+
+    yaml_get_version(&yaml_major, &yaml_minor, &yaml_patch);
     printf("This is weir-proxy-%s\n", PACKAGE_VERSION);
+    printf("libraries: libev %d.%d, libyaml %d.%d.%d, %s\n", ev_version_major(), ev_version_minor(),
+           yaml_major, yaml_minor, yaml_patch, OpenSSL_version(OPENSSL_VERSION));
+    if (uname(&kernel) == 0)
+        printf("kernel: Linux %s, Landlock %s%ld, seccomp %s\n", kernel.release, landlock > 0 ? "ABI " : "no ",
+               landlock > 0 ? landlock : 0,
+               prctl(PR_GET_SECCOMP, 0, 0, 0, 0) >= 0 ? "yes" : "no");
     return 0;
 }
 
