@@ -88,8 +88,14 @@ static void proxy_ticked(struct io_timer *timer)
     struct proxy *proxy = timer->arg;
     uint64_t now_ms = io_now_ms(proxy->io);
     bool is_any_ejected = proxy_tick_servers(proxy, now_ms);
+    struct list_node *node;
+    struct list ticking;
 
-    LIST_FOR_EACH (&proxy->busy, node) {
+    /* A time-out may close a client, and that its other connections: any of them may leave the list. */
+    list_init(&ticking);
+    list_move_all(&proxy->busy, &ticking);
+    while ((node = list_pop_front(&ticking)) != NULL) {
+        list_push_back(&proxy->busy, node);
         upstream_tick(CONTAINER_OF(node, struct upstream, busy_node), now_ms);
     }
     if (is_any_ejected || !list_is_empty(&proxy->busy))

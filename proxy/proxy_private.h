@@ -564,6 +564,9 @@ void fanout_redis_split_slots(struct client *client, const struct command *comma
 /* ---- session.c: what only some clients have ------------------------------------------------------------------ */
 
 void session_destroy(struct client *client); /* NULL session is fine */
+/* Its database or dialect changed: a private connection that it still has is of the old one. A reply that
+ * timed out may be due on it, so it is not idle for long. */
+void session_switched(struct client *client);
 void session_reset(struct client *client);   /* RESET: as after connecting; answers */
 enum session_verdict {
     SESSION_PASS, /* handle it as usual */

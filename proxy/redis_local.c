@@ -104,6 +104,7 @@ static void hello_probed(struct request *probe, enum error_id error, struct byte
     }
     /* A server that cannot be reached says nothing of RESP3: the next request will tell. */
     slot->client->dialect = DIALECT_RESP3;
+    session_switched(slot->client);
     compose_hello(slot->client, &slot->client->pool->proxy->scratch2);
     request_finish_bytes(slot, buffer_bytes(&slot->client->pool->proxy->scratch2));
 }
@@ -233,6 +234,7 @@ static void local_hello(struct client *client, const struct resp_request *reques
         }
     }
     client->dialect = version == 3 ? DIALECT_RESP3 : DIALECT_RESP2;
+    session_switched(client);
     compose_hello(client, &client->pool->proxy->scratch2);
     client_reply(client, buffer_bytes(&client->pool->proxy->scratch2));
 }
@@ -252,6 +254,7 @@ static void local_select(struct client *client, const struct resp_request *reque
         return;
     }
     client->db = db == 0 ? (uint8_t)client->pool->conf->redis_db : (uint8_t)db;
+    session_switched(client);
     client_reply(client, BYTES("+OK\r\n"));
 }
 

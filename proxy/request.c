@@ -173,8 +173,10 @@ static void request_finish_client(struct request *request, struct bytes part)
         request->client = NULL;
         request_free(proxy, request);
     }
+    /* What the next one has held so far goes before what it gets from now on. */
     if (client->requests.first == NULL ? (client->pause | client->is_closing | client->is_eof) != 0
-                                       : client_head(client)->is_done || client->pause != 0)
+                                       : client_head(client)->is_done || client->pause != 0 ||
+                                             client_head(client)->reply.first != NULL)
         client_advance(client);
     if (UNLIKELY(client->session != NULL))
         session_replied(client);

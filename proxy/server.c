@@ -72,9 +72,21 @@ void server_deinit(struct server *server)
 
 /* ---- names ------------------------------------------------------------------------------------ */
 
+static struct upstream *server_find_resolving(struct server *server)
+{
+    LIST_FOR_EACH (&server->upstreams, node) {
+        struct upstream *upstream = CONTAINER_OF(node, struct upstream, server_node);
+
+        if (upstream->state == UPSTREAM_RESOLVING)
+            return upstream;
+    }
+    return NULL;
+}
+
 static void server_resolved(struct io_op *op)
 {
     struct server *server = op->arg;
+    struct upstream *upstream;
     struct pool *pool = server->pool;
     bool is_failed = op->result <= 0;
 
@@ -90,12 +102,9 @@ static void server_resolved(struct io_op *op)
     }
     if (server->addr_count == 0)
         server_failed(server, ERROR_host_down);
-    LIST_FOR_EACH (&server->upstreams, node) {
-        struct upstream *upstream = CONTAINER_OF(node, struct upstream, server_node);
-
-        if (upstream->state == UPSTREAM_RESOLVING)
-            upstream_resolved(upstream, server->addr_count == 0 ? ERROR_host_down : ERROR_NONE);
-    }
+    /* From the start after each: a failure may close clients, and with them other connections. */
+    while ((upstream = server_find_resolving(server)) != NULL)
+        upstream_resolved(upstream, server->addr_count == 0 ? ERROR_host_down : ERROR_NONE);
 }
 
 void server_resolve(struct server *server)

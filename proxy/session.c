@@ -311,12 +311,11 @@ static enum session_verdict multi_command(struct session *session, const struct 
     case COMMAND_discard:
         return multi_discard(session, frame);
     case COMMAND_multi:
-        multi_refuse(session, "ERR MULTI calls can not be nested");
-        session->is_aborted = false; /* as Redis: this alone does not abort */
+        /* As Redis: this alone does not abort. */
+        client_reply_text_error(client, "ERR MULTI calls can not be nested");
         return SESSION_DONE;
     case COMMAND_watch:
-        multi_refuse(session, "ERR WATCH inside MULTI is not allowed");
-        session->is_aborted = false;
+        client_reply_text_error(client, "ERR WATCH inside MULTI is not allowed");
         return SESSION_DONE;
     case COMMAND_quit:
         return SESSION_PASS;
@@ -530,6 +529,18 @@ void session_refused(struct client *client)
 {
     if (client->session->is_in_multi)
         client->session->is_aborted = true;
+}
+
+void session_switched(struct client *client)
+{
+    struct session *session = client->session;
+
+    if (session == NULL || session->upstream == NULL ||
+        (session->upstream->db == client->db && session->upstream->dialect == client->dialect))
+        return;
+    session->is_watch_lost = session->is_watch_lost || session->is_watching;
+    session_unbind(session);
+    session->is_watching = false;
 }
 
 void session_reset(struct client *client)

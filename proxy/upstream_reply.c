@@ -210,6 +210,9 @@ static size_t upstream_recv_text(struct upstream *upstream, struct bytes data)
             upstream_doubt(upstream, "a value for a key that was not asked for");
             return data.len;
         }
+        /* A quiet ma's number is not wanted either, and it comes as an item. */
+        if (UNLIKELY(head->is_quiet) && reply.is_item_start && memcache_reply_is_quiet(head, reply.line))
+            head->is_silent = true;
         consumed += reply.scanned;
         part = bytes_first(rest, reply.scanned);
         if (result == PARSE_OK) {

@@ -239,5 +239,7 @@ bool mc_meta_is_silenced(enum mc_verb verb, struct bytes reply_line)
         return false; /* a text that happens to begin so */
     if (verb == MC_mg)
         return MC_BYTES_ARE(code, "EN");
+    if (verb == MC_ma && MC_BYTES_ARE(code, "VA"))
+        return true;
     return (verb == MC_ms || verb == MC_md || verb == MC_ma) && MC_BYTES_ARE(code, "HD");
 }
