@@ -71,12 +71,24 @@ void daemon_notify(int *notify_fd, int code)
 
 void daemon_quiet(void)
 {
-    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    /* Which daemon_detach() made /dev/null; a sandboxed worker could not open that. */
+    if (dup2(STDIN_FILENO, STDERR_FILENO) < 0)
+        MAYBE(errno);
+}
 
+int daemon_pid_check(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 && errno == ENOENT) {
+        fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        if (fd >= 0)
+            unlink(path);
+    }
     if (fd < 0)
-        return;
-    dup2(fd, STDERR_FILENO);
+        return -errno;
     close(fd);
+    return 0;
 }
 
 int daemon_pid_write(const char *path)

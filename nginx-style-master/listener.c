@@ -62,6 +62,21 @@ void listeners_deinit(struct listener_set *set, bool unlink_paths)
         listener_destroy(set, CONTAINER_OF(node, struct listener, node), unlink_paths);
 }
 
+void listeners_close(struct listener_set *set)
+{
+    LIST_FOR_EACH (&set->list, node) {
+        struct listener *listener = CONTAINER_OF(node, struct listener, node);
+
+        while (listener->lanes > 0)
+            close(listener->fds[--listener->lanes]);
+        if (listener->guard_fd >= 0) {
+            close(listener->guard_fd);
+            listener->guard_fd = -1;
+            set->guards_count--;
+        }
+    }
+}
+
 struct listener *listener_find(const struct listener_set *set, struct bytes name)
 {
     for (struct list_node *node = list_first(&set->list); node != NULL;

@@ -49,6 +49,8 @@ struct listener_set {
 };
 
 void listeners_init(struct listener_set *set);
+/* Nobody is accepted any more; paths stay until listeners_deinit(). */
+void listeners_close(struct listener_set *set);
 /* Closes all; unlink: the unix sockets' files too. */
 void listeners_deinit(struct listener_set *set, bool unlink_paths);
 

@@ -98,6 +98,8 @@ static void leave_all(struct master *master, bool at_once)
     master->serving = NULL;
     LIST_FOR_EACH (&master->generations, node)
         generation_leave(CONTAINER_OF(node, struct generation, node), at_once);
+    /* Else connections would come to a queue that nobody looks at, for as long as the drain lasts. */
+    listeners_close(&master->listeners);
 }
 
 static void master_stop(struct master *master)
@@ -708,7 +710,12 @@ static int master_start(struct master *master, struct inherit *inherit, char *er
         return err;
     /* Sockets of all addresses and all workers' slots are held here too. */
     privilege_rlimit_nofile(config.rlimit_nofile, master->log);
-    if (inherit->count == 0)
+    if (inherit->count == 0 && master->pid_path != NULL) {
+        err = daemon_pid_check(master->pid_path);
+        if (err != 0)
+            snprintf(error, MASTER_ERROR_SIZE, "pid file %s: %s", master->pid_path, err_text(err));
+    }
+    if (err == 0 && inherit->count == 0)
         err = look_for_predecessor(master, &config, inherit, error);
     if (err == 0)
         err = shared_setup(master, inherit, workers, error);

@@ -48,6 +48,7 @@ void privilege_rlimit_nofile(uint64_t wanted, struct log *log);
 MUST_USE int daemon_detach(int *notify_fd);
 void daemon_notify(int *notify_fd, int code);
 void daemon_quiet(void);
+MUST_USE int daemon_pid_check(const char *path); /* can it be written? It stays as it is */
 MUST_USE int daemon_pid_write(const char *path);
 void daemon_pid_remove(const char *path, pid_t only_if);
 

@@ -215,6 +215,10 @@ int upgrade_start(struct master *master, const char *binary, char *error)
                  (int)upgrade->pid);
         return ERR_EXISTS;
     }
+    if (master->is_quitting || master->is_stopping) {
+        snprintf(error, MASTER_ERROR_SIZE, "upgrade: the master is leaving");
+        return ERR_CANCELED;
+    }
     err = channel_pair(fds);
     if (err != 0)
         return err;

@@ -36,6 +36,7 @@ struct worker {
     uint32_t listeners_count;
     uint32_t *listener_lanes; /* [listeners_count]: which socket of the address it is */
     bool is_draining, is_stopping;
+    bool has_start_stderr; /* a daemon's first: stderr is still the starter's */
     uint64_t request_last;
     char name[64];
 };
@@ -146,6 +147,10 @@ void worker_ready(struct worker *worker)
     struct channel_message message = {.type = CHANNEL_READY};
 
     worker_heartbeat(worker);
+    /* Whoever reads what the command that started the daemon says would else wait for our end. */
+    if (worker->has_start_stderr)
+        daemon_quiet();
+    worker->has_start_stderr = false;
     if (worker->channel >= 0)
         channel_try_send(worker->channel, &message, NULL, -1);
 }
@@ -862,6 +867,7 @@ void worker_run(struct master *master, struct child *child, int channel)
                             .channel = channel};
     int code;
 
+    worker.has_start_stderr = master->notify_fd >= 0;
     close_master_things(master);
     worker.signal_fd = signals_open(SIGNALS_WORKER);
     worker.epoll_fd = epoll_create1(EPOLL_CLOEXEC);

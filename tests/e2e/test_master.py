@@ -380,7 +380,7 @@ def test_worker_told_by_an_operator(demo):
 def test_stats_process_is_replaced(demo):
     d = demo()
     master = d.start()
-    stats = [p for p in children_of(master.pid) if title_of(p) == "demo: stats"]
+    stats = wait_for(lambda: [p for p in children_of(master.pid) if title_of(p) == "demo: stats"], "it has its title")
     with d.connect() as c:
         for _ in range(10):
             c.ask("echo x")
