@@ -403,6 +403,39 @@ void upstream_submit(struct upstream *upstream, struct request *request, struct 
     upstream_end(upstream, request);
 }
 
+/* The server has closed, and not a byte of what waits here was sent: it goes on over another connection, in
+ * its order, writes too. So nobody loses a request to a server that closes idle connections. */
+static bool upstream_move_unsent(struct upstream *upstream)
+{
+    struct server *server = upstream->server;
+    struct upstream **slot = upstream_slot(server, upstream->dialect, upstream->db, upstream->slot);
+    enum error_id error = ERROR_NONE;
+    struct upstream *next;
+
+    if (upstream->state != UPSTREAM_READY || upstream->is_private || upstream->is_probe ||
+        upstream->inflight_count == 0 || upstream->uploader != NULL || upstream->seen_reply ||
+        upstream->queued_total - upstream->out.len > upstream->done_end)
+        return false;
+    next = upstream_open(server, upstream->dialect, upstream->db, false, &error);
+    if (next == NULL)
+        return false;
+    next->slot = upstream->slot;
+    if (slot != NULL)
+        *slot = next;
+    for (struct queue_node *node = upstream->inflight.first; node != NULL; node = node->next)
+        CONTAINER_OF(node, struct request, upstream_node)->upstream = next;
+    next->inflight = upstream->inflight;
+    next->inflight_count = upstream->inflight_count;
+    next->tombstone_count = upstream->tombstone_count;
+    next->queued_total = upstream->queued_total;
+    next->last_end = upstream->last_end;
+    next->done_end = upstream->done_end;
+    outbuf_splice(&next->out, &upstream->out);
+    queue_init(&upstream->inflight);
+    upstream->inflight_count = upstream->tombstone_count = 0;
+    return true;
+}
+
 /* How much may go now: everything, or, in a paranoid pool, the one request that is asked about. */
 static size_t upstream_allowance(const struct upstream *upstream)
 {
@@ -447,7 +480,8 @@ static void upstream_send(struct upstream *upstream)
         sent = io_stream_send(&upstream->stream, slices, count);
         if (sent < 0) {
             SERVER_ADD(upstream->server, server_err, 1);
-            server_failed(upstream->server, error_of_errno((int)sent));
+            if (!upstream_move_unsent(upstream))
+                server_failed(upstream->server, error_of_errno((int)sent));
             upstream_retire(upstream, error_of_errno((int)sent), "send failed");
             return;
         }
@@ -488,7 +522,8 @@ static void upstream_closed(struct io_stream *stream, int err, struct bytes rest
     else
         SERVER_ADD(server, server_err, 1);
     /* An idle connection that the server closes is its right; one in use is a failure. */
-    if (upstream->inflight_count > 0 || upstream->state != UPSTREAM_READY)
+    if (!upstream_move_unsent(upstream) &&
+        (upstream->inflight_count > 0 || upstream->state != UPSTREAM_READY))
         server_failed(server, ERROR_reset);
     upstream_retire(upstream, ERROR_reset, "closed by the server");
 }
