@@ -18,7 +18,7 @@ from weirtest import DEADLINE, LOOPBACK, memcache_pool, redis_pool, wait_for
 @pytest.fixture(scope="module")
 def proxy(module_stage):
     return module_stage.weir_proxy(
-        redis_pool(module_stage.redis_server(2), name="alpha", hash_tag="'{}'") +
+        redis_pool(module_stage.redis_server(2), name="alpha", hash_tag="'{}'", hash="md5") +
         memcache_pool(module_stage.memcached(2), name="beta"), workers=2)
 
 
