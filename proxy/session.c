@@ -287,7 +287,8 @@ static bool session_let_go(struct session *session)
     bool is_in_multi = session->is_in_multi;
 
     ASSERT(!session->is_watching && !session->is_multi_sent);
-    if (session->upstream->inflight_count > 0) {
+    /* Not for replies that are overdue: nobody waits for them, they go with the connection. */
+    if (session->upstream->inflight_count > 0 && client->request_count > 0) {
         client_pause(client, PAUSE_BARRIER);
         return false;
     }

@@ -514,7 +514,7 @@ static struct op *memcache_other(struct script *script)
         return memcache_raw("bad number", OP_LINE_PREFIX | OP_CLOSES, "set evil 0 0 -1\r\n", "");
     case 7:
         /* A megabyte through tiny buffers takes the world minutes. */
-        return script->world->profile.draws_net || script->world->profile.buffer_size != 0
+        return script->world->profile.draws_net || script->world->profile.value_size_max < 10000
                    ? memcache_raw("mn", 0, "mn\r\n", "MN\r\n")
                    : memcache_too_large(script);
     case 8: /* the block is longer than it says */

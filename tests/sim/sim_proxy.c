@@ -39,7 +39,7 @@ static void died(int signo)
 void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 
 struct outcome {
-    uint64_t trace, replies;
+    uint64_t trace, replies, clients[WORLD_CLIENTS_MAX];
     struct world_marks marks;
     bool has_failed;
     char why[WORLD_TEXT_MAX];
@@ -56,7 +56,17 @@ static void run(uint64_t seed, const struct world_profile *profile, struct outco
                             .marks = world->marks,
                             .has_failed = world->has_failed};
     memcpy(out->why, world->why, sizeof(out->why));
+    for (uint32_t i = 0; i < WORLD_CLIENTS_MAX; i++)
+        out->clients[i] = world->clients[i] == NULL ? 0 : client_hash(world->clients[i]);
     world_destroy(&world);
+}
+
+static uint32_t first_difference(const struct outcome *a, const struct outcome *b)
+{
+    for (uint32_t i = 0; i < WORLD_CLIENTS_MAX; i++)
+        if (a->clients[i] != b->clients[i])
+            return i;
+    return 0;
 }
 
 /* Returns whether it passed. */
@@ -76,7 +86,6 @@ static bool run_seed(uint64_t seed, bool is_traced, struct world_marks *sum)
     run(seed, &profile, &first);
     for (size_t i = 0; i < sizeof(*sum) / sizeof(uint64_t); i++)
         ((uint64_t *)sum)[i] += ((const uint64_t *)&first.marks)[i];
-    profile.is_traced = false;
     if (!first.has_failed && seed % 10 == 0) {
         run(seed, &profile, &second);
         if (second.trace != first.trace)
@@ -84,6 +93,8 @@ static bool run_seed(uint64_t seed, bool is_traced, struct world_marks *sum)
         first.has_failed = second.trace != first.trace;
     }
     if (!first.has_failed && !profile.is_faulty) {
+        if (is_traced)
+            printf("# the same again, cut otherwise\n");
         profile.segment_max = profile.segment_max == 0 ? 3 : 0;
         profile.buffer_size = profile.buffer_size == 0 ? 700 : 0;
         run(seed, &profile, &second);
@@ -92,7 +103,8 @@ static bool run_seed(uint64_t seed, bool is_traced, struct world_marks *sum)
         first.has_failed = second.has_failed;
         if (!second.has_failed && second.replies != first.replies &&
             first.marks.reasons_lost + second.marks.reasons_lost == 0) {
-            snprintf(first.why, sizeof(first.why), "other segments gave other replies");
+            snprintf(first.why, sizeof(first.why), "other segments gave other replies, to client %u first",
+                     first_difference(&first, &second));
             first.has_failed = true;
         }
     }
