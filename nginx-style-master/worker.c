@@ -253,12 +253,11 @@ static void master_is_gone(struct worker *worker)
 
     close(worker->channel);
     worker->channel = -1;
-    if (worker->child->is_stats || worker->handler == NULL ||
-        worker->handler->master_gone == NULL) {
+    if (worker->handler == NULL || worker->handler->master_gone == NULL) {
         worker_stop(worker);
         return;
     }
-    if (!worker->is_draining) {
+    if (!worker->child->is_stats && !worker->is_draining) {
         log_warn(worker->master->log, "the master is gone, this worker goes on master_pid=%d",
                  (int)worker->slot->master_pid);
         memset(all.bits, 0xff, sizeof(all.bits));
@@ -692,6 +691,11 @@ void worker_master_info(const struct worker *worker, struct worker_master_info *
         .workers = atomic_load(&self->workers),
         .log_level = atomic_load(&self->log_level),
     };
+}
+
+pid_t worker_living_master(const struct worker *worker)
+{
+    return shm_master_other(&worker->master->shm);
 }
 
 const void *worker_stats_base(const struct worker *worker, size_t *size)

@@ -100,7 +100,8 @@ struct worker_handler {
     void (*apply)(struct worker *worker, const char *settings);
     void (*passed)(struct worker *worker, const struct worker_passed *passed);
     /* The master died. A proxy goes on: it now accepts from every socket, and a new master will find
-     * it. A program whose data has one writer leaves. */
+     * it. A program whose data has one writer leaves. The stats process may go on until there is a
+     * new one (worker_living_master()), which does not know of it. */
     void (*master_gone)(struct worker *worker);
 
     /* Stats process only. */
@@ -201,6 +202,8 @@ struct worker_master_info {
     uint32_t workers;
     int log_level;
 };
+/* Some master that shares our table and lives: ours, an upgrade's, a new one. 0: none. */
+pid_t worker_living_master(const struct worker *worker);
 void worker_master_info(const struct worker *worker, struct worker_master_info *out);
 
 /* Totals = base + every slot that is not free. The base is shared memory of stats_size_max bytes that

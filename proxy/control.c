@@ -14,6 +14,7 @@
 #include <stdio.h>
 
 #define ARGS_MAX        8u
+#define NO_MASTER       "there is no master: it was killed, the workers go on without it"
 #define LIST_COUNT_MAX  1024u
 #define MASTER_WAIT_MS  90000u /* a reload or an upgrade takes as long as its workers need to be ready */
 #define CLIENTS_WAIT_MS 1300u  /* workers write the list once a second */
@@ -64,7 +65,7 @@ static void ask_master(struct stats_conn *conn, enum worker_request request, str
     copy[text.len] = '\0';
     err = worker_request(process->worker, request, copy, &conn->request_id);
     if (err == ERR_EOF) {
-        answer_error(conn, "there is no master: it was killed, the workers go on without it");
+        answer_error(conn, NO_MASTER);
     } else if (err != 0) {
         answer_error(conn, err_text(err));
     } else {
@@ -86,6 +87,18 @@ void control_replied(struct stats_process *process, uint64_t id, int err, const 
             answer_ok(conn);
         stats_conn_answer(conn);
         return;
+    }
+}
+
+void control_master_gone(struct stats_process *process)
+{
+    LIST_FOR_EACH (&process->conns, node) {
+        struct stats_conn *conn = CONTAINER_OF(node, struct stats_conn, node);
+
+        if (conn->state == STATS_CONN_WAITING && conn->request_id != 0) {
+            answer_error(conn, NO_MASTER);
+            stats_conn_answer(conn);
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 #define SENDING_MS    10000u
 #define LINGERING_MS  1000u
 #define LEAVE_MAX_MS  3000u
+#define ORPHAN_SILENCE_MS 10000u
 
 static void process_leave_when_done(struct stats_process *process)
 {
@@ -71,6 +72,21 @@ static void on_retired(struct worker *worker, uint32_t slot)
     MAYBE(worker_stats_fold(worker, slot, fold, worker_arg(worker)));
 }
 
+/* A new master has a stats process of its own. */
+static bool orphan_is_needed(struct stats_process *process)
+{
+    struct worker_info info;
+
+    if (worker_living_master(process->worker) != 0)
+        return false;
+    /* Nobody tells us of workers that end: their beat does. */
+    for (uint32_t i = 0; i < worker_slots_count(process->worker); i++)
+        if (worker_slot_info(process->worker, i, &info) && info.heartbeat_age_ms < ORPHAN_SILENCE_MS &&
+            (info.state == WORKER_STATE_SERVING || info.state == WORKER_STATE_DRAINING))
+            return true;
+    return false;
+}
+
 static void process_second(struct io_timer *timer)
 {
     struct stats_process *process = timer->arg;
@@ -80,6 +96,8 @@ static void process_second(struct io_timer *timer)
     for (uint32_t i = 0; i < worker_slots_count(process->worker); i++)
         if (worker_slot_info(process->worker, i, &info) && info.state == WORKER_STATE_RETIRED)
             on_retired(process->worker, i);
+    if (process->is_orphan && !orphan_is_needed(process))
+        io_stop(process->io);
     process_leave_when_done(process);
     io_timer_start(process->io, timer, TICK_MS);
 }
@@ -273,6 +291,14 @@ static void on_drain(struct worker *worker, uint32_t timeout_ms)
     process_leave_when_done(process);
 }
 
+static void on_master_gone(struct worker *worker)
+{
+    struct stats_process *process = worker_arg(worker);
+
+    process->is_orphan = true;
+    control_master_gone(process);
+}
+
 static void on_reply(struct worker *worker, uint64_t id, int err, const char *text)
 {
     control_replied(worker_arg(worker), id, err, text);
@@ -295,6 +321,7 @@ static const struct worker_handler stats_handler = {
     .retired = on_retired,
     .reply = on_reply,
     .set = on_set,
+    .master_gone = on_master_gone,
 };
 
 static void channel_ready(struct io_watch *watch, bool readable, bool writable)

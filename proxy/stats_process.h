@@ -59,6 +59,7 @@ struct stats_process {
     struct conf_live_change *changes; /* owns; what was set since the file was read */
     uint32_t changes_count;
     uint64_t leave_at_ms; /* 0: not told to leave */
+    bool is_orphan;       /* the master is dead: until there is another one, or no worker */
     struct list conns;
     uint32_t conns_count;
     struct stats_conn *dead;
@@ -89,5 +90,7 @@ void control_line(struct stats_conn *conn, struct bytes line);
 MUST_USE int control_set(struct stats_process *process, struct bytes text, struct conf_error *error);
 /* The master's answer to a request of ours. */
 void control_replied(struct stats_process *process, uint64_t id, int err, const char *text);
+/* Nobody will answer what was asked. */
+void control_master_gone(struct stats_process *process);
 /* What a connection waited for has had its time. */
 void control_waited(struct stats_conn *conn);

@@ -246,7 +246,7 @@ def test_queues_of_a_stopped_server(redis_server, weir_proxy):
 
 def test_ejection_is_to_be_seen(redis_server, weir_proxy):
     servers = redis_server(2)
-    proxy = weir_proxy(redis_pool(servers, auto_eject_hosts=True, server_failure_limit=1,
+    proxy = weir_proxy(redis_pool(servers, hash="md5", auto_eject_hosts=True, server_failure_limit=1,
                                   server_retry_timeout=600000, timeout=1000))
     servers[0].kill()
     with proxy.connect() as c:
