@@ -74,6 +74,14 @@ static bool upstream_is_early(const struct upstream *upstream, const struct requ
            head->wire_end > upstream->queued_total - upstream->out.len;
 }
 
+/* Whether the bytes that came can not be the head's reply: nothing of it was sent yet, or a part only and
+ * they are no error. Somebody else's reply that the server gave twice, for instance. */
+static bool upstream_is_stray(const struct upstream *upstream, const struct request *head, bool is_error)
+{
+    return UNLIKELY(upstream_is_early(upstream, head)) &&
+           (!is_error || upstream->queued_total - upstream->out.len <= upstream->done_end);
+}
+
 /* The reply is whole. false: the upstream is closed now. */
 static bool upstream_complete(struct upstream *upstream, struct bytes part)
 {
@@ -124,6 +132,10 @@ static size_t upstream_recv_resp(struct upstream *upstream, struct bytes data)
         }
         if (!upstream->seen_reply) {
             upstream->seen_reply = true;
+            if (upstream_is_stray(upstream, head, rest.data[0] == '-')) {
+                upstream_doubt(upstream, "a reply came before its request was sent");
+                return data.len;
+            }
             /* Pushes have no place between replies: nothing that makes them is sent here. */
             if (UNLIKELY(rest.data[0] == '>')) {
                 upstream_doubt(upstream, "a push on a shared connection");
@@ -206,6 +218,10 @@ static size_t upstream_recv_text(struct upstream *upstream, struct bytes data)
             upstream_doubt(upstream, "a frame that is no reply");
             return data.len;
         }
+        if (reply.scanned > 0 && upstream_is_stray(upstream, head, reply.is_error)) {
+            upstream_doubt(upstream, "a reply came before its request was sent");
+            return data.len;
+        }
         if (reply.is_item_start && UNLIKELY(!upstream_text_key_fits(head, &reply))) {
             upstream_doubt(upstream, "a value for a key that was not asked for");
             return data.len;
@@ -269,7 +285,9 @@ static size_t upstream_recv_binary(struct upstream *upstream, struct bytes data)
 
         mc_bin_decode(rest.data, &header);
         if (head == NULL || header.magic != MC_BIN_RESPONSE || header.body_len > (64u << 20) ||
-            header.opaque != head->bin_opaque) {
+            header.opaque != head->bin_opaque ||
+            header.opcode != mc_verb_info((enum mc_verb)head->command)->opcode ||
+            upstream_is_stray(upstream, head, header.status != MC_BIN_OK)) {
             upstream_doubt(upstream, "a frame that is no reply to the request");
             return data.len;
         }
