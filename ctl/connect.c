@@ -2,18 +2,16 @@
 #include "ctl/ctl.h"
 
 #include "proxy/conf.h"
+#include "proxy/control_client.h"
 #include "proxy/control_path.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#define ANSWER_MAX     (256u << 20)
 #define ANSWER_WAIT_MS 120000 /* a reload waits for its workers */
 
 static int put(const char *path, char *out, size_t size)
@@ -127,76 +125,18 @@ int ctl_find(const struct ctl_options *options, char *out, size_t size)
 
 /* ---- talking ------------------------------------------------------------------------------------- */
 
-static int connect_to(const char *path)
-{
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    int fd;
-
-    if (strlen(path) >= sizeof(addr.sun_path)) {
-        fprintf(stderr, "weirctl: the socket's path is too long: %s\n", path);
-        return -1;
-    }
-    memcpy(addr.sun_path, path, strlen(path) + 1);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0)
-        return fd;
-    fprintf(stderr, "weirctl: %s: %s%s\n", path, strerror(errno),
-            errno == ECONNREFUSED || errno == ENOENT ? ": no weir-proxy listens there"
-            : errno == EACCES                        ? ": only its owner may"
-                                                     : "");
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
-static bool send_line(int fd, const char *line)
-{
-    struct iovec slices[2] = {{(void *)(uintptr_t)line, strlen(line)}, {(void *)(uintptr_t)"\n", 1}};
-    struct msghdr message = {.msg_iov = slices, .msg_iovlen = 2};
-
-    /* A line fits into any socket's buffer. */
-    return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)(slices[0].iov_len + 1);
-}
-
-static bool read_all(int fd, struct buffer *out)
-{
-    for (;;) {
-        struct pollfd ready = {.fd = fd, .events = POLLIN};
-        char *room = buffer_reserve(out, 65536);
-        ssize_t got;
-
-        if (room == NULL || poll(&ready, 1, ANSWER_WAIT_MS) <= 0)
-            return false;
-        got = read(fd, room, 65536);
-        if (got <= 0)
-            return got == 0;
-        out->len += (size_t)got;
-    }
-}
-
 int ctl_ask(const char *path, const char *line, struct buffer *out)
 {
-    int fd = connect_to(path);
-    struct bytes answer;
+    int err = control_ask(path, line, ANSWER_WAIT_MS, out);
 
-    if (fd < 0)
-        return CTL_NOBODY;
-    out->max = ANSWER_MAX;
-    if (!send_line(fd, line) || !read_all(fd, out)) {
-        fprintf(stderr, "weirctl: %s: no answer\n", path);
-        close(fd);
-        return CTL_NOBODY;
-    }
-    close(fd);
-    answer = buffer_bytes(out);
-    if (answer.len >= 3 && memcmp(answer.data, "ok\n", 3) == 0) {
-        buffer_consume(out, 3);
-        return CTL_OK;
-    }
-    if (answer.len >= 7 && memcmp(answer.data, "error: ", 7) == 0) {
-        buffer_consume(out, 7);
-        return CTL_FAILED;
-    }
+    if (err == 0 || err == ERR_INVALID)
+        return err == 0 ? CTL_OK : CTL_FAILED;
     /* Closed without a word: a stop ends the process that would have answered. */
-    return answer.len == 0 && (strcmp(line, "stop") == 0 || strcmp(line, "quit") == 0) ? CTL_OK : CTL_FAILED;
+    if (err == ERR_EOF && (strcmp(line, "stop") == 0 || strcmp(line, "quit") == 0))
+        return CTL_OK;
+    fprintf(stderr, "weirctl: %s: %s%s\n", path, err_text(err),
+            err == -ECONNREFUSED || err == -ENOENT ? ": no weir-proxy listens there"
+            : err == -EACCES                       ? ": only its owner may"
+                                                   : "");
+    return CTL_NOBODY;
 }

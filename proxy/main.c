@@ -239,7 +239,7 @@ int main(int argc, char **argv)
     if (options.process.conf_path == NULL)
         options.process.conf_path = default_conf();
     if (options.is_test)
-        return check_configuration(options.process.conf_path);
+        return check_configuration(options.process.conf_path, options.process.stats_port);
     if (conf_load(options.process.conf_path, &conf, &error) != 0) {
         fprintf(stderr, "weir-proxy: %s\n", error.text);
         return 1;

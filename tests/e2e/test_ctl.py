@@ -315,6 +315,38 @@ def test_what_else_comes_over_the_socket(redis_server, start):
     assert proxy.is_running()
 
 
+# -t tells what a new file would do to the keys that are there: counted here, key by key.
+def test_what_a_file_would_move(redis_server, start, tmp_path):
+    servers = redis_server(4)
+    proxy, ctl = start(redis_pool(servers[:3], hash="md5") + redis_pool(servers[:1], name="old"))
+
+    def check(pools):
+        path = tmp_path / "new.yml"
+        path.write_text(f"weir:\n  version: 1\n  control: {ctl.path}\n{pools}")
+        done = subprocess.run([program("weir-proxy"), "-t", "-c", str(path)], capture_output=True, text=True,
+                              timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    same = check(redis_pool(servers[:3], hash="md5") + redis_pool(servers[:1], name="old"))
+    assert same.count("no key moves") == 2
+    said = check(redis_pool(servers, hash="md5") + redis_pool(servers[:1], name="fresh"))
+    share = float(re.search(r"pool alpha: ([0-9.]+) % of the keys move", said).group(1))
+    assert "pool fresh: is new" in said
+    assert "pool old: is gone" in said
+
+    def where(conf_path):
+        keys = [f"some-key-{i}" for i in range(200)]
+        return [Ctl("").run("where", "alpha", key, options=["-c", conf_path]).stdout.split("address")[1]
+                for key in keys]
+
+    before, after = where(proxy.conf_path), where(str(tmp_path / "new.yml"))
+    moved = sum(a != b for a, b in zip(before, after)) / 2.0
+    assert abs(moved - share) < 15
+    proxy.stop()
+    assert "running" not in check(redis_pool(servers, hash="md5"))
+
+
 # Without a path the socket lies in a folder of the user's own, named by the stats port.
 def test_the_default_path(redis_server, weir_proxy):
     proxy = weir_proxy(redis_pool(redis_server()))

@@ -23,7 +23,8 @@ RANK = {folder: rank for rank, folder in enumerate(ORDER)}
 PROGRAMS = ("proxy", "backend", "ctl")
 
 # weirctl looks keys up in a file and finds the socket without a proxy: it reads what the proxy reads.
-SHARED = {("ctl", "proxy/conf.h"), ("ctl", "proxy/control_path.h"), ("ctl", "proxy/where.h")}
+SHARED = {("ctl", "proxy/" + name) for name in
+          ("conf.h", "control_client.h", "control_path.h", "where.h")}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 
