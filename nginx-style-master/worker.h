@@ -31,7 +31,7 @@
 
 struct worker;
 
-#define WORKER_PASS_FDS_MAX  4u
+#define WORKER_PASS_FDS_MAX  64u
 #define WORKER_PASS_BLOB_MAX (72u << 10) /* 64 KiB of input and a header */
 #define WORKER_TEXT_MAX      (32u << 10) /* of set(), apply() and replies */
 

@@ -35,7 +35,8 @@ int handover_blob_encode(const struct handover *handover, struct buffer *out)
         .client_id = htole64(handover->client_id),
     };
 
-    if (handover->input.len > HANDOVER_INPUT_MAX || handover->session.len > HANDOVER_SESSION_MAX)
+    if (handover->input.len > HANDOVER_INPUT_MAX || handover->session.len > HANDOVER_SESSION_MAX ||
+        sizeof(header) + handover->session.len + handover->input.len > HANDOVER_BLOB_MAX)
         return ERR_FULL;
     buffer_append(out, &header, sizeof(header));
     buffer_append(out, handover->session.data, handover->session.len);

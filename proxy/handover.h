@@ -25,7 +25,8 @@
 #define HANDOVER_HEADER_SIZE 32
 #define HANDOVER_VERSION     1
 #define HANDOVER_INPUT_MAX   (64u << 10)
-#define HANDOVER_SESSION_MAX 7000 /* with the input below what a hand-over socket takes */
+#define HANDOVER_SESSION_MAX 65000
+#define HANDOVER_BLOB_MAX   (72u << 10) /* of all: what a hand-over socket takes */
 
 struct handover {
     uint8_t dialect, db;

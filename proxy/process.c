@@ -230,6 +230,7 @@ struct process {
     struct process_accept *accepts; /* owns; one for each listener */
     uint32_t accepts_count;
     uint32_t load;
+    bool is_over; /* told to stop, or the time to drain has passed */
     int exit_code;
 };
 
@@ -334,6 +335,7 @@ static void on_stop(struct worker *worker)
     struct process *process = worker_arg(worker);
 
     process->exit_code = MASTER_EXIT_DONE;
+    process->is_over = true;
     io_stop(process->io);
 }
 
@@ -341,6 +343,7 @@ static void process_leave(struct io_timer *timer)
 {
     struct process *process = timer->arg;
 
+    process->is_over = true;
     io_stop(process->io);
 }
 
@@ -383,6 +386,9 @@ static void on_passed(struct worker *worker, const struct worker_passed *passed)
         proxy_take_over(process->proxy, passed->listener->tag, passed->fds, passed->fds_count,
                         passed->blob);
     worker_load_set(process->worker, proxy_client_count(process->proxy));
+    /* It was on its way when we began to drain: on with it. */
+    if (worker_is_draining(worker))
+        proxy_drain(process->proxy);
 }
 
 /* Checked by the stats process; the workers are the last to know. */
@@ -522,7 +528,10 @@ static int process_worker_main(struct worker *worker)
     }
     process_watch_master(&process);
     worker_ready(worker);
-    io_run(process.io);
+    /* The last client may have gone, and another have been passed to us in the same turn. */
+    do
+        io_run(process.io);
+    while (!process.is_over && proxy_client_count(process.proxy) > 0);
     proxy_destroy(&process.proxy);
     for (uint32_t i = 0; i < process.accepts_count; i++)
         io_listener_stop(&process.accepts[i].listener);

@@ -389,12 +389,8 @@ void proxy_accept(struct proxy *proxy, uint32_t pool_index, int fd, const struct
 
 void proxy_client_gone(struct proxy *proxy)
 {
-    if (proxy->is_draining && proxy->client_count == 0 && proxy->drained != NULL) {
-        void (*drained)(void *) = proxy->drained;
-
-        proxy->drained = NULL;
-        drained(proxy->owner_arg);
-    }
+    if (proxy->is_draining && proxy->client_count == 0 && proxy->drained != NULL)
+        proxy->drained(proxy->owner_arg);
 }
 
 /* For descriptors that no client comes of. */

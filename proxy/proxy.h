@@ -38,7 +38,7 @@ struct proxy_options {
     int worker_pid; /* for INFO */
     uint64_t client_id_base;     /* ids of clients rise from here: unique among all workers */
     bool stats_are_old;          /* a predecessor crashed: its counters go on, its gauges do not */
-    /* Called when the last client has gone after proxy_drain(). */
+    /* Called when the last client has gone after proxy_drain(); again, if another came meanwhile. */
     void (*drained)(void *arg);
     /* Gives a client to a newer worker: 0 - its descriptors are somebody else's now; an error - still
      * ours. NULL: there is none to give to. */

@@ -49,7 +49,7 @@ struct session {
     bool has_left;      /* another worker has it now: its connections are not ours any more */
 };
 
-#define SESSION_LINKS_MOVE_MAX 3 /* descriptors that travel beside the client's */
+#define SESSION_LINKS_MOVE_MAX 63 /* descriptors that travel beside the client's */
 
 /* NULL: out of memory. */
 struct session *session_get(struct client *client);

@@ -30,6 +30,11 @@ def rss_kib(pid):
         return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
 
 
+def is_sanitized(pid):
+    with open(f"/proc/{pid}/maps", encoding="latin-1") as f:
+        return "libasan" in f.read()
+
+
 def cpu_seconds(pid):
     with open(f"/proc/{pid}/stat", encoding="latin-1") as f:
         fields = f.read().rpartition(")")[2].split()
@@ -131,4 +136,4 @@ def pause(seconds):
 
 
 __all__ = ["LOOPBACK", "Load", "Process", "Watcher", "cpu_seconds", "fd_count", "fd_names", "is_alive",
-           "pause", "reload", "rss_kib", "settle", "workers_of"]
+           "is_sanitized", "pause", "reload", "rss_kib", "settle", "workers_of"]

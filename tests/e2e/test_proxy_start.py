@@ -274,6 +274,8 @@ def test_workers_become_another_user(redis, weir_proxy, tmp_path):
 
     def check():
         assert status_of(proxy.pid)["Uid"].split()[0] == "0"
+        # A process that was forked just now has no title yet.
+        wait_for(lambda: all("master" not in cmdline_of(pid) for pid in children_of(proxy.pid)), "all have begun")
         for pid in children_of(proxy.pid):
             status = status_of(pid)
             assert status["Uid"].split() == ["65534"] * 4, cmdline_of(pid)
