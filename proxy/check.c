@@ -74,7 +74,8 @@ static void check_pool(const struct conf_pool *pool)
 
     if (conf_pool_ring(pool, NULL, &ring) == 0)
         printf("pool %s: ring %016" PRIx64 ", %s over %u servers\n", pool->name, ring_fingerprint(ring),
-               ring_distribution_name(pool->distribution), pool->servers_count - pool->spares_count);
+               ring_distribution_name(pool->distribution), pool->members == CONF_MEMBERS_sentinel ? pool->masters_count
+                                                      : pool->servers_count - pool->spares_count);
     else
         printf("pool %s: %s, its ring is found out from %u addresses\n", pool->name,
                conf_members_name(pool->members), pool->servers_count);

@@ -482,7 +482,7 @@ static struct server *cluster_target(struct cluster *cluster, struct upstream *u
 
     if (!cluster_parse_redirect(text, slot, &target))
         return NULL;
-    if (target.host[0] == '\0') { /* the node does not know its own: the one we reached it by */
+    if (target.host[0] == '\0' || strcmp(target.host, "?") == 0) { /* the node does not know its own: the one we reached it by */
         const struct server *from = upstream == NULL ? NULL : upstream->server;
         char text_address[IO_ADDR_TEXT_MAX];
 

@@ -528,17 +528,19 @@ static void upstream_closed(struct io_stream *stream, int err, struct bytes rest
     upstream_retire(upstream, ERROR_reset, "closed by the server");
 }
 
-/* Sends a read again whose connection broke before a byte of its reply came. */
-static bool request_retry(struct request *request, struct pool *pool)
+/* Sends a read again whose connection broke before a byte of its reply came. Where members are found out,
+ * whatever was never sent at all (is_unsent): the server it waited for may be another one by now. */
+static bool request_retry(struct request *request, struct pool *pool, bool is_unsent)
 {
     struct server *server;
     struct upstream *upstream;
     enum error_id error = ERROR_NONE;
 
-    if (!request->is_idempotent || request->is_tombstone || request->is_started ||
-        request->reply.len > 0 || request->wire_len == 0 || request->kind != REQUEST_CLIENT ||
-        request->retry_count >= UPSTREAM_RETRIES_MAX || pool->retry_budget < 1 ||
-        request->client == NULL)
+    if (request->is_tombstone || request->is_started || request->reply.len > 0 ||
+        request->wire_len == 0 || request->kind != REQUEST_CLIENT ||
+        request->retry_count >= UPSTREAM_RETRIES_MAX || request->client == NULL)
+        return false;
+    if (is_unsent ? request->key_len == 0 : !request->is_idempotent || pool->retry_budget < 1)
         return false;
     server = route_key(pool, bytes_of(request_wire(request).data + request->key_off, request->key_len));
     if (server == NULL)
@@ -546,7 +548,7 @@ static bool request_retry(struct request *request, struct pool *pool)
     upstream = upstream_get(server, request->client, request->dialect, request->client->db, &error);
     if (upstream == NULL)
         return false;
-    pool->retry_budget -= 1;
+    pool->retry_budget -= is_unsent ? 0 : 1;
     request->retry_count++;
     POOL_ADD(pool, retries, 1);
     upstream_submit(upstream, request, request_wire(request));
@@ -563,6 +565,8 @@ void upstream_retire(struct upstream *upstream, enum error_id error, const char 
     struct queue_node *node;
     bool was_ready = upstream->state == UPSTREAM_READY;
     bool head_has_reply = upstream->seen_reply;
+    bool may_retry = error == ERROR_reset &&
+                     (was_ready || (pool->discovery != NULL && !upstream->is_private));
 
     if (upstream->state == UPSTREAM_CLOSED)
         return;
@@ -594,7 +598,7 @@ void upstream_retire(struct upstream *upstream, enum error_id error, const char 
     while ((node = queue_pop(&inflight)) != NULL) {
         struct request *request = CONTAINER_OF(node, struct request, upstream_node);
 
-        if (was_ready && !head_has_reply && error == ERROR_reset && request_retry(request, pool)) {
+        if (may_retry && !head_has_reply && request_retry(request, pool, !was_ready)) {
             head_has_reply = false;
             continue;
         }

@@ -463,6 +463,32 @@ def test_no_cluster_at_all(weir_proxy, free_port):
         assert c.resp("MGET", "a", "b").startswith(b"-CLUSTERDOWN")
 
 
+def test_nodes_that_do_not_know_their_own_address(stage, weir_proxy):
+    """CLUSTER SLOTS and MOVED without hosts: it is the one that the node was reached by."""
+    small = Cluster(stage, primaries=2, replicas=0,
+                    args=("--cluster-preferred-endpoint-type", "unknown-endpoint"))
+    proxy = weir_proxy(cluster_pool([f"localhost:{small.nodes[0].port}"]))
+    client = proxy.redis(decode_responses=True)
+    names = [f"key-{i}" for i in range(100)]
+    assert client.mset({n: n for n in names})
+    slot = slot_of(names[0])
+    small.move_slot(slot, next(n for n in small.nodes if n is not small.owner(slot)))
+    assert client.mget(names) == names
+    assert all(0 < n.r.dbsize() < 100 for n in small.nodes)
+
+
+def test_passwords(stage, weir_proxy):
+    small = Cluster(stage, primaries=2, replicas=0)
+    for node in small.nodes:
+        node.r.config_set("requirepass", "s3cret")
+    proxy = weir_proxy(cluster_pool(small.nodes[:1], redis_auth="s3cret"))
+    with proxy.connect() as c:
+        assert c.resp("GET", "a").startswith(b"-NOAUTH")
+        c.ask(resp("AUTH", "s3cret"), b"+OK\r\n")
+        c.ask(resp("MSET", "a", 1, "b", 2, "c", 3), b"+OK\r\n")
+        c.ask(resp("MGET", "a", "b", "c"), b"*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n")
+
+
 def test_reload_without_an_error(cluster, proxy):
     with Load(proxy) as load:
         for _ in range(3):
