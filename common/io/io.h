@@ -132,7 +132,7 @@ struct io_stream {
     uint32_t need;
     uint32_t rest_off_, rest_len_, rest_cap_;
     char *rest_; /* owns: the unconsumed bytes are [rest_off_, rest_off_ + rest_len_) */
-    uint64_t private_[8];
+    uint64_t private_[3];
 };
 
 static inline bool io_stream_is_open(const struct io_stream *stream)

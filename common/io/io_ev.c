@@ -310,6 +310,7 @@ int io_ev_create(const struct io_ev_options *options, struct io **out)
     list_init(&ev->stream_todo);
     list_init(&ev->op_todo);
     ev->poll_fd = -1;
+    ev->stream_fd = -1;
     ev->dir_fd = -1;
     ev->recv_size = MAX(RECV_SIZE_MIN, options->recv_size != 0 ? options->recv_size
                                                                : (size_t)RECV_SIZE_DEFAULT);
@@ -325,6 +326,8 @@ int io_ev_create(const struct io_ev_options *options, struct io **out)
     io_turn_stamp(&ev->io, ev_clock_us(&ev->io));
     *out = &ev->io;
     err = io_ev_file_init(ev, options);
+    if (err == 0)
+        err = io_ev_stream_init(ev);
     if (err == 0 && options->start_threads)
         err = io_ev_name_start_threads(ev);
     if (err != 0)
@@ -344,6 +347,7 @@ void io_ev_destroy(struct io **slot)
     io_ev_file_deinit(ev);
     io_ev_name_deinit(ev);
     io_ev_socket_deinit(ev);
+    io_ev_stream_deinit(ev);
     ev_idle_stop(ev->loop, &ev->no_wait);
     ev_check_stop(ev->loop, &ev->after_wait);
     ev_prepare_stop(ev->loop, &ev->before_wait);

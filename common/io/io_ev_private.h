@@ -22,6 +22,11 @@
 #include <ev.h>
 #pragma GCC diagnostic pop
 
+#include <sys/epoll.h>
+
+#define IO_EV_STREAM_EVENTS 512
+
+struct io_ev_slot;
 struct uring;
 
 struct io_ev {
@@ -32,6 +37,13 @@ struct io_ev {
     ev_prepare before_wait;
     ev_check after_wait;
     ev_idle no_wait; /* active: the next wait is none */
+
+    /* The set of the streams, and whose the descriptors in it are. */
+    int stream_fd;      /* owns; -1: none yet */
+    ev_io stream_watcher;
+    struct io_ev_slot *slots; /* owns; [slot_count] by descriptor */
+    uint32_t slot_count;
+    struct epoll_event stream_events[IO_EV_STREAM_EVENTS]; /* of this turn */
 
     struct list stream_todo; /* streams that have something to do in the next turn */
     struct list op_todo;     /* ops that are done and wait for the next turn */
@@ -75,6 +87,8 @@ void io_ev_poll_forget(struct io_ev *ev, int fd);
 int io_ev_socket_nonblocking(int fd);
 
 /* ---- io_ev_stream.c ---- */
+MUST_USE int io_ev_stream_init(struct io_ev *ev);
+void io_ev_stream_deinit(struct io_ev *ev);
 void io_ev_stream_todo(struct io_ev *ev); /* what had to wait for this turn */
 int io_ev_stream_open(struct io *io, struct io_stream *stream, int fd,
                       const struct io_stream_options *options, struct bytes rest);

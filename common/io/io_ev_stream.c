@@ -13,7 +13,15 @@
  * So a byte is copied a bounded number of times however a frame is cut: once into the rest, and by
  * the doubling of the rest. The rest grows with what was received, not with what a peer announces.
  *
- *   I1  One watcher a stream; what it waits for follows from the stream's state (stream_rearm).
+ * Waiting. Streams have an epoll set of their own, which libev watches as one descriptor. Each is in it
+ * from open to close, edge-triggered: the kernel tells once that something came, and the stream remembers
+ * (is_readable) until a receive finds the socket empty. So nothing is asked again that was told before:
+ * libev's level-triggered set polls each socket once more, a turn after every report. To pause, to resume
+ * and to stop at a budget costs no system call. EPOLLOUT is asked for with the first short send only, as
+ * unix sockets report it for every message that the peer reads.
+ *
+ *   I1  is_readable is cleared only by a receive that got less than it had room for, and, once a hang-up
+ *       was reported, by the end itself: no further edge would tell of it.
  *   I2  While a callback runs, ev->stream_current is its stream, NULL once that was closed: after a
  *       callback nothing of the stream is touched before this is checked. A stream that was closed
  *       and opened again in the same callback is a new one.
@@ -33,6 +41,7 @@
 /* No frame is larger (values end at 512 MiB); a handler that never consumes ends here. */
 #define REST_MAX      (1u << 30)
 #define CLOSE_DRAIN_MAX (1u << 20)
+#define SLOTS_MIN     64
 #define SLICES_MAX    1024 /* the kernel's UIO_MAXIOV */
 
 enum stream_state {
@@ -43,8 +52,11 @@ enum stream_state {
 };
 
 struct stream_part {
-    ev_io watcher;
     struct list_node todo_node;
+    bool is_readable;  /* there may be something to receive */
+    bool is_hung_up;   /* the end, or an error, is behind what there is */
+    bool is_writable;  /* nothing has been sent short since there was room */
+    bool waits_for_room; /* EPOLLOUT is asked for */
 };
 _Static_assert(sizeof(struct stream_part) <= sizeof(((struct io_stream *)0)->private_), "stream");
 _Static_assert(sizeof(struct io_stream) <= 128, "a client at rest is cheap");
@@ -57,37 +69,76 @@ static struct stream_part *stream_part(struct io_stream *stream)
     return (struct stream_part *)(void *)stream->private_;
 }
 
-static struct io_stream *stream_of_watcher(ev_io *watcher)
+static struct io_stream *stream_of_part(struct stream_part *part)
 {
-    return CONTAINER_OF((void *)watcher, struct io_stream, private_);
-}
-
-static struct io_ev *stream_ev(struct io_stream *stream)
-{
-    return io_ev_of(stream->io);
+    return CONTAINER_OF((void *)part, struct io_stream, private_);
 }
 
 /* ---- what is waited for -------------------------------------------------------------------- */
 
-/* Costs no system call: libev compares at the end of the turn. */
-static void stream_rearm(struct io_ev *ev, struct io_stream *stream)
-{
-    ev_io *watcher = &stream_part(stream)->watcher;
-    int events = 0;
+#define STREAM_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLET)
 
-    if (stream->state_ == STREAM_CONNECTING)
-        events = EV_WRITE;
-    if (stream->state_ == STREAM_OPEN) {
-        events = stream->recv_paused_ || stream->eof_ ? 0 : EV_READ;
-        events |= stream->want_write_ ? EV_WRITE : 0;
-    }
-    if (events == (ev_is_active(watcher) ? (watcher->events & (EV_READ | EV_WRITE)) : 0))
-        return;
-    ev_io_stop(ev->loop, watcher);
-    if (events != 0) {
-        ev_io_modify(watcher, events);
-        ev_io_start(ev->loop, watcher);
-    }
+/* What the kernel gives back with an event. A descriptor's number may be somebody else's by then. */
+struct io_ev_slot {
+    struct io_stream *stream; /* borrows; NULL: none */
+    uint32_t generation;      /* of this number */
+};
+
+static struct epoll_event stream_event_of(const struct io_ev *ev, int fd, uint32_t events)
+{
+    return (struct epoll_event){
+        .events = events,
+        .data.u64 = (uint64_t)ev->slots[fd].generation << 32 | (uint32_t)fd,
+    };
+}
+
+static struct io_stream *stream_find(const struct io_ev *ev, uint64_t data)
+{
+    uint32_t fd = (uint32_t)data;
+
+    return fd < ev->slot_count && ev->slots[fd].generation == (uint32_t)(data >> 32)
+               ? ev->slots[fd].stream
+               : NULL;
+}
+
+static int slots_grow(struct io_ev *ev, int fd)
+{
+    uint32_t count = MAX(ev->slot_count * 2, MAX((uint32_t)fd + 1, (uint32_t)SLOTS_MIN));
+    struct io_ev_slot *slots = mem_realloc(ev->slots, count * sizeof(*slots));
+
+    if (slots == NULL)
+        return -ENOMEM;
+    memset(slots + ev->slot_count, 0, (count - ev->slot_count) * sizeof(*slots));
+    ev->slots = slots;
+    ev->slot_count = count;
+    return 0;
+}
+
+/* Puts the descriptor into the set; it stays there until it is closed. */
+static int stream_watch(struct io_ev *ev, struct io_stream *stream, int fd, uint32_t events)
+{
+    struct epoll_event event;
+    int err = fd < 0 ? -EBADF : (uint32_t)fd < ev->slot_count ? 0 : slots_grow(ev, fd);
+
+    if (err != 0)
+        return err;
+    ev->slots[fd].generation++;
+    event = stream_event_of(ev, fd, events);
+    if (epoll_ctl(ev->stream_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+        return -errno;
+    ev->slots[fd].stream = stream;
+    return 0;
+}
+
+/* Closing takes it out of the set; what was reported before finds nobody. */
+static void stream_unwatch(struct io_ev *ev, int fd)
+{
+    ev->slots[fd].stream = NULL;
+}
+
+static bool stream_can_receive(const struct io_stream *stream)
+{
+    return stream->state_ == STREAM_OPEN && !stream->recv_paused_ && !stream->eof_;
 }
 
 static void stream_todo_add(struct io_ev *ev, struct io_stream *stream)
@@ -107,12 +158,11 @@ static void stream_todo_remove(struct io_stream *stream)
         list_remove(node);
 }
 
-static void stream_break(struct io_ev *ev, struct io_stream *stream)
+static void stream_break(struct io_stream *stream)
 {
     stream->state_ = STREAM_BROKEN;
     stream->want_write_ = false;
     stream_todo_remove(stream);
-    stream_rearm(ev, stream);
 }
 
 /* ---- the rest ----------------------------------------------------------------------------- */
@@ -245,10 +295,8 @@ static bool stream_end(struct io_ev *ev, struct io_stream *stream, int err)
     stream->eof_ = true;
     stream->need = 0;
     stream_todo_remove(stream);
-    if (err == ERR_EOF)
-        stream_rearm(ev, stream);
-    else
-        stream_break(ev, stream);
+    if (err != ERR_EOF)
+        stream_break(stream);
     ev->stream_current = stream;
     stream->handler->closed(stream, err, data);
     mem_free(rest.data);
@@ -319,16 +367,31 @@ static bool stream_lend_buffer(struct io_ev *ev, struct io_stream *stream, size_
 
 /* ---- receive ------------------------------------------------------------------------------ */
 
-enum recv_step { RECV_MORE, RECV_DONE, RECV_GONE };
+enum recv_step {
+    RECV_FULL,  /* the room was filled: there may be more */
+    RECV_SHORT, /* the socket is empty, but for its end */
+    RECV_NONE,  /* the socket is empty, or at its end */
+    RECV_GONE,  /* so is the stream */
+};
 
-/* recv() returned `got` <= 0. */
+static ssize_t stream_recv(const struct io_stream *stream, char *data, size_t room)
+{
+    ssize_t got;
+
+    do {
+        got = recv(stream->fd, data, room, MSG_DONTWAIT);
+    } while (UNLIKELY(got < 0 && errno == EINTR));
+    return got;
+}
+
+/* stream_recv() returned `got` <= 0. */
 static enum recv_step stream_recv_nothing(struct io_ev *ev, struct io_stream *stream, ssize_t got)
 {
     int err = got == 0 ? ERR_EOF : -errno;
 
-    if (err == -EAGAIN || err == -EINTR)
-        return RECV_DONE;
-    return stream_end(ev, stream, err) ? RECV_DONE : RECV_GONE;
+    if (err == -EAGAIN)
+        return RECV_NONE;
+    return stream_end(ev, stream, err) ? RECV_NONE : RECV_GONE;
 }
 
 /* A large rest, or one that is waited for: one receive into it. */
@@ -339,20 +402,20 @@ static enum recv_step stream_recv_rest(struct io_ev *ev, struct io_stream *strea
     int err = rest_reserve(stream);
 
     if (err != 0)
-        return stream_end(ev, stream, err) ? RECV_DONE : RECV_GONE;
+        return stream_end(ev, stream, err) ? RECV_NONE : RECV_GONE;
     end = (size_t)stream->rest_off_ + stream->rest_len_;
     room = stream->rest_cap_ - end;
     if (stream_knows_end(stream))
         room = MIN(room, stream->need - stream->rest_len_);
     room = MIN(room, *budget);
-    got = recv(stream->fd, stream->rest_ + end, room, 0);
+    got = stream_recv(stream, stream->rest_ + end, room);
     if (got <= 0)
         return stream_recv_nothing(ev, stream, got);
     *budget -= (size_t)got;
     stream->rest_len_ += (uint32_t)got;
     if (stream->rest_len_ >= stream->need && !stream_lend_rest(ev, stream))
         return RECV_GONE;
-    return (size_t)got == room ? RECV_MORE : RECV_DONE;
+    return (size_t)got == room ? RECV_FULL : RECV_SHORT;
 }
 
 /* Little or nothing is kept: one receive into the worker's buffer. */
@@ -360,7 +423,7 @@ static enum recv_step stream_recv_buffer(struct io_ev *ev, struct io_stream *str
 {
     size_t old = stream->rest_len_;
     size_t room = MIN(ev->recv_size - old, *budget);
-    ssize_t got = recv(stream->fd, ev->recv_data + old, room, 0);
+    ssize_t got = stream_recv(stream, ev->recv_data + old, room);
 
     if (UNLIKELY(got <= 0))
         return stream_recv_nothing(ev, stream, got);
@@ -369,29 +432,48 @@ static enum recv_step stream_recv_buffer(struct io_ev *ev, struct io_stream *str
         int err = rest_append(stream, ev->recv_data + old, (size_t)got);
 
         if (err != 0)
-            return stream_end(ev, stream, err) ? RECV_DONE : RECV_GONE;
+            return stream_end(ev, stream, err) ? RECV_NONE : RECV_GONE;
     } else if (!stream_lend_buffer(ev, stream, old, (size_t)got)) {
         return RECV_GONE;
     }
-    return (size_t)got == room ? RECV_MORE : RECV_DONE;
+    return (size_t)got == room ? RECV_FULL : RECV_SHORT;
 }
 
-/* At most one buffer's worth a turn: epoll reports again, after the others had theirs. A receive that
- * did not fill its room has emptied the socket; another one would only say EAGAIN. */
+/* At most one buffer's worth a turn: what is left is for a later one, after the others had theirs. A
+ * receive that did not fill its room has emptied the socket; another one would only say EAGAIN. False:
+ * the stream is gone. */
 static bool stream_readable(struct io_ev *ev, struct io_stream *stream)
 {
+    struct stream_part *part = stream_part(stream);
     size_t budget = ev->recv_size;
-    enum recv_step step;
 
-    do {
-        step = stream->rest_len_ > REST_COPY_MAX ? stream_recv_rest(ev, stream, &budget)
-                                                 : stream_recv_buffer(ev, stream, &budget);
-    } while (step == RECV_MORE && budget > 0 && !stream->recv_paused_ && !stream->eof_ &&
-             stream->state_ == STREAM_OPEN);
-    return step != RECV_GONE;
+    while (budget > 0 && part->is_readable && stream_can_receive(stream)) {
+        enum recv_step step = stream->rest_len_ > REST_COPY_MAX
+                                  ? stream_recv_rest(ev, stream, &budget)
+                                  : stream_recv_buffer(ev, stream, &budget);
+
+        if (step == RECV_GONE)
+            return false;
+        if (step == RECV_NONE || (step == RECV_SHORT && !part->is_hung_up))
+            part->is_readable = false;
+    }
+    if (part->is_readable && stream_can_receive(stream))
+        stream_todo_add(ev, stream);
+    return true;
 }
 
 /* ---- events ------------------------------------------------------------------------------- */
+
+/* Whether it has something to do that no event will tell of. */
+static void stream_todo_check(struct io_ev *ev, struct io_stream *stream)
+{
+    const struct stream_part *part = stream_part(stream);
+
+    if (stream->state_ == STREAM_OPEN &&
+        ((part->is_readable && stream_can_receive(stream)) ||
+         (part->is_writable && stream->want_write_)))
+        stream_todo_add(ev, stream);
+}
 
 static void stream_connect_end(struct io_ev *ev, struct io_stream *stream, int err)
 {
@@ -399,10 +481,12 @@ static void stream_connect_end(struct io_ev *ev, struct io_stream *stream, int e
         io_ev_stream_close(&ev->io, stream, false);
     } else {
         stream->state_ = STREAM_OPEN;
-        stream_rearm(ev, stream);
+        stream_part(stream)->is_writable = true;
     }
     ev->stream_current = stream;
     stream->handler->connected(stream, err);
+    if (ev->stream_current == stream)
+        stream_todo_check(ev, stream);
     ev->stream_current = NULL;
 }
 
@@ -430,36 +514,62 @@ static int stream_connect_result(struct io_stream *stream)
     return stream_met_itself(stream) ? -ECONNREFUSED : 0;
 }
 
-static void stream_event(struct ev_loop *loop, ev_io *watcher, int events)
+static void stream_room(struct io_ev *ev, struct io_stream *stream)
 {
-    struct io_stream *stream = stream_of_watcher(watcher);
-    struct io_ev *ev = stream_ev(stream);
+    stream->want_write_ = false;
+    ev->stream_current = stream;
+    stream->handler->writable(stream);
+}
 
-    (void)loop;
-    io_turn_mark(&ev->io);
+static void stream_event(struct io_ev *ev, struct io_stream *stream, uint32_t events)
+{
+    struct stream_part *part = stream_part(stream);
+
+    part->is_hung_up |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+    part->is_readable |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+    part->is_writable |= (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
     if (UNLIKELY(stream->state_ == STREAM_CONNECTING)) {
-        stream_connect_end(ev, stream, stream_connect_result(stream));
+        if (part->is_writable)
+            stream_connect_end(ev, stream, stream_connect_result(stream));
         return;
     }
-    if ((events & EV_READ) != 0 && !stream->recv_paused_ && !stream->eof_ &&
-        !stream_readable(ev, stream))
+    if (!stream_readable(ev, stream))
         return;
-    if ((events & EV_WRITE) != 0 && stream->want_write_) {
-        stream->want_write_ = false;
-        stream_rearm(ev, stream);
-        ev->stream_current = stream;
-        stream->handler->writable(stream);
-    }
+    if (UNLIKELY(stream->want_write_) && stream->state_ == STREAM_OPEN && part->is_writable)
+        stream_room(ev, stream);
     ev->stream_current = NULL;
+}
+
+static void streams_event(struct ev_loop *loop, ev_io *watcher, int libev_events)
+{
+    struct io_ev *ev = CONTAINER_OF(watcher, struct io_ev, stream_watcher);
+    int count = epoll_wait(ev->stream_fd, ev->stream_events, IO_EV_STREAM_EVENTS, 0);
+
+    (void)loop, (void)libev_events;
+    if (count > 0)
+        io_turn_mark(&ev->io);
+    for (int i = 0; i < count; i++) {
+        struct io_stream *stream = stream_find(ev, ev->stream_events[i].data.u64);
+
+        if (LIKELY(stream != NULL)) /* else closed by one before */
+            stream_event(ev, stream, ev->stream_events[i].events);
+    }
 }
 
 static void stream_todo_one(struct io_ev *ev, struct io_stream *stream)
 {
-    if (stream->state_ == STREAM_CONNECTED)
+    bool is_there = true;
+
+    if (UNLIKELY(stream->state_ == STREAM_CONNECTED)) {
         stream_connect_end(ev, stream, -(int)stream->connect_errno_);
-    else if (!stream->recv_paused_ && !stream->eof_ && stream->rest_len_ > 0 &&
-             stream->rest_len_ >= stream->need)
-        MAYBE(stream_lend_rest(ev, stream));
+        return;
+    }
+    if (stream_can_receive(stream) && stream->rest_len_ > 0 && stream->rest_len_ >= stream->need)
+        is_there = stream_lend_rest(ev, stream);
+    is_there = is_there && stream_readable(ev, stream);
+    if (is_there && stream->want_write_ && stream->state_ == STREAM_OPEN &&
+        stream_part(stream)->is_writable)
+        stream_room(ev, stream);
     ev->stream_current = NULL;
 }
 
@@ -473,7 +583,7 @@ void io_ev_stream_todo(struct io_ev *ev)
     while ((node = list_pop_front(&batch)) != NULL) {
         struct stream_part *part = CONTAINER_OF(node, struct stream_part, todo_node);
 
-        stream_todo_one(ev, stream_of_watcher(&part->watcher));
+        stream_todo_one(ev, stream_of_part(part));
     }
 }
 
@@ -499,23 +609,23 @@ static void stream_set_options(int fd, const struct io_stream_options *options)
 
 static void stream_init(struct io *io, struct io_stream *stream, int fd, enum stream_state state)
 {
-    struct stream_part *part = stream_part(stream);
-
     stream->io = io;
     stream->fd = fd;
     stream->state_ = (uint8_t)state;
     stream->recv_paused_ = true;
-    ev_io_init(&part->watcher, stream_event, fd, 0);
-    part->todo_node = (struct list_node){0};
+    *stream_part(stream) = (struct stream_part){.is_writable = state == STREAM_OPEN};
 }
 
 int io_ev_stream_open(struct io *io, struct io_stream *stream, int fd,
                       const struct io_stream_options *options, struct bytes rest)
 {
-    int err = io_ev_socket_nonblocking(fd);
+    int err = stream_watch(io_ev_of(io), stream, fd, STREAM_EVENTS);
 
-    if (err == 0 && rest.len > 0)
+    if (err == 0 && rest.len > 0) {
         err = rest_append(stream, rest.data, rest.len);
+        if (err != 0)
+            stream_unwatch(io_ev_of(io), fd);
+    }
     if (err != 0) {
         close(fd);
         return err;
@@ -530,19 +640,24 @@ int io_ev_stream_connect(struct io *io, struct io_stream *stream, const struct i
 {
     struct io_ev *ev = io_ev_of(io);
     int fd = socket(addr->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int err = 0;
+    bool is_connecting;
+    int err = 0, watch_err;
 
     if (fd < 0)
         return -errno;
     stream_set_options(fd, options);
     if (connect(fd, &addr->any, addr->len) < 0)
         err = errno;
-    if (err == EINPROGRESS || err == EINTR) {
-        stream_init(io, stream, fd, STREAM_CONNECTING);
-        stream_rearm(ev, stream);
-        return 0;
+    is_connecting = err == EINPROGRESS || err == EINTR;
+    watch_err = stream_watch(ev, stream, fd, STREAM_EVENTS | (is_connecting ? EPOLLOUT : 0u));
+    if (watch_err != 0) {
+        close(fd);
+        return watch_err;
     }
-    stream_init(io, stream, fd, STREAM_CONNECTED);
+    stream_init(io, stream, fd, is_connecting ? STREAM_CONNECTING : STREAM_CONNECTED);
+    stream_part(stream)->waits_for_room = is_connecting;
+    if (is_connecting)
+        return 0;
     if (err == 0 && stream_met_itself(stream))
         err = ECONNREFUSED;
     stream->connect_errno_ = (uint32_t)err;
@@ -555,18 +670,17 @@ void io_ev_stream_resume(struct io *io, struct io_stream *stream)
     struct io_ev *ev = io_ev_of(io);
 
     stream->recv_paused_ = false;
-    stream_rearm(ev, stream);
-    if (stream->state_ != STREAM_OPEN || stream->eof_)
+    if (!stream_can_receive(stream))
         return;
     /* Inside recv() it is not known yet what will be kept. */
-    if (stream->rest_len_ > 0 || (ev->stream_current == stream && ev->lent.len > 0))
+    if (stream->rest_len_ > 0 || stream_part(stream)->is_readable || (ev->stream_current == stream && ev->lent.len > 0))
         stream_todo_add(ev, stream);
 }
 
 void io_ev_stream_pause(struct io *io, struct io_stream *stream)
 {
+    (void)io;
     stream->recv_paused_ = true;
-    stream_rearm(io_ev_of(io), stream);
 }
 
 void io_ev_stream_shutdown(struct io *io, struct io_stream *stream)
@@ -580,7 +694,7 @@ static int stream_forget(struct io_ev *ev, struct io_stream *stream)
 {
     int fd = stream->fd;
 
-    ev_io_stop(ev->loop, &stream_part(stream)->watcher);
+    stream_unwatch(ev, fd);
     stream_todo_remove(stream);
     rest_free(stream);
     if (ev->stream_current == stream)
@@ -636,7 +750,8 @@ int io_ev_stream_detach(struct io *io, struct io_stream *stream, char **rest_dat
         *rest_len = rest.len;
     }
     fd = stream_forget(ev, stream);
-    io_ev_poll_forget(ev, fd);
+    /* It lives on elsewhere, and would report for ever. */
+    (void)epoll_ctl(ev->stream_fd, EPOLL_CTL_DEL, fd, &(struct epoll_event){0});
     return fd;
 }
 
@@ -648,19 +763,33 @@ static ssize_t stream_send_slices(struct io_stream *stream, const struct iovec *
 
     do {
         if (count == 1) {
-            sent = send(stream->fd, slices->iov_base, slices->iov_len, MSG_NOSIGNAL);
+            sent = send(stream->fd, slices->iov_base, slices->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
         } else {
             const struct msghdr message = {
                 .msg_iov = (struct iovec *)(uintptr_t)slices,
                 .msg_iovlen = (size_t)count,
             };
 
-            sent = sendmsg(stream->fd, &message, MSG_NOSIGNAL);
+            sent = sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         }
     } while (UNLIKELY(sent < 0 && errno == EINTR));
     if (LIKELY(sent >= 0))
         return sent;
     return errno == EAGAIN ? 0 : -errno;
+}
+
+/* If there is room again by now, the kernel says so in the next turn. */
+static void stream_wait_for_room(struct io_ev *ev, struct io_stream *stream)
+{
+    struct stream_part *part = stream_part(stream);
+
+    stream->want_write_ = true;
+    part->is_writable = false;
+    if (!part->waits_for_room) {
+        struct epoll_event event = stream_event_of(ev, stream->fd, STREAM_EVENTS | EPOLLOUT);
+
+        part->waits_for_room = epoll_ctl(ev->stream_fd, EPOLL_CTL_MOD, stream->fd, &event) == 0;
+    }
 }
 
 ssize_t io_ev_stream_send(struct io *io, struct io_stream *stream, const struct iovec *slices,
@@ -686,7 +815,7 @@ ssize_t io_ev_stream_send(struct io *io, struct io_stream *stream, const struct 
         if (wanted > 0) {
             sent = stream_send_slices(stream, slices, batch);
             if (UNLIKELY(sent < 0)) {
-                stream_break(ev, stream);
+                stream_break(stream);
                 return sent;
             }
             sent_total += sent;
@@ -695,10 +824,8 @@ ssize_t io_ev_stream_send(struct io *io, struct io_stream *stream, const struct 
         slices += batch;
         count -= batch;
     }
-    if (UNLIKELY(is_short)) {
-        stream->want_write_ = true;
-        stream_rearm(ev, stream);
-    }
+    if (UNLIKELY(is_short))
+        stream_wait_for_room(ev, stream);
     return sent_total;
 }
 
@@ -720,4 +847,25 @@ void io_ev_stream_local(struct io *io, const struct io_stream *stream, struct io
     (void)io;
     if (getsockname(stream->fd, &out->any, &len) == 0)
         out->len = len;
+}
+
+/* ---- once --------------------------------------------------------------------------------- */
+
+int io_ev_stream_init(struct io_ev *ev)
+{
+    ev->stream_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (ev->stream_fd < 0)
+        return -errno;
+    ev_io_init(&ev->stream_watcher, streams_event, ev->stream_fd, EV_READ);
+    ev_io_start(ev->loop, &ev->stream_watcher);
+    return 0;
+}
+
+void io_ev_stream_deinit(struct io_ev *ev)
+{
+    if (ev->stream_fd < 0)
+        return;
+    ev_io_stop(ev->loop, &ev->stream_watcher);
+    close(ev->stream_fd);
+    mem_free(ev->slots);
 }
