@@ -48,7 +48,7 @@ struct client *client_create(struct pool *pool, int fd, const struct io_addr *pe
 {
     struct proxy *proxy = pool->proxy;
     struct client *client = mem_pool_get(&proxy->clients);
-    struct io_stream_options options = {.nodelay = true, .keepalive = pool->conf->tcpkeepalive};
+    struct io_stream_options options = {.keepalive = pool->conf->tcpkeepalive}; /* nodelay: the listener's */
 
     MAYBE(peer);
     if (client == NULL) {
