@@ -25,11 +25,11 @@ static int put(const char *path, char *out, size_t size)
     return CTL_OK;
 }
 
-static int find_by_port(int port, char *out, size_t size)
+static int find_by_port(const char *host, int port, char *out, size_t size)
 {
     char path[CONTROL_PATH_MAX];
 
-    if (!control_default_path((uint16_t)port, path)) {
+    if (!control_default_path(host, (uint16_t)port, path)) {
         fprintf(stderr, "weirctl: the default path is too long; use --control\n");
         return CTL_USAGE;
     }
@@ -49,9 +49,9 @@ static int find_by_conf(const char *conf_path, char *out, size_t size)
     if (conf->process.control != NULL)
         code = put(conf->process.control, out, size);
     else
-        code = find_by_port(conf->process.stats_listen.text != NULL ? conf->process.stats_listen.port
-                                                                     : (int)CONTROL_STATS_PORT,
-                            out, size);
+        code = conf->process.stats_listen.text == NULL
+                   ? find_by_port(NULL, CONTROL_STATS_PORT, out, size)
+                   : find_by_port(conf->process.stats_listen.host, conf->process.stats_listen.port, out, size);
     conf_destroy(&conf);
     return code;
 }
@@ -117,7 +117,7 @@ int ctl_find(const struct ctl_options *options, char *out, size_t size)
     if (options->control != NULL)
         return put(options->control, out, size);
     if (options->stats_port >= 0)
-        return find_by_port(options->stats_port, out, size);
+        return find_by_port(NULL, options->stats_port, out, size);
     if (options->conf != NULL)
         return find_by_conf(options->conf, out, size);
     return find_only(out, size);

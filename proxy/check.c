@@ -24,7 +24,7 @@ static struct conf *check_running(const struct conf *conf, int stats_port)
     bool is_found = true;
 
     if (conf->process.control == NULL)
-        is_found = control_default_path(port, path);
+        is_found = control_default_path(stats->text != NULL ? stats->host : NULL, port, path);
     else
         snprintf(path, sizeof(path), "%s", conf->process.control);
     if (is_found && control_ask(path, "config", ASK_TIMEOUT_MS, &text) == 0 &&

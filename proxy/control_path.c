@@ -21,14 +21,17 @@ bool control_directory(char out[CONTROL_PATH_MAX])
     return len > 0 && (size_t)len < CONTROL_PATH_MAX;
 }
 
-bool control_default_path(uint16_t stats_port, char out[CONTROL_PATH_MAX])
+bool control_default_path(const char *stats_host, uint16_t stats_port, char out[CONTROL_PATH_MAX])
 {
     char directory[CONTROL_PATH_MAX];
+    bool is_plain = stats_host == NULL || stats_host[0] == '\0' || strcmp(stats_host, "127.0.0.1") == 0 ||
+                    strcmp(stats_host, "0.0.0.0") == 0 || strcmp(stats_host, "localhost") == 0;
     int len;
 
     if (!control_directory(directory))
         return false;
-    len = snprintf(out, CONTROL_PATH_MAX, "%s/weir-proxy-%u.sock", directory, (unsigned)stats_port);
+    len = snprintf(out, CONTROL_PATH_MAX, "%s/weir-proxy-%s%s%u.sock", directory, is_plain ? "" : stats_host,
+                   is_plain ? "" : "-", (unsigned)stats_port);
     return len > 0 && (size_t)len < CONTROL_PATH_MAX;
 }
 

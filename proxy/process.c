@@ -67,13 +67,13 @@ static void config_add_stats(const struct process_options *options, const struct
 
 /* The socket's file, else the default one. False: there is no place for it. */
 static bool config_add_control(const struct process_options *options, struct process_config *config,
-                               uint16_t stats_port, struct master_listener *listener)
+                               const struct master_listener *stats, struct master_listener *listener)
 {
     const char *path = config->conf->process.control;
 
     if (path != NULL && strlen(path) < sizeof(config->control)) {
         memcpy(config->control, path, strlen(path) + 1);
-    } else if (path != NULL || !control_directory_make() || !control_default_path(stats_port, config->control)) {
+    } else if (path != NULL || !control_directory_make() || !control_default_path(stats->host, stats->port, config->control)) {
         log_line(options->log, LOG_WARN, "no control socket: its directory cannot be used; say control: in weir:");
         return false;
     }
@@ -132,7 +132,7 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
     config->listeners = must_zalloc(sizeof(*config->listeners) * (conf->pools_count + 2));
     config_add_pools(conf, config->listeners);
     config_add_stats(options, conf, &config->listeners[conf->pools_count]);
-    listeners_count += config_add_control(options, config, config->listeners[conf->pools_count].port,
+    listeners_count += config_add_control(options, config, &config->listeners[conf->pools_count],
                                           &config->listeners[conf->pools_count + 1]);
     *out = (struct master_config){
         .listeners = config->listeners,

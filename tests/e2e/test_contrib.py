@@ -57,6 +57,13 @@ def test_completion_offers_the_program_s_own_options():
     assert not wrong
 
 
+def test_completion_offers_weirctl_s_commands():
+    script = (f"source {CONTRIB}/completion/weirctl; COMP_WORDS=({program('weirctl')} ''); "
+              "COMP_CWORD=1; _weirctl; printf '%s\\n' \"${COMPREPLY[@]}\"")
+    offered = set(run("bash", "-c", script).stdout.split())
+    assert {"status", "top", "where", "log-level", "--control", "--conf-file"} <= offered
+
+
 def test_unit_file_is_understood_by_systemd(tmp_path):
     if shutil.which("systemd-analyze") is None:
         return  # not every machine runs systemd, and nothing else reads the file

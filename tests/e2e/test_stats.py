@@ -244,6 +244,47 @@ def test_queues_of_a_stopped_server(redis_server, weir_proxy):
         wait_for(lambda: queues() == (0, 0, 0, 0), "the queues are empty")
 
 
+# A reply that is there before its turn waits with the client's other requests, and is counted as waiting.
+def test_waiting_for_another_reply(redis_server, weir_proxy):
+    servers = redis_server(2)
+    proxy = weir_proxy(redis_pool(servers, hash="md5"))
+    with proxy.connect() as c:
+        for i in range(40):
+            c.ask(resp("SET", f"k{i}", "v"), b"+OK\r\n")
+        slow, fast = [s.client().keys()[0].decode() for s in servers]
+        before = full(proxy)["pools"]["alpha"]
+        servers[0].send_signal(signal.SIGSTOP)
+        c.send(resp("GET", slow) + resp("GET", fast))
+        wait_for(lambda: proxy.stats()["alpha"][servers[1].address]["responses"] >
+                 before["servers"][servers[1].address]["responses"], "the second reply is there")
+        servers[0].send_signal(signal.SIGCONT)
+        c.expect(b"$1\r\nv\r\n" * 2)
+        after = full(proxy)["pools"]["alpha"]
+    assert before["client_queue_us"]["max"] == 0
+    assert after["client_queue_us"]["max"] > 0
+    assert after["client_queue_us"]["count"] == after["latency_us"]["count"] == 42
+
+
+# Without a connection requests wait for one.
+def test_waiting_for_a_connection(weir_proxy, fake):
+    server = fake()
+    proxy = weir_proxy(redis_pool([server.address], redis_auth="secret"))
+    with proxy.connect() as c:
+        c.ask(resp("AUTH", "secret"), b"+OK\r\n")
+        c.send(resp("GET", "a"))
+        peer = server.accept()
+        peer.expect(resp("AUTH", "secret"))
+        time.sleep(0.05)
+        peer.send(b"+OK\r\n")
+        peer.expect(resp("GET", "a"))
+        peer.send(b"$-1\r\n")
+        c.expect(b"$-1\r\n")
+        times = full(proxy)["pools"]["alpha"]
+        assert times["upstream_queue_us"]["max"] >= 40000
+        assert times["latency_us"]["max"] >= times["upstream_queue_us"]["max"]
+        assert times["servers"][server.address]["latency_us"]["max"] < times["latency_us"]["max"]
+
+
 def test_ejection_is_to_be_seen(redis_server, weir_proxy):
     servers = redis_server(2)
     proxy = weir_proxy(redis_pool(servers, hash="md5", auto_eject_hosts=True, server_failure_limit=1,
