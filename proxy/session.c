@@ -129,6 +129,28 @@ static void session_forward(struct session *session, uint16_t command, struct by
     upstream_submit(session->upstream, request, frame);
 }
 
+/* Program order: a client uses its private connection only while nothing of it is in flight elsewhere, as
+ * far as that could touch the same server. true: the client was paused, the same bytes come again. */
+static bool session_must_settle(struct session *session)
+{
+    struct client *client = session->client;
+    bool is_elsewhere = session->upstream == NULL && client->request_count > 0;
+
+    /* Beside WATCH, requests to all servers and without a key travel on the shared connections. */
+    if (session->upstream != NULL && session->is_watching) {
+        for (struct queue_node *node = client->requests.first; node != NULL && !is_elsewhere;
+             node = node->next) {
+            struct request *request = CONTAINER_OF(node, struct request, client_node);
+
+            is_elsewhere = (request->is_split && !request->is_done) ||
+                           (request->upstream != NULL && request->upstream != session->upstream);
+        }
+    }
+    if (is_elsewhere)
+        client_pause(client, PAUSE_BARRIER);
+    return is_elsewhere;
+}
+
 /* ---- transactions ------------------------------------------------------------------------------ */
 
 static void multi_end(struct session *session)
@@ -212,6 +234,8 @@ static enum session_verdict multi_exec(struct session *session, struct bytes fra
     } else if (!session->is_multi_sent && session->queued_count == 0 && session->upstream == NULL) {
         client_reply(client, BYTES("*0\r\n"));
     } else {
+        if (!session->is_multi_sent && session_must_settle(session))
+            return SESSION_WAIT;
         if (!session->is_multi_sent) {
             struct server *server =
                 session->upstream != NULL ? session->upstream->server : route_any(client->pool);
@@ -253,8 +277,11 @@ static void multi_refuse(struct session *session, const char *why)
     client_reply_text_error(session->client, "%s", why);
 }
 
-static bool multi_may_take(const struct command *command)
+/* What is meant for all servers fits where there is only one. */
+static bool multi_may_take(const struct pool *pool, const struct command *command)
 {
+    bool is_one = pool->server_count == 1 && pool->discovery == NULL;
+
     switch ((enum command_route)command->route) {
     case ROUTE_ONE:
     case ROUTE_SPLIT_ORDER:
@@ -273,6 +300,7 @@ static bool multi_may_take(const struct command *command)
     case ROUTE_ALL_ANY_OK:
     case ROUTE_ALL_PAIRS:
     case ROUTE_SCAN:
+        return is_one;
     case ROUTE_PRIVATE:
         return command->id == COMMAND_unwatch;
     }
@@ -323,7 +351,7 @@ static enum session_verdict multi_command(struct session *session, const struct 
     default:
         break;
     }
-    if (!multi_may_take(command) || (command->flags & CMD_NO_MULTI)) {
+    if (!multi_may_take(client->pool, command) || (command->flags & CMD_NO_MULTI)) {
         multi_refuse(session, "ERR Command not allowed inside a transaction");
         return SESSION_DONE;
     }
@@ -343,12 +371,8 @@ static enum session_verdict multi_command(struct session *session, const struct 
         multi_keep(session, frame);
         return SESSION_DONE;
     }
-    if (!session->is_multi_sent && session->upstream == NULL) {
-        if (client->request_count > 0) {
-            client_pause(client, PAUSE_BARRIER);
-            return SESSION_WAIT;
-        }
-    }
+    if (!session->is_multi_sent && session_must_settle(session))
+        return SESSION_WAIT;
     if (!session->is_multi_sent &&
         !multi_bind(session, server != NULL ? server : session->upstream->server)) {
         session->is_aborted = true;
@@ -599,6 +623,7 @@ enum session_verdict session_handle(struct client *client, const struct command 
 {
     struct session *session = client->session;
     enum error_id error;
+    struct server *server;
 
     if (command->id == COMMAND_reset)
         return SESSION_PASS;
@@ -638,9 +663,17 @@ enum session_verdict session_handle(struct client *client, const struct command 
     session_unbind_if_free(session);
     if (session->upstream == NULL)
         return SESSION_PASS;
-    if (session_server(client, command, request, &error) == session->upstream->server) {
+    server = session_server(client, command, request, &error);
+    if (server == session->upstream->server) {
+        if (session_must_settle(session))
+            return SESSION_WAIT;
         session_forward(session, command->id, frame, false);
         return SESSION_DONE;
+    }
+    /* For all servers, or any: behind what is on its way on the private connection. */
+    if (server == NULL && command->route != ROUTE_LOCAL && session->upstream->inflight_count > 0) {
+        client_pause(client, PAUSE_BARRIER);
+        return SESSION_WAIT;
     }
     return SESSION_PASS;
 }
