@@ -277,14 +277,22 @@ static size_t upstream_recv_binary(struct upstream *upstream, struct bytes data)
 {
     size_t consumed = 0;
 
-    while (data.len - consumed >= MC_BIN_HEADER) {
+    while (consumed < data.len) {
         struct request *head = upstream_head(upstream);
         struct bytes rest = bytes_skip(data, consumed);
         struct mc_bin_header header;
         bool is_stat;
 
+        if (UNLIKELY(head == NULL)) {
+            upstream_doubt(upstream, "bytes that no request waits for");
+            return data.len;
+        }
+        if (rest.len < MC_BIN_HEADER) {
+            upstream->stream.need = MC_BIN_HEADER;
+            break;
+        }
         mc_bin_decode(rest.data, &header);
-        if (head == NULL || header.magic != MC_BIN_RESPONSE || header.body_len > (64u << 20) ||
+        if (header.magic != MC_BIN_RESPONSE || header.body_len > (64u << 20) ||
             header.opaque != head->bin_opaque ||
             header.opcode != mc_verb_info((enum mc_verb)head->command)->opcode ||
             upstream_is_stray(upstream, head, header.status != MC_BIN_OK)) {

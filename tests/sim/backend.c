@@ -584,6 +584,7 @@ void backend_inject(struct backend *backend, struct bytes bytes)
     if (conn == NULL || bytes.len == 0)
         return;
     conn_taint(conn);
+    backend->world->is_injected = true;
     world_add_stray(backend->world, bytes);
     conn_answer(conn, bytes.data, bytes.len, 0, AFTER_NOTHING);
     conn_pump(conn);

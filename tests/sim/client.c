@@ -141,6 +141,19 @@ static enum match match_items(const struct op *op, struct bytes data, size_t *us
     return memcmp(data.data + at, "END\r\n", 5) == 0 ? MATCH_YES : MATCH_NO;
 }
 
+/* One reply of a meta or one-line command, whatever it is. */
+static enum match match_line_or_item(struct bytes data, size_t *used)
+{
+    enum match match = match_line(data, BYTES_EMPTY, used);
+    unsigned long len;
+
+    if (match != MATCH_YES || data.len < 4 || memcmp(data.data, "VA ", 3) != 0 ||
+        sscanf(data.data, "VA %lu", &len) != 1)
+        return match;
+    *used += len + 2;
+    return data.len >= *used ? MATCH_YES : MATCH_MORE;
+}
+
 /* What a tainted connection may have brought where the protocol can not tell. */
 static enum match match_stray(struct sim_client *client, const struct op *op, struct bytes data,
                               size_t *used)
@@ -153,10 +166,14 @@ static enum match match_stray(struct sim_client *client, const struct op *op, st
         return MATCH_NO;
     if (world->profile.is_redis && ((op->flags & OP_SPLIT) || strcmp(op->name, "EXEC") == 0))
         return match_value(data, used);
-    if (op->flags & OP_LOCAL)
+    if ((op->flags & OP_LOCAL) && !(world->is_injected && strcmp(op->name, "MULTI") == 0))
         return MATCH_NO;
+    if (is_get && world->is_injected && (data.data[0] == 'S' || data.data[0] == 'C' || (data.len > 1 && data.data[1] == 'R')))
+        return match_line(data, BYTES_EMPTY, used);
     if (is_get)
         return match_items(op, data, used);
+    if (world->is_injected)
+        return world->profile.is_redis ? match_value(data, used) : match_line_or_item(data, used);
     LIST_FOR_EACH (&world->strays, node) {
         struct stray *stray = CONTAINER_OF(node, struct stray, node);
         enum match match = match_bytes(data, buffer_bytes(&stray->bytes), used);
@@ -280,6 +297,15 @@ static size_t client_match_all(struct sim_client *client, struct bytes data)
             return data.len;
         }
         op = client->ops[client->head];
+        if ((op->flags & OP_QUIET) && client->head + 1 < client->made) {
+            const struct op *next = client->ops[client->head + 1];
+
+            /* The noop behind it. */
+            if (next->expect.len > 0 && match_bytes(rest, buffer_bytes(&next->expect), &used) != MATCH_NO) {
+                client_pass_silent(client, true);
+                continue;
+            }
+        }
         match = match_op(client, op, rest, &used);
         if (match == MATCH_NO && (op->flags & OP_QUIET)) {
             client_pass_silent(client, true);
@@ -357,7 +383,7 @@ static bool client_is_blocked(const struct sim_client *client)
 
 static void client_maybe_finish(struct sim_client *client)
 {
-    if (client->is_over || client->made < client->target)
+    if (client->is_over || !client->is_connected || client->made < client->target)
         return;
     if (client->wants_half_close && !client->has_shutdown && !client->script.is_over &&
         client->out.len == 0 && !client_is_blocked(client)) {
@@ -491,7 +517,7 @@ struct sim_client *client_start(struct world *world, uint32_t index)
     client->world = world;
     client->index = index;
     client->rng.state = world->seed * 77 + index * 13 + 3;
-    client->target = world->profile.ops;
+    client->target = world->profile.is_driven ? WORLD_OPS_MAX : world->profile.ops;
     client->timer = (struct io_timer){.fire = client_timer_fired, .arg = client};
     client->slow_timer = (struct io_timer){.fire = client_slow_over, .arg = client};
     client->wants_half_close = rng_chance(&client->rng, world->profile.half_close);
@@ -502,13 +528,14 @@ struct sim_client *client_start(struct world *world, uint32_t index)
     sim_fd_addr(world->sim, world->listen_fd, &addr);
     if (io_stream_connect(io, &client->stream, &client_handler, &addr, NULL) != 0)
         client_over(client);
-    else
+    else if (!world->profile.is_driven)
         io_timer_start(io, &client->timer, 1);
     return client;
 }
 
-void client_finish_script(struct sim_client *client)
+void client_finish_script(struct sim_client *client, bool half_closes)
 {
+    client->wants_half_close = half_closes;
     client->target = client->made;
     if (client->is_wild)
         client_abort_now(client);

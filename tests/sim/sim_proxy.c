@@ -4,7 +4,7 @@
  *
  *     sim_proxy                 SEEDS seeds (environment, default 100) from SEED_FIRST (default 1)
  *     sim_proxy -s SEED [-t]    one seed; -t prints everything that happens
- *     sim_proxy -n COUNT [-f FIRST]
+ *     sim_proxy -n COUNT [-f FIRST] [-x]     -x ends at the first that fails
  *
  * Of every calm seed the replies must be the same when the network cuts the streams otherwise, and every
  * tenth is run twice: the traces must be equal.
@@ -147,11 +147,11 @@ int main(int argc, char **argv)
 {
     uint64_t first = environment("SEED_FIRST", 1), count = environment("SEEDS", 100);
     struct world_marks sum = {0};
-    bool is_traced = false, is_one = false;
+    bool is_traced = false, is_one = false, ends_at_failure = false;
     uint32_t failed = 0;
     int option;
 
-    while ((option = getopt(argc, argv, "s:n:f:t")) != -1) {
+    while ((option = getopt(argc, argv, "s:n:f:tx")) != -1) {
         if (option == 's') {
             first = strtoull(optarg, NULL, 10);
             count = 1;
@@ -160,6 +160,8 @@ int main(int argc, char **argv)
             count = strtoull(optarg, NULL, 10);
         } else if (option == 'f') {
             first = strtoull(optarg, NULL, 10);
+        } else if (option == 'x') {
+            ends_at_failure = true;
         } else if (option == 't') {
             is_traced = true;
         } else {
@@ -172,7 +174,7 @@ int main(int argc, char **argv)
         __sanitizer_set_death_callback(print_replay);
     setvbuf(stdout, NULL, _IOLBF, 0);
     printf("1..%llu\n", (unsigned long long)(count + (is_one || count < 100 ? 0 : MARKS_COUNT)));
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < count && !(ends_at_failure && failed > 0); i++) {
         bool is_good = run_seed(first + i, is_traced, &sum);
 
         failed += !is_good;

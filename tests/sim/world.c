@@ -277,6 +277,8 @@ static void check_seen(struct world *world, struct op *op, uint32_t client, uint
 {
     uint8_t max = op->flags & OP_READ ? 2 : 1;
 
+    if (world->is_wild)
+        return; /* raw bytes may hold any token */
     if (++op->seen[group] > max)
         world_fail(world, "op %u of client %u (%s) was executed %u times", index, client, op->name,
                    op->seen[group]);

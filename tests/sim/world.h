@@ -68,6 +68,7 @@ struct world_profile {
     uint32_t abort, half_close, slow_client; /* per mille of clients */
     uint32_t segment_max; /* of the network; 0: whole */
     uint32_t buffer_size; /* of sockets; 0: large */
+    bool is_driven;       /* clients send when client_step() says so */
     bool draws_net;       /* the network's faults are drawn, too */
 };
 void world_profile_draw(uint64_t seed, struct world_profile *out);
@@ -158,6 +159,7 @@ struct world {
     struct sim_client *clients[WORLD_CLIENTS_MAX];
     uint32_t client_count;
     bool is_wild; /* raw bytes were sent: servers may see requests of no script */
+    bool is_injected; /* servers sent raw bytes: a stray reply may be any */
     struct plan plans[WORLD_CLIENTS_MAX + WORLD_DEATHS_MAX + 1];
     struct list strays; /* replies of tainted connections */
     struct world_marks marks;
@@ -206,7 +208,8 @@ void client_abort_now(struct sim_client *client);
 void client_send_raw(struct sim_client *client, struct bytes bytes);
 /* Sends the next operation of its script at once. */
 void client_step(struct sim_client *client);
-void client_finish_script(struct sim_client *client);
+/* No more of them: closes, or shuts its side, when all is answered. */
+void client_finish_script(struct sim_client *client, bool half_closes);
 
 struct script {
     struct world *world;
