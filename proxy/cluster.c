@@ -336,10 +336,11 @@ static void cluster_answered(struct request *request, enum error_id error, struc
         cluster_take_map(cluster);
         cluster_look_end(cluster, true);
     } else {
-        if (error == ERROR_NONE)
-            log_debug(proxy_log(cluster_proxy(cluster)), "no slot map pool=%s node=%s reply=%.*s",
-                      cluster->base.pool->conf->name, cluster->asked_server->name,
-                      BYTES_ARG(bytes_first(reply, 100)));
+        if (error == ERROR_NONE && log_limit_allows(&cluster_proxy(cluster)->log_limit,
+                                                    io_now_ms(cluster_proxy(cluster)->io), 10, 1000, NULL))
+            log_warn(proxy_log(cluster_proxy(cluster)), "a node gave no slot map pool=%s node=%s reply=%.*s",
+                     cluster->base.pool->conf->name, cluster->asked_server->name,
+                     BYTES_ARG(bytes_first(reply, 100)));
         /* Not from here: this may be the middle of a connection's end. */
         cluster_look_in(cluster, 0);
     }

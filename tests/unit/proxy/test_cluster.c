@@ -17,6 +17,7 @@
 
 #define MS         UINT64_C(1000)
 #define NODES      3
+#define FACES      24 /* addresses that a node may have, one after the other */
 #define KEYS       48 /* of each client */
 #define CLIENTS    6
 #define DEPTH_MAX  8
@@ -59,10 +60,11 @@ struct client_model {
 struct world {
     struct sim *sim;
     struct sim_node *servers, *clients, *proxy_node;
-    struct io_listener node_listeners[NODES], proxy_listener;
+    struct io_listener node_listeners[NODES * FACES], proxy_listener;
     struct peer peers[PEERS_MAX];
     struct resp_args args;
     struct key keys[CLIENTS * KEYS];
+    uint32_t face[NODES]; /* which address a node has now */
     uint8_t owner[SLOTS];
     int moving_slot, moving_to; /* one at a time; -1: none */
     struct client_model models[CLIENTS];
@@ -81,11 +83,16 @@ static void send_text(struct io_stream *stream, const char *text, size_t len)
 
 /* ---- the nodes ---------------------------------------------------------------------------------- */
 
+static uint16_t node_port(const struct world *world, uint32_t node)
+{
+    return (uint16_t)(7000 + node + world->face[node] * NODES);
+}
+
 static void node_address(struct world *world, uint32_t node, char out[IO_ADDR_TEXT_MAX])
 {
     struct io_addr addr;
 
-    sim_node_addr(world->servers, (uint16_t)(7000 + node), &addr);
+    sim_node_addr(world->servers, node_port(world, node), &addr);
     io_addr_text(&addr, out);
 }
 
@@ -115,7 +122,7 @@ static void reply_slots(struct peer *peer)
         node_address(world, owner, text);
         *strrchr(text, ':') = '\0';
         buffer_append_format(&ranges, "*3\r\n:%u\r\n:%u\r\n*3\r\n$%zu\r\n%s\r\n:%u\r\n$2\r\nid\r\n", first,
-                             slot - 1, strlen(text), text, 7000 + owner);
+                             slot - 1, strlen(text), text, node_port(world, owner));
         first = slot;
         count++;
     }
@@ -261,7 +268,7 @@ static void node_accepted(struct io_listener *listener, int fd, const struct io_
         memset(peer, 0, sizeof(*peer));
         peer->is_used = true;
         peer->world = world;
-        peer->node = (uint32_t)(listener - world->node_listeners);
+        peer->node = (uint32_t)(listener - world->node_listeners) % NODES;
         assert_int_equal(io_stream_open(sim_node_io(world->servers), &peer->stream, &peer_handler, fd,
                                         &options, BYTES_EMPTY), 0);
         io_stream_resume(&peer->stream);
@@ -272,7 +279,7 @@ static void node_accepted(struct io_listener *listener, int fd, const struct io_
 
 static void nodes_listen(struct world *world)
 {
-    for (uint32_t i = 0; i < NODES; i++) {
+    for (uint32_t i = 0; i < NODES * FACES; i++) {
         struct io_addr addr;
         int fd;
 
@@ -317,6 +324,18 @@ static void move_step(void *arg)
         }
     }
     sim_call_at(world->sim, sim_now_us(world->sim) + 200 + chance * 10, move_step, world);
+}
+
+/* A node gets another address. The old one answers as long as somebody is connected. */
+static void change_face(void *arg)
+{
+    struct world *world = arg;
+    uint32_t node = (uint32_t)sim_random_below(world->sim, SIM_RANDOM_WORKLOAD, NODES);
+
+    if (world->is_stopping)
+        return;
+    world->face[node] = (world->face[node] + 1) % FACES;
+    sim_call_at(world->sim, sim_now_us(world->sim) + 100 * MS, change_face, world);
 }
 
 /* ---- the clients ----------------------------------------------------------------------------------- */
@@ -596,6 +615,24 @@ static void test_requests_wait_for_the_map(void **state)
     world_destroy(world);
 }
 
+/* Nodes come and go: the places of those that left are used again, and nothing is asked of a ghost. */
+static void test_nodes_come_and_go(void **state)
+{
+    struct world *world = world_create(3, 1);
+
+    (void)state;
+    nodes_listen(world);
+    move_step(world);
+    change_face(world);
+    sim_run_for(world->sim, 6000 * MS);
+    assert_true(world->moves > 0);
+    for (uint32_t i = 0; i < CLIENTS; i++)
+        assert_true(world->models[i].done_count > 50);
+    assert_true(world->proxy->pools[0].counters[POOL_COUNT_topology_updates] > 20);
+    assert_in_range(world->proxy->pools[0].server_count, NODES, NODES * FACES / 2);
+    world_destroy(world);
+}
+
 static void test_redirects_are_understood_or_refused(void **state)
 {
     static const struct {
@@ -640,6 +677,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_redirects_are_understood_or_refused),
         cmocka_unit_test(test_requests_wait_for_the_map),
+        cmocka_unit_test(test_nodes_come_and_go),
         cmocka_unit_test(test_every_answer_is_right_while_slots_move),
         cmocka_unit_test(test_pipelines_stay_in_order_while_slots_move),
     };
