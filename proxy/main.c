@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include "common/base/log.h"
+#include "common/io/io_ev.h"
 #include "common/base/mem.h"
 #include "nginx-style-master/master.h"
 #include "proxy/check.h"
@@ -14,7 +15,6 @@
 #include "proxy/counters.h"
 #include "proxy/process.h"
 
-#include <ev.h>
 #include <getopt.h>
 #include <limits.h>
 #include <linux/landlock.h>
@@ -88,7 +88,7 @@ static int version(void)
 
     yaml_get_version(&yaml_major, &yaml_minor, &yaml_patch);
     printf("This is weir-proxy-%s\n", PACKAGE_VERSION);
-    printf("libraries: libev %d.%d, libyaml %d.%d.%d, %s\n", ev_version_major(), ev_version_minor(),
+    printf("libraries: libev %s, libyaml %d.%d.%d, %s\n", io_ev_library_version(),
            yaml_major, yaml_minor, yaml_patch, OpenSSL_version(OPENSSL_VERSION));
     if (uname(&kernel) == 0)
         printf("kernel: Linux %s, Landlock %s%ld, seccomp %s\n", kernel.release, landlock > 0 ? "ABI " : "no ",

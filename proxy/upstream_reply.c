@@ -6,6 +6,8 @@
 #include "proxy/observe.h"
 #include "proxy/proxy_private.h"
 
+#define HANDSHAKE_REPLY_MAX 65536
+
 /* ---- the handshake --------------------------------------------------------------------------- */
 
 static void upstream_handshake_reply(struct upstream *upstream, struct bytes reply)
@@ -96,6 +98,25 @@ static bool upstream_complete(struct upstream *upstream, struct bytes part)
     return upstream->state != UPSTREAM_CLOSED;
 }
 
+/* One reply to what went before the first request; 0: it is not all there, or the upstream is closed. */
+static size_t upstream_recv_handshake(struct upstream *upstream, struct bytes data)
+{
+    struct resp_reply_parser parser = {0};
+    size_t scanned = 0;
+    enum parse_result result =
+        resp_reply_scan(&parser, &upstream_proxy(upstream)->limits, data, &scanned);
+
+    if (result == PARSE_BAD || (result == PARSE_MORE && data.len > HANDSHAKE_REPLY_MAX)) {
+        upstream_doubt(upstream, "bad handshake");
+        return 0;
+    }
+    /* Small replies: looked at again when all of it is there. */
+    if (result == PARSE_MORE)
+        return 0;
+    upstream_handshake_reply(upstream, bytes_first(data, scanned));
+    return scanned;
+}
+
 static size_t upstream_recv_resp(struct upstream *upstream, struct bytes data)
 {
     struct proxy *proxy = upstream_proxy(upstream);
@@ -110,20 +131,12 @@ static size_t upstream_recv_resp(struct upstream *upstream, struct bytes data)
         size_t scanned;
 
         if (UNLIKELY(upstream->state == UPSTREAM_HANDSHAKE)) {
-            result = resp_reply_scan(parser, &proxy->limits, rest, &scanned);
-            if (result == PARSE_BAD || (result == PARSE_MORE && scanned > 65536)) {
-                upstream_doubt(upstream, "bad handshake");
-                return data.len;
-            }
-            if (result == PARSE_MORE) {
-                /* Small replies: look again when all of it is there. */
-                *parser = (struct resp_reply_parser){0};
-                break;
-            }
-            upstream_handshake_reply(upstream, bytes_first(rest, scanned));
-            consumed += scanned;
+            scanned = upstream_recv_handshake(upstream, rest);
             if (upstream->state == UPSTREAM_CLOSED)
                 return data.len;
+            if (scanned == 0)
+                break;
+            consumed += scanned;
             continue;
         }
         if (UNLIKELY(head == NULL)) {

@@ -355,3 +355,11 @@ void io_ev_destroy(struct io **slot)
     mem_free(ev->recv_data);
     mem_free(ev);
 }
+
+#define VERSION_TEXT_(number) #number
+#define VERSION_TEXT(number)  VERSION_TEXT_(number)
+
+const char *io_ev_library_version(void)
+{
+    return VERSION_TEXT(EV_VERSION_MAJOR) "." VERSION_TEXT(EV_VERSION_MINOR);
+}

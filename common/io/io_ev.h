@@ -22,3 +22,5 @@ MUST_USE int io_ev_create(const struct io_ev_options *options, struct io **out);
 void io_ev_destroy(struct io **io);
 /* Which file backend runs: "io_uring", "threads" or "none". */
 const char *io_ev_files_name(const struct io *io);
+/* libev's, as it was compiled in: "4.33". */
+const char *io_ev_library_version(void);
