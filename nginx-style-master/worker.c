@@ -263,8 +263,11 @@ static void master_is_gone(struct worker *worker)
         memset(all.bits, 0xff, sizeof(all.bits));
         if (atomic_load(&worker->slot->state) == WORKER_STATE_SERVING)
             lanes_apply(worker, &all);
-        guards_watch(worker);
     }
+    /* A stats process that stays answers for its own addresses: a new master would ask it in vain else, when
+     * no worker lives. */
+    if (!worker->is_draining)
+        guards_watch(worker);
     worker->handler->master_gone(worker);
 }
 
