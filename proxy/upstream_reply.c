@@ -117,6 +117,17 @@ static size_t upstream_recv_handshake(struct upstream *upstream, struct bytes da
     return scanned;
 }
 
+/* Redis says no. true: the request goes elsewhere; it is off the queue, and the upstream may be closed. */
+static bool upstream_error_reply(struct upstream *upstream, struct request *head, struct bytes reply)
+{
+    SERVER_ADD(upstream->server, error_replies, 1);
+    if (LIKELY(upstream->server->pool->discovery == NULL) || upstream_is_early(upstream, head) ||
+        !discovery_redirect(upstream, head, reply))
+        return false;
+    SERVER_ADD(upstream->server, responses, 1);
+    return true;
+}
+
 static size_t upstream_recv_resp(struct upstream *upstream, struct bytes data)
 {
     struct proxy *proxy = upstream_proxy(upstream);
@@ -159,16 +170,11 @@ static size_t upstream_recv_resp(struct upstream *upstream, struct bytes data)
         result = resp_reply_scan(parser, &proxy->limits, rest, &scanned);
         consumed += scanned;
         if (LIKELY(result == PARSE_OK)) {
-            if (UNLIKELY(rest.data[0] == '-') && is_start) {
-                SERVER_ADD(upstream->server, error_replies, 1);
-                if (UNLIKELY(upstream->server->pool->discovery != NULL) &&
-                    !upstream_is_early(upstream, head) &&
-                    discovery_redirect(upstream, head, bytes_first(rest, scanned))) {
-                    SERVER_ADD(upstream->server, responses, 1);
-                    if (upstream->state == UPSTREAM_CLOSED)
-                        return data.len;
-                    continue;
-                }
+            if (UNLIKELY(rest.data[0] == '-') && is_start &&
+                upstream_error_reply(upstream, head, bytes_first(rest, scanned))) {
+                if (upstream->state == UPSTREAM_CLOSED)
+                    return data.len;
+                continue;
             }
             if (!upstream_complete(upstream, bytes_first(rest, scanned)))
                 return data.len;
