@@ -87,8 +87,9 @@ static void memcache_forward(struct client *client, struct mc_request *mc, struc
         /* The first token behind the verb (or, gat, behind the expiry) is where the key is again. */
         const char *at = memmem(frame.data, frame.len, key.data, key.len);
 
-        request->is_idempotent = !mc->is_write;
         if (frame.len <= 1024 && request_keep_wire(request, frame) && info->kind == MC_KIND_GET) {
+            /* Only where the key is known is it known where to send it again. */
+            request->is_idempotent = !mc->is_write;
             at = mc->verb == MC_gat || mc->verb == MC_gats ? frame.data + frame.len - 2 - key.len : at;
             at = is_as_it_is && key.data >= frame.data ? key.data : at;
             request->key_off = (uint16_t)(at - frame.data);
