@@ -234,6 +234,7 @@ static void pubsub_one(struct client *client, const char *verb, enum sub_kind ki
     struct sub_wait *wait = mem_zalloc(sizeof(*wait));
     struct buffer text = {0};
     enum error_id error = ERROR_NONE;
+    bool is_half_done = false; /* some servers know of the pattern now, others can not be asked */
 
     compose_confirmation(client, &text, verb, &name, count);
     if (wait == NULL || text.failed || (err != 0 && err != ERR_EXISTS && err != ERR_NOT_FOUND)) {
@@ -276,11 +277,18 @@ static void pubsub_one(struct client *client, const char *verb, enum sub_kind ki
         if (upstream != NULL)
             sub_send(upstream, verb, name, wait);
     }
+    /* What was not asked for everywhere is no subscription: asked for again, it would seem to be one. */
+    if (error != ERROR_NONE && !is_leaving && !client->is_dead) {
+        MAYBE(nameset_remove(set, name) == 0);
+        is_half_done = wait->left > 1;
+    }
     {
         struct request guard = {.internal_arg = wait};
 
         sub_confirmed(&guard, error, BYTES_EMPTY);
     }
+    if (is_half_done && !client->is_dead)
+        client_close_after_replies(client);
 }
 
 /* UNSUBSCRIBE of everything; names are copied as the set changes below. */
@@ -407,6 +415,9 @@ static bool pubsub_reply(struct upstream *upstream, struct bytes reply)
     return upstream->state != UPSTREAM_CLOSED;
 }
 
+/* A message is held until it is whole. Redis, too, lets a subscriber have no more (32 MiB) waiting. */
+#define MESSAGE_MAX (SESSION_HELD_MAX * 32u)
+
 size_t pubsub_recv(struct upstream *upstream, struct bytes data)
 {
     struct proxy *proxy = upstream->server->pool->proxy;
@@ -418,7 +429,7 @@ size_t pubsub_recv(struct upstream *upstream, struct bytes data)
         size_t scanned;
         enum parse_result result = resp_reply_scan(&parser, &proxy->limits, rest, &scanned);
 
-        if (result == PARSE_BAD || (result == PARSE_MORE && rest.len > SESSION_HELD_MAX * 16u)) {
+        if (result == PARSE_BAD || (result == PARSE_MORE && rest.len + parser.bulk_left > MESSAGE_MAX)) {
             upstream_retire(upstream, ERROR_backend_protocol, "a frame that is no message");
             return data.len;
         }
