@@ -163,6 +163,7 @@ struct upstream {
     uint8_t state;          /* enum upstream_state */
     uint8_t dialect, db;
     uint8_t handshake_left; /* replies to come before it is ready */
+    uint8_t move_count;     /* connections before it that were lost without a reply */
     bool is_out_of_memory;
     bool is_patient; /* private: no reply timeout, the command may wait */
     bool is_pubsub;
@@ -576,8 +577,8 @@ enum session_verdict {
 /* Requests of ROUTE_PRIVATE, and every request of a client that has a session. */
 enum session_verdict session_handle(struct client *client, const struct command *command,
                                     const struct resp_request *request, struct bytes frame);
-/* Before anything is looked at: true: the client was paused, the same bytes come again. */
-bool session_must_wait(struct client *client, const struct resp_request *request);
+/* Before anything is looked at: true: the same bytes come again. `have`: how many are there. */
+bool session_must_wait(struct client *client, const struct resp_request *request, size_t have);
 /* session_move.c: to another worker. Whether the client may go now, with what it has. */
 bool session_may_leave(const struct client *client);
 /* Takes the session's upstreams off their streams, adds their descriptors to fds (room for 3 more) and what

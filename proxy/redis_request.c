@@ -309,7 +309,8 @@ static const struct command *redis_streams(struct client *client, const struct r
     if (command == NULL || (command->flags & CMD_BLOCKING) || client->session != NULL ||
         !client->is_authenticated || client->pool->denied[command->id] ||
         client->pool->discovery != NULL || !command_arity_fits(command, request->total_argc) ||
-        command->keys.kind != KEYS_RANGE || command->keys.first != 1)
+        command->keys.kind != KEYS_RANGE || command->keys.first != 1 ||
+        request->argv[1].len > client->pool->proxy->conf->process.limits.key_size_max)
         return NULL;
     if (command->route == ROUTE_ONE && command->keys.last == 1)
         return command;
@@ -375,7 +376,7 @@ size_t client_handle_redis(struct client *client, struct bytes data)
         client_reply_error(client, ERROR_out_of_memory);
         return request.len;
     }
-    if (UNLIKELY(client->session != NULL) && session_must_wait(client, &request))
+    if (UNLIKELY(client->session != NULL) && session_must_wait(client, &request, data.len))
         return 0;
     command = redis_command(client, &request);
     if (UNLIKELY(command == NULL)) {

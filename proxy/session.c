@@ -513,11 +513,16 @@ static enum session_verdict session_block(struct client *client, const struct co
 
 /* ---- the door ------------------------------------------------------------------------------------- */
 
-bool session_must_wait(struct client *client, const struct resp_request *request)
+bool session_must_wait(struct client *client, const struct resp_request *request, size_t have)
 {
     MAYBE(request);
-    /* Not paused: the end of the connection must be noticed while the command waits. */
-    return client->session->is_blocked;
+    if (!client->session->is_blocked)
+        return false;
+    /* Not paused: the end of the connection must be noticed while the command waits. But nobody makes us
+     * hold what he sends on and on meanwhile. */
+    if (have > SESSION_INPUT_MAX && client->request_count > 0)
+        client_pause(client, PAUSE_BARRIER);
+    return true;
 }
 
 bool session_move(struct session *session, struct request *head, struct server *server, bool is_asking)

@@ -29,6 +29,7 @@ enum reply_mode {
 
 #define SESSION_QUEUED_MAX (1u << 20)
 #define SESSION_HELD_MAX   (1u << 20)
+#define SESSION_INPUT_MAX  (1u << 20) /* read ahead behind a command that waits */
 
 struct session {
     struct client *client; /* borrows: its owner */
