@@ -159,7 +159,9 @@ static size_t client_recv(struct io_stream *stream, struct bytes data)
     struct pool *pool = client->pool;
     size_t consumed = 0;
 
-    client->last_active_s = (uint32_t)(io_now_ms(pool->proxy->io) / 1000);
+    /* Who has not given the password yet has so long from the start: bytes alone do not win time. */
+    if (LIKELY(client->is_authenticated))
+        client->last_active_s = (uint32_t)(io_now_ms(pool->proxy->io) / 1000);
     while (consumed < data.len && client->pause == 0 && !client->is_dead) {
         size_t used = LIKELY(client->upload == NULL)
                           ? client_handle(client, bytes_skip(data, consumed))

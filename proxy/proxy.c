@@ -13,6 +13,7 @@
 #define TICK_MS          20
 #define HOUSEKEEPING_MS  1000
 #define MEMORY_TRIM_STEP (2u << 20)
+#define PRIVATE_IDLE_MAX_MS 30000
 
 /* ---- the end of a turn ------------------------------------------------------------------------ */
 
@@ -114,9 +115,29 @@ static void proxy_close_idle_clients(struct proxy *proxy)
                                    ? idle_ms
                                    : proxy->conf->process.limits.auth_timeout_ms;
 
-            if (limit_ms >= 0 && client->request_count == 0 && client->session == NULL &&
+            if (limit_ms >= 0 && client->request_count == 0 &&
+                (client->session == NULL || !client->is_authenticated) &&
                 (int64_t)(now_s - client->last_active_s) * 1000 > limit_ms)
                 client_close(client);
+        }
+    }
+}
+
+/* Private connections that a burst of uploads and blocking commands has left behind. */
+static void proxy_close_idle_upstreams(struct proxy *proxy)
+{
+    uint64_t now_ms = io_now_ms(proxy->io);
+
+    for (uint32_t p = 0; p < proxy->pool_count; p++) {
+        for (uint32_t i = 0; i < proxy->pools[p].server_count; i++) {
+            LIST_FOR_EACH (&proxy->pools[p].servers[i].upstreams, node) {
+                struct upstream *upstream = CONTAINER_OF(node, struct upstream, server_node);
+
+                if (upstream->is_private && upstream->session == NULL && !upstream->is_pubsub &&
+                    upstream->state == UPSTREAM_READY && upstream->inflight_count == 0 &&
+                    now_ms - upstream->idle_since_ms > PRIVATE_IDLE_MAX_MS)
+                    upstream_retire(upstream, ERROR_reset, "idle");
+            }
         }
     }
 }
@@ -136,6 +157,7 @@ static void proxy_house_kept(struct io_timer *timer)
 
     observe_house_kept(proxy, memory);
     proxy_close_idle_clients(proxy);
+    proxy_close_idle_upstreams(proxy);
     if (proxy->memory_peak > memory + MEMORY_TRIM_STEP || proxy->wants_trim) {
         chunk_pools_trim(&proxy->chunks);
         mem_pool_trim(&proxy->requests, 256);
