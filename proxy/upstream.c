@@ -23,6 +23,7 @@
 #define UPSTREAM_TOMBSTONES_MAX 64
 #define UPSTREAM_TOMBSTONE_AGE_MAX_MS 10000
 #define UPSTREAM_RETRIES_MAX    1
+#define UPSTREAM_MOVES_MAX      2 /* to a server that takes connections and closes each */
 #define UPSTREAM_USER_TIMEOUT_MS 30000
 
 static const struct fsm_state upstream_states[] = {
@@ -316,6 +317,11 @@ void upstream_ready(struct upstream *upstream)
         if (request->sent_us != UINT64_MAX) /* an upload's clock starts at its end */
             request->sent_us = now_us;
     }
+    /* Connected ahead of time: there is nothing to watch yet. */
+    if (upstream->inflight_count == 0) {
+        list_remove(&upstream->busy_node);
+        upstream->idle_since_ms = now_us / 1000;
+    }
     upstream_mark_dirty(upstream);
 }
 
@@ -414,12 +420,13 @@ static bool upstream_move_unsent(struct upstream *upstream)
 
     if (upstream->state != UPSTREAM_READY || upstream->is_private || upstream->is_probe ||
         upstream->inflight_count == 0 || upstream->uploader != NULL || upstream->seen_reply ||
-        upstream->queued_total - upstream->out.len > upstream->done_end)
+        upstream->move_count >= UPSTREAM_MOVES_MAX || upstream->queued_total - upstream->out.len > upstream->done_end)
         return false;
     next = upstream_open(server, upstream->dialect, upstream->db, false, &error);
     if (next == NULL)
         return false;
     next->slot = upstream->slot;
+    next->move_count = upstream->move_count + 1;
     if (slot != NULL)
         *slot = next;
     for (struct queue_node *node = upstream->inflight.first; node != NULL; node = node->next)

@@ -47,6 +47,7 @@ struct request *upstream_take_head(struct upstream *upstream)
         CONTAINER_OF(queue_pop(&upstream->inflight), struct request, upstream_node);
 
     upstream->seen_reply = false;
+    upstream->move_count = 0;
     upstream->done_end = request->wire_end;
     if (UNLIKELY(!outbuf_is_empty(&upstream->out)))
         upstream_mark_dirty(upstream);
@@ -306,6 +307,7 @@ static size_t upstream_recv_binary(struct upstream *upstream, struct bytes data)
             upstream_doubt(upstream, "bytes that no request waits for");
             return data.len;
         }
+        upstream->seen_reply = true;
         if (rest.len < MC_BIN_HEADER) {
             upstream->stream.need = MC_BIN_HEADER;
             break;
@@ -313,6 +315,7 @@ static size_t upstream_recv_binary(struct upstream *upstream, struct bytes data)
         mc_bin_decode(rest.data, &header);
         if (header.magic != MC_BIN_RESPONSE || header.body_len > (64u << 20) ||
             header.opaque != head->bin_opaque ||
+            header.key_len + (uint32_t)header.extras_len > header.body_len ||
             header.opcode != mc_verb_info((enum mc_verb)head->command)->opcode ||
             upstream_is_stray(upstream, head, header.status != MC_BIN_OK)) {
             upstream_doubt(upstream, "a frame that is no reply to the request");
@@ -322,7 +325,6 @@ static size_t upstream_recv_binary(struct upstream *upstream, struct bytes data)
             upstream->stream.need = MC_BIN_HEADER + header.body_len;
             break;
         }
-        upstream->seen_reply = true;
         rest = bytes_first(rest, MC_BIN_HEADER + (size_t)header.body_len);
         consumed += rest.len;
         /* STAT answers many frames; one without a key ends them. */
