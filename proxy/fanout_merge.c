@@ -56,7 +56,7 @@ static bool merge_open_arrays(struct fanout *fanout)
 
 static bool merge_sum(struct fanout *fanout, struct outbuf *out)
 {
-    int64_t sum = 0;
+    uint64_t sum = 0; /* whatever servers say: it may wrap, as theirs would */
     char line[RESP_HEADER_MAX];
 
     for (uint32_t i = 0; i < fanout->part_count; i++) {
@@ -65,10 +65,10 @@ static bool merge_sum(struct fanout *fanout, struct outbuf *out)
 
         if (!resp_next(&cursor, &value) || value.type != ':')
             return false;
-        sum += value.integer;
+        sum += (uint64_t)value.integer;
     }
     return outbuf_append(&fanout->pool->proxy->chunks, out, line,
-                         resp_compose_header(line, ':', sum));
+                         resp_compose_header(line, ':', (int64_t)sum));
 }
 
 static bool merge_concat(struct fanout *fanout, struct outbuf *out)
@@ -151,7 +151,7 @@ static bool merge_pairs(struct fanout *fanout, struct outbuf *out)
         !outbuf_append(chunks, out, line, resp_compose_header(line, '*', head.integer)))
         return false;
     for (int64_t k = 0; k < head.integer; k++) {
-        int64_t sum = 0;
+        uint64_t sum = 0;
         struct bytes name = BYTES_EMPTY;
 
         for (uint32_t i = 0; i < fanout->part_count; i++) {
@@ -163,10 +163,10 @@ static bool merge_pairs(struct fanout *fanout, struct outbuf *out)
                 return false;
             part->walk += (uint32_t)(whole.len - cursor.len);
             name = bytes_first(whole, whole.len - cursor.len);
-            sum += value.integer;
+            sum += (uint64_t)value.integer;
         }
         if (k % 2 == 1)
-            name = bytes_of(line, resp_compose_header(line, ':', sum));
+            name = bytes_of(line, resp_compose_header(line, ':', (int64_t)sum));
         if (!outbuf_append(chunks, out, name.data, name.len))
             return false;
     }
