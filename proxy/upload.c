@@ -179,6 +179,8 @@ size_t upload_recv(struct client *client, struct bytes data)
         if (step == 0)
             break;
         upload_forward(client, bytes_first(rest, step));
+        if (client->is_dead) /* no memory was left for its bytes, and none for the error */
+            return data.len;
         consumed += step;
         if (client->upload->value_left == 0 && client->upload->tail_left == 0 &&
             client->upload->args_left == 0)
