@@ -13,6 +13,10 @@
 #include "proxy/observe.h"
 
 #define CLIENT_SLICES_MAX 64
+/* A client's requests with many keys wait for each other beyond this: what they bring is not known before,
+ * and servers answer faster than anybody reads. */
+#define INFLIGHT_KEYS_MAX 4096
+#define WEIGHED_KEYS_MIN  64
 /* A slow reader is read on when it has taken its replies down to this share of what stopped it. */
 #define CLIENT_OUTPUT_RESUME_SHARE 4
 
@@ -120,6 +124,20 @@ void client_unpause(struct client *client, enum client_pause reason)
 static uint64_t client_output(const struct client *client)
 {
     return (uint64_t)client->out.len + client->held_bytes;
+}
+
+void client_weigh(struct client *client, uint32_t key_count)
+{
+    struct request *last;
+
+    if (LIKELY(key_count < WEIGHED_KEYS_MIN) || client->requests.first == NULL)
+        return;
+    last = CONTAINER_OF(CONTAINER_OF(client->requests.last, struct queue_node, next), struct request,
+                        client_node);
+    last->part_index += key_count;
+    client->inflight_keys += key_count;
+    if (client->inflight_keys >= INFLIGHT_KEYS_MAX)
+        client_pause(client, PAUSE_PIPELINE);
 }
 
 /* ---- in -------------------------------------------------------------------------------------- */
@@ -266,6 +284,7 @@ static void client_pop_done(struct client *client)
             break;
         queue_pop(&client->requests);
         client->request_count--;
+        client->inflight_keys -= head->part_index;
         if (head->closes) {
             client->is_closing = true;
             client_pause(client, PAUSE_CLOSING);
@@ -282,9 +301,11 @@ void client_advance(struct client *client)
 
     client_pop_done(client);
     if (client->pause != 0) {
+        if (client_output(client) > client->pool->proxy->conf->process.limits.client_output_max)
+            client_pause(client, PAUSE_OUTPUT);
         if (client->request_count == 0)
             client_unpause(client, PAUSE_BARRIER);
-        if (client->request_count <= inflight_max / 2)
+        if (client->request_count <= inflight_max / 2 && client->inflight_keys <= INFLIGHT_KEYS_MAX / 2)
             client_unpause(client, PAUSE_PIPELINE);
     }
     client_mark_dirty(client);
@@ -374,6 +395,7 @@ static void client_abandon_requests(struct client *client)
         }
     }
     client->request_count = 0;
+    client->inflight_keys = 0;
 }
 
 void client_break_off(struct client *client)

@@ -244,6 +244,7 @@ size_t client_handle_memcache(struct client *client, struct bytes data)
     }
     *proxy->note = mc_verb_info(mc.verb)->name;
     memcache_route(client, &mc, bytes_first(data, mc.len));
+    client_weigh(client, mc.key_count);
     return mc.len;
 }
 

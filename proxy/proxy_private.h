@@ -58,7 +58,7 @@ struct request {
     uint64_t start_us;     /* when its last byte was read */
     uint64_t sent_us;      /* when it was given to a ready upstream: the reply timeout runs from here */
     uint64_t wire_end;     /* upstream->queued_total behind its last byte */
-    uint32_t part_index;
+    uint32_t part_index;   /* REQUEST_PART; REQUEST_CLIENT: its share of client->inflight_keys */
     uint32_t reply_bytes;
     uint32_t bin_opaque;   /* memcache binary: what the reply must echo */
     uint8_t bin_opcode;    /* and the opcode that the client knows it by */
@@ -267,6 +267,7 @@ struct client {
     uint32_t request_count;  /* in the queue */
     uint32_t last_active_s;  /* of the proxy's clock */
     uint32_t held_bytes;     /* in replies that wait for their turn */
+    uint32_t inflight_keys;  /* of requests with many keys: each may bring a large reply */
     uint8_t dialect;         /* of the last request; starts as the pool's */
     uint8_t db;
     uint8_t pause;           /* enum client_pause */
@@ -380,6 +381,8 @@ struct client *client_create(struct pool *pool, int fd, const struct io_addr *pe
 /* For one that is new: a client with a past is never too many. */
 void client_check_limits(struct client *client);
 void client_mark_dirty(struct client *client);
+/* The request that was just dispatched has so many keys: a few of those are in flight at a time. */
+void client_weigh(struct client *client, uint32_t key_count);
 bool client_flush(struct client *client); /* false: it is dead */
 /* Answers that were waiting for their turn go out; reading goes on where it may. */
 void client_advance(struct client *client);

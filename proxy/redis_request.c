@@ -412,6 +412,8 @@ size_t client_handle_redis(struct client *client, struct bytes data)
         return 0;
     }
     redis_route(client, command, &request, frame);
+    if (command->flags & CMD_READ)
+        client_weigh(client, request.argc);
     redis_consumed(client);
     return request.len;
 }

@@ -170,6 +170,7 @@ static void request_finish_client(struct request *request, struct bytes part)
     if (LIKELY(!request->closes && request->reply.first == NULL)) {
         queue_pop(&client->requests);
         client->request_count--;
+        client->inflight_keys -= request->part_index;
         request->client = NULL;
         request_free(proxy, request);
     }
