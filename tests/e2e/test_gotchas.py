@@ -33,6 +33,8 @@ import pytest
 from weirtest import (DEADLINE, LOOPBACK, Closed, Conn, free_port, memcache_pool, pool, redis_pool, resp,
                       wait_for)
 
+# Freed memory that AddressSanitizer keeps back would be taken for the proxy's own.
+SMALL_QUARANTINE = {"ASAN_OPTIONS": "detect_leaks=1:quarantine_size_mb=1:" + os.environ.get("ASAN_OPTIONS", "")}
 REFUSED = b"-ERR Connection refused\r\n"
 TIMED_OUT = b"-ERR Connection timed out\r\n"
 
@@ -610,8 +612,8 @@ def test_half_close(redis_server, memcached, weir_proxy):
 
 def test_slow_reader(redis_server, weir_proxy):
     """36: a client that asks for 3,000 keys of 10 KB again and again and reads nothing is not read either:
-    memory stays bounded, others are served; when it reads, it gets everything or an end, never a gap."""
-    proxy = weir_proxy(redis_pool(redis_server(2)))
+    memory stays bounded, others are served; when it reads, it gets everything."""
+    proxy = weir_proxy(redis_pool(redis_server(2)), env=SMALL_QUARANTINE)
     keys = [f"slow{i}" for i in range(3000)]
     value = b"v" * 10000
     with proxy.connect() as c:
@@ -631,6 +633,11 @@ def test_slow_reader(redis_server, weir_proxy):
         for i in range(100):
             c.ask(resp("GET", keys[i]), b"$10000\r\n" + value + b"\r\n")
         assert rss_kib(worker) - before < 200 * 1024, "memory grows with what a client does not read"
+        slow.sock.settimeout(DEADLINE)
+        want = 7 + sum(len(b"$10000\r\n") + 10002 for _ in keys)  # of one MGET
+        for _ in range(asked):
+            assert len(slow.recv_resp()) == want
+        assert rss_kib(worker) - before < 200 * 1024
         slow.close()
 
 
