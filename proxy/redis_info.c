@@ -138,7 +138,8 @@ bool redis_merge_info(struct fanout *fanout, struct outbuf *out)
     }
     is_ok = !text.failed &&
             outbuf_append(chunks, out, header, resp_compose_header(header, '$', (int64_t)text.len)) &&
-            outbuf_append(chunks, out, text.data, text.len) && outbuf_append(chunks, out, "\r\n", 2);
+            (text.len == 0 || outbuf_append(chunks, out, text.data, text.len)) &&
+            outbuf_append(chunks, out, "\r\n", 2);
     buffer_deinit(&text);
     return is_ok;
 }

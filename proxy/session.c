@@ -676,7 +676,8 @@ enum session_verdict session_handle(struct client *client, const struct command 
         return SESSION_DONE;
     }
     /* For all servers, or any: behind what is on its way on the private connection. */
-    if (server == NULL && command->route != ROUTE_LOCAL && session->upstream->inflight_count > 0) {
+    if (server == NULL && command->route != ROUTE_LOCAL && session->upstream->inflight_count > 0 &&
+        client->request_count > 0) {
         client_pause(client, PAUSE_BARRIER);
         return SESSION_WAIT;
     }

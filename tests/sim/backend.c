@@ -349,7 +349,8 @@ static ssize_t strict_text(struct bytes data, struct bytes argv[BACKEND_ARGS_MAX
         argv[(*argc)++] = bytes_first(line, word);
         line = bytes_skip(line, word + 1);
     }
-    if (bytes_equal(argv[*argc - 1], BYTES("noreply")))
+    if (argv[0].data[0] != 'g' && argv[0].data[0] != 'm' &&
+        bytes_equal(argv[*argc - 1], BYTES("noreply")))
         return -1; /* the proxy always wants an answer */
     if (!is_store_verb(argv[0]))
         return (ssize_t)at;

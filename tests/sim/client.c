@@ -271,10 +271,12 @@ static void client_pass_silent(struct sim_client *client, bool passes_quiet)
 static void client_answered(struct sim_client *client, const struct op *op, struct bytes reply)
 {
     client->world->marks.replies++;
-    client->hash = hash_bytes(client->hash, reply);
+    if (!(op->flags & OP_ANY_VALUE))
+        client->hash = hash_bytes(client->hash, reply);
     if (client->world->profile.is_traced)
-        printf("# %llu client %u op %u %s <- %.*s\n", (unsigned long long)sim_now_us(client->world->sim),
-               client->index, client->head, op->name,
+        printf("# %llu client %u op %u %s <- [%zu %08x] %.*s\n",
+               (unsigned long long)sim_now_us(client->world->sim), client->index, client->head, op->name,
+               reply.len, (unsigned)hash_bytes(0, reply),
                (int)MIN(reply.len > 2 ? reply.len - 2 : 0, (size_t)60), reply.data);
     if ((op->flags & OP_HELLO) && reply.data[0] != '-')
         client->script.is_resp3 = true;
@@ -301,9 +303,14 @@ static size_t client_match_all(struct sim_client *client, struct bytes data)
             const struct op *next = client->ops[client->head + 1];
 
             /* The noop behind it. */
-            if (next->expect.len > 0 && match_bytes(rest, buffer_bytes(&next->expect), &used) != MATCH_NO) {
-                client_pass_silent(client, true);
-                continue;
+            if (next->expect.len > 0) {
+                match = match_bytes(rest, buffer_bytes(&next->expect), &used);
+                if (match == MATCH_MORE)
+                    break;
+                if (match == MATCH_YES) {
+                    client_pass_silent(client, true);
+                    continue;
+                }
             }
         }
         match = match_op(client, op, rest, &used);

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/test.h"
+
+#include "proxy/outbuf.h"
+
+#include <string.h>
+
+/* Everything in the chain, as one run of bytes. */
+static size_t gather(const struct outbuf *out, char *to, size_t cap)
+{
+    struct iovec slices[256];
+    int count = outbuf_slices(out, slices, 256);
+    size_t len = 0;
+
+    for (int i = 0; i < count; i++) {
+        assert_true(len + slices[i].iov_len <= cap);
+        memcpy(to + len, slices[i].iov_base, slices[i].iov_len);
+        len += slices[i].iov_len;
+    }
+    return len;
+}
+
+/* Against a plain array: appends of all sizes, consumed in pieces of all sizes. */
+static void test_bytes_come_out_as_they_went_in(void **state)
+{
+    static char model[400000], seen[400000];
+    struct chunk_pools pools;
+    struct outbuf out = {0};
+    size_t head = 0, tail = 0;
+
+    (void)state;
+    chunk_pools_init(&pools);
+    for (uint32_t i = 0; i < 900; i++) {
+        size_t size = i % 7 == 0 ? i * 5 : i % 60, eat;
+
+        for (size_t k = 0; k < size; k++)
+            model[tail + k] = (char)(tail + k * 31);
+        assert_true(outbuf_append(&pools, &out, model + tail, size));
+        tail += size;
+        assert_int_equal(out.len, tail - head);
+        eat = i % 3 == 0 ? (tail - head) / 2 : i % 50;
+        eat = eat < tail - head ? eat : tail - head;
+        outbuf_consume(&pools, &out, eat);
+        head += eat;
+        if (i % 20 == 0) {
+            assert_int_equal(gather(&out, seen, sizeof(seen)), tail - head);
+            assert_memory_equal(seen, model + head, tail - head);
+        }
+    }
+    outbuf_consume(&pools, &out, out.len);
+    assert_null(out.first);
+    assert_int_equal(chunk_pools_bytes(&pools), 0);
+    chunk_pools_deinit(&pools);
+}
+
+static void test_splice_moves_all_behind_all(void **state)
+{
+    struct chunk_pools pools;
+    struct outbuf a = {0}, b = {0}, empty = {0};
+    char seen[3000];
+
+    (void)state;
+    chunk_pools_init(&pools);
+    assert_true(outbuf_append(&pools, &b, "world", 5));
+    outbuf_splice(&a, &b); /* to an empty one */
+    assert_null(b.first);
+    assert_true(outbuf_append(&pools, &b, "!", 1));
+    outbuf_splice(&a, &b);
+    outbuf_splice(&a, &empty);
+    assert_true(outbuf_append(&pools, &a, "?", 1)); /* still open at its end */
+    assert_int_equal(gather(&a, seen, sizeof(seen)), 7);
+    assert_memory_equal(seen, "world!?", 7);
+    assert_int_equal(a.len, 7);
+    outbuf_clear(&pools, &a);
+    assert_true(outbuf_is_empty(&a));
+    chunk_pools_deinit(&pools);
+}
+
+static void test_reserved_bytes_count_when_they_are_committed(void **state)
+{
+    struct chunk_pools pools;
+    struct outbuf out = {0};
+    char *room, seen[8];
+
+    (void)state;
+    chunk_pools_init(&pools);
+    room = outbuf_reserve(&pools, &out, 100);
+    assert_non_null(room);
+    assert_true(outbuf_is_empty(&out));
+    memcpy(room, "abc", 3);
+    outbuf_commit(&out, 3);
+    assert_int_equal(out.len, 3);
+    assert_int_equal(gather(&out, seen, sizeof(seen)), 3);
+    assert_memory_equal(seen, "abc", 3);
+    outbuf_clear(&pools, &out);
+    chunk_pools_deinit(&pools);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bytes_come_out_as_they_went_in),
+        cmocka_unit_test(test_splice_moves_all_behind_all),
+        cmocka_unit_test(test_reserved_bytes_count_when_they_are_committed),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
