@@ -202,11 +202,11 @@ static struct op *redis_text(struct script *script, const char *name, uint32_t f
                              const char *expect)
 {
     struct op *op = op_create(name, flags);
-    char copy[128], *save = NULL;
+    const char *blank;
 
-    snprintf(copy, sizeof(copy), "%s", words);
-    for (char *word = strtok_r(copy, " ", &save); word != NULL; word = strtok_r(NULL, " ", &save))
-        op_add_text(op, word);
+    for (; (blank = strchr(words, ' ')) != NULL; words = blank + 1)
+        op_add(op, words, (size_t)(blank - words));
+    op_add_text(op, words);
     redis_wire(script, op);
     if (expect != NULL)
         buffer_append_string(&op->expect, expect);
