@@ -126,7 +126,10 @@ static void upstream_connect(struct upstream *upstream)
     upstream->deadline_ms = io_now_ms(proxy->io) + (uint64_t)server->pool->conf->connect_timeout_ms;
     err = io_stream_connect(proxy->io, &upstream->stream, &upstream_handler, addr, &upstream_options);
     if (err != 0) {
-        server_failed(server, error_of_errno(err));
+        server->last_error = error_of_errno(err);
+        /* No descriptor or memory for a socket: that is our trouble, no failure of the server's. */
+        if (err != -EMFILE && err != -ENFILE && err != -ENOBUFS && err != -ENOMEM)
+            server_failed(server, error_of_errno(err));
         upstream_retire(upstream, error_of_errno(err), "cannot connect");
     }
 }
