@@ -46,8 +46,45 @@ struct fanout *fanout_create(struct client *client, enum command_route route, ui
     return fanout;
 }
 
+/* What parts have answered waits here for the others: it counts as what waits for the client does. */
+static void fanout_hold(struct fanout *fanout, size_t size)
+{
+    fanout->held_bytes += (uint32_t)size;
+    if (fanout->parent->client != NULL)
+        fanout->parent->client->held_bytes += (uint32_t)size;
+}
+
+static void fanout_let_go(struct fanout *fanout)
+{
+    if (fanout->parent->client != NULL)
+        fanout->parent->client->held_bytes -= fanout->held_bytes;
+    fanout->held_bytes = 0;
+}
+
+/* F3: keeps a piece of the part's reply. Too much of it, with all else that the client has waiting: the
+ * request fails, and what comes of it yet is dropped. */
+static void fanout_keep(struct fanout *fanout, struct fanout_part *part, const char *data, size_t size)
+{
+    const struct client *client = fanout->parent->client;
+    size_t before = part->reply.len;
+
+    buffer_append(&part->reply, data, size);
+    fanout_hold(fanout, part->reply.len - before);
+    if (LIKELY(client == NULL || client->out.len + client->held_bytes <=
+                                     fanout->pool->proxy->conf->process.limits.client_output_close))
+        return;
+    if (fanout->error == ERROR_NONE)
+        fanout->error = ERROR_reply_too_large;
+    for (uint32_t i = 0; i < fanout->part_count; i++) {
+        buffer_deinit(&fanout->parts[i].reply);
+        fanout->parts[i].reply.failed = true;
+    }
+    fanout_let_go(fanout);
+}
+
 static void fanout_free(struct fanout *fanout)
 {
+    fanout_let_go(fanout);
     for (uint32_t i = 0; i < fanout->part_count; i++)
         buffer_deinit(&fanout->parts[i].reply);
     buffer_deinit(&fanout->error_text);
@@ -151,7 +188,7 @@ void fanout_part_deliver(struct request *part, struct bytes bytes)
     struct fanout *fanout = part->fanout;
 
     if (fanout != NULL)
-        buffer_append(&fanout->parts[part->part_index].reply, bytes.data, bytes.len);
+        fanout_keep(fanout, &fanout->parts[part->part_index], bytes.data, bytes.len);
 }
 
 void fanout_part_done(struct request *request, enum error_id error)
@@ -534,7 +571,7 @@ size_t fanout_part_items(struct request *request, struct mc_reply_parser *parser
         }
         done += len;
     }
-    buffer_append(&part->reply, data.data, done);
+    fanout_keep(fanout, part, data.data, done);
     return done;
 }
 

@@ -125,6 +125,7 @@ struct fanout {
     enum error_id error;      /* the first failure */
     struct buffer error_text; /* or the first error reply */
     uint64_t scan_cursor_node;
+    uint32_t held_bytes;       /* in the parts' replies; counted in the client's, too */
     struct fanout_part *parts; /* all of these within its own memory */
     uint32_t *owners;          /* [key_count]: the key's part */
     struct fanout_item *items; /* [key_count], memcache get and cluster only */

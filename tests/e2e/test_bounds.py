@@ -139,3 +139,28 @@ def test_many_servers_and_a_bound_one_keep_the_order(weir_proxy):
                     bound.expect(resp("SET", "a", "2"))
                     bound.send(b"+OK\r\n")
                     c.expect(b"+OK\r\n+OK\r\n:1\r\n+OK\r\n")
+
+
+def test_parts_that_wait_for_a_slow_server_are_counted(weir_proxy):
+    """D1: what one server has answered to split requests waits for the other; together it is bounded."""
+    value = b"$60000\r\n" + b"v" * 60000 + b"\r\n"
+    with Fake() as one, Fake() as two:
+        proxy = weir_proxy("weir:\n  version: 1\n  limits: {client_output_close: 100000, client_output_max: 90000}\n" +
+                           pool("r", servers=ranged((one, two)), redis=True, distribution="range"))
+        with proxy.connect() as c:
+            c.send(resp("MGET", "a", "z") * 3)
+            with one.accept() as quick, two.accept() as slow:
+                quick.expect(resp("MGET", "a") * 3)
+                quick.send(b"*1\r\n" + value)
+                quick.send(b"*1\r\n" + value)
+                quick.send(b"*1\r\n$1\r\n1\r\n")
+                slow.expect(resp("MGET", "z") * 3)
+                assert c.is_quiet(QUIET_S)
+                slow.send(b"*1\r\n$1\r\n2\r\n" * 3)
+                c.expect(b"*2\r\n" + value + b"$1\r\n2\r\n")
+                c.expect(b"-ERR reply too large to be merged\r\n")
+                c.expect(b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n")
+                c.send(resp("GET", "a"))
+                quick.expect(resp("GET", "a"))
+                quick.send(b"$-1\r\n")
+                c.expect(b"$-1\r\n")
