@@ -103,6 +103,8 @@ static void proxy_ticked(struct io_timer *timer)
         proxy_tick_start(proxy);
 }
 
+#define UPLOAD_STALL_MAX_S 60
+
 static void proxy_close_idle_clients(struct proxy *proxy)
 {
     int64_t idle_ms = proxy->conf->process.limits.idle_timeout_ms;
@@ -115,6 +117,15 @@ static void proxy_close_idle_clients(struct proxy *proxy)
                                    ? idle_ms
                                    : proxy->conf->process.limits.auth_timeout_ms;
 
+            /* Half an upload holds a connection to a server. */
+            if (client->upload != NULL && now_s - client->last_active_s > UPLOAD_STALL_MAX_S) {
+                client_close(client);
+                continue;
+            }
+            if (session_misses_messages(client)) {
+                client_close(client);
+                continue;
+            }
             if (limit_ms >= 0 && client->request_count == 0 &&
                 (client->session == NULL || !client->is_authenticated) &&
                 (int64_t)(now_s - client->last_active_s) * 1000 > limit_ms)

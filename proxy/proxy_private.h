@@ -600,6 +600,9 @@ void session_refused(struct client *client);
 void session_command_done(struct client *client);
 bool session_is_mute(const struct client *client);
 bool session_is_blocked(const struct client *client);
+/* It has patterns, and a server that was away when they were subscribed is back: who is closed subscribes
+ * again, who is not misses what is published there. */
+bool session_misses_messages(const struct client *client);
 /* The one request on the session's private upstream goes to another server. false: it stays. */
 bool session_move(struct session *session, struct request *head, struct server *server, bool is_asking);
 /* A reply was completed. */

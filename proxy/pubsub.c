@@ -443,3 +443,25 @@ size_t pubsub_recv(struct upstream *upstream, struct bytes data)
     }
     return consumed;
 }
+
+bool session_misses_messages(const struct client *client)
+{
+    const struct session *session = client->session;
+    const struct pool *pool = client->pool;
+
+    if (session == NULL || session->patterns.count == 0 || pool->discovery != NULL ||
+        client->request_count > 0)
+        return false;
+    for (uint32_t i = 0; i < pool->server_count; i++) {
+        const struct server *server = &pool->servers[i];
+        bool is_linked = false;
+
+        if (server->is_gone || server_is_ejected(server) || (server->conf != NULL && server->conf->is_spare))
+            continue;
+        for (uint32_t k = 0; k < session->link_count && !is_linked; k++)
+            is_linked = session->links[k]->server == server;
+        if (!is_linked)
+            return true;
+    }
+    return false;
+}

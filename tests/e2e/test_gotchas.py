@@ -393,6 +393,21 @@ def test_ejection_rehash(stage):
         wait_for(lambda: c.resp("GET", lost) == b"$7\r\nrevived\r\n", "it is back")
 
 
+def test_a_pattern_does_not_miss_a_server_that_comes_back(stage):
+    """26, 49: who subscribed to a pattern while a server was out is closed when it is back: it subscribes again
+    and misses nothing, where it would have heard nothing of that server for ever."""
+    proxy, servers = outage(stage, auto_eject_hosts=True)
+    lost, _ = keys_of(proxy, servers)
+    port = servers[0].port
+    servers[0].kill()
+    with proxy.connect() as c, proxy.connect() as subscriber:
+        wait_for(lambda: c.resp("GET", lost) == b"$-1\r\n", "the other server answers")
+        subscriber.ask(resp("PSUBSCRIBE", "n*"), b"*3\r\n$10\r\npsubscribe\r\n$2\r\nn*\r\n:1\r\n")
+        stage.redis_server(None, port=port)
+        wait_for(lambda: c.resp("GET", lost) == b"$-1\r\n", "it is back")
+        subscriber.recv_eof()
+
+
 def test_ejection_keep(stage):
     """26: eject: keep: its keys get errors, never another server; they work when it is back."""
     proxy, servers = outage(stage, eject="keep")
