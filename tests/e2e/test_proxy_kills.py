@@ -75,7 +75,7 @@ def test_killed_worker_hurts_only_its_own(tier):
 
 @pytest.mark.seconds_max(1800)
 @pytest.mark.parametrize("count", [pytest.param(10, id="10"),
-                                   pytest.param(500, id="500", marks=pytest.mark.nightly)])
+                                   pytest.param(100, id="100", marks=pytest.mark.nightly)])
 def test_others_have_no_errors_while_workers_are_killed(tier, count):
     """Requests of other workers' clients go on; new connections are never refused."""
     proxy = tier(workers=3)
@@ -108,7 +108,9 @@ def test_others_have_no_errors_while_workers_are_killed(tier, count):
         thread.start()
     for number in range(count):
         time.sleep(0.2)
-        victim = wait_for(lambda: workers_of(proxy.pid), "somebody serves")[number % 2]
+        # Killed this often they come back with a delay; somebody is to be left.
+        pids = wait_for(lambda: len(workers_of(proxy.pid)) > 1 and workers_of(proxy.pid), "two serve")
+        victim = pids[number % len(pids)]
         victims.add(victim)
         os.kill(victim, signal.SIGKILL)
     time.sleep(0.2)
