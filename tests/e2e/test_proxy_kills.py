@@ -327,8 +327,8 @@ def test_too_few_descriptors_pause_accepting(tier):
     wait_for(lambda: fd_count(pid) >= limit, "no descriptor is left")
     time.sleep(0.3)
     before = cpu_seconds(pid)
-    for _ in range(10):
-        first.ask(resp("SET", "key", "1"), b"+OK\r\n")
+    for i in range(10):
+        first.ask(resp("SET", f"key-{i}", "1"), b"+OK\r\n")
         time.sleep(0.1)
     assert cpu_seconds(pid) - before < 0.5  # of a second: a loop would take all of it
     served = [c for c in conns if not c.is_quiet(0.01)]
