@@ -100,33 +100,53 @@ static bool merge_concat(struct fanout *fanout, struct outbuf *out)
     return true;
 }
 
+/* Every part is an array of as many elements as the first: the merged one's header goes out. */
+static bool merge_open_like_arrays(struct fanout *fanout, struct outbuf *out, int64_t *count)
+{
+    struct bytes first = buffer_bytes(&fanout->parts[0].reply);
+    char line[RESP_HEADER_MAX];
+    struct resp_value head;
+
+    if (!resp_next(&first, &head) || head.type != '*' || head.integer < 0)
+        return false;
+    *count = head.integer;
+    for (uint32_t i = 0; i < fanout->part_count; i++)
+        fanout->parts[i].key_count = (uint32_t)head.integer;
+    return merge_open_arrays(fanout) &&
+           outbuf_append(&fanout->pool->proxy->chunks, out, line,
+                         resp_compose_header(line, '*', head.integer));
+}
+
+/* The part's next scalar, also as it stands in the reply. */
+static bool part_next(struct fanout_part *part, struct resp_value *value, struct bytes *wire)
+{
+    struct bytes whole = bytes_skip(buffer_bytes(&part->reply), part->walk), cursor = whole;
+
+    if (!resp_next(&cursor, value))
+        return false;
+    *wire = bytes_first(whole, whole.len - cursor.len);
+    part->walk += (uint32_t)wire->len;
+    return true;
+}
+
 /* Arrays of 0 and 1, one from each server, combined by and. */
 static bool merge_and(struct fanout *fanout, struct outbuf *out)
 {
     struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
     char line[RESP_HEADER_MAX];
-    struct bytes first = buffer_bytes(&fanout->parts[0].reply);
-    struct resp_value head;
+    int64_t count;
 
-    if (!resp_next(&first, &head) || head.type != '*' || head.integer < 0)
+    if (!merge_open_like_arrays(fanout, out, &count))
         return false;
-    for (uint32_t i = 0; i < fanout->part_count; i++)
-        fanout->parts[i].key_count = (uint32_t)head.integer;
-    if (!merge_open_arrays(fanout) ||
-        !outbuf_append(chunks, out, line, resp_compose_header(line, '*', head.integer)))
-        return false;
-    for (int64_t k = 0; k < head.integer; k++) {
+    for (int64_t k = 0; k < count; k++) {
         int64_t all = 1;
 
         for (uint32_t i = 0; i < fanout->part_count; i++) {
-            struct fanout_part *part = &fanout->parts[i];
-            struct bytes cursor = bytes_skip(buffer_bytes(&part->reply), part->walk);
-            size_t before = cursor.len;
             struct resp_value value;
+            struct bytes wire;
 
-            if (!resp_next(&cursor, &value) || value.type != ':')
+            if (!part_next(&fanout->parts[i], &value, &wire) || value.type != ':')
                 return false;
-            part->walk += (uint32_t)(before - cursor.len);
             all = all && value.integer != 0;
         }
         if (!outbuf_append(chunks, out, line, resp_compose_header(line, ':', all)))
@@ -140,29 +160,19 @@ static bool merge_pairs(struct fanout *fanout, struct outbuf *out)
 {
     struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
     char line[RESP_HEADER_MAX];
-    struct bytes first = buffer_bytes(&fanout->parts[0].reply);
-    struct resp_value head;
+    int64_t count;
 
-    if (!resp_next(&first, &head) || head.type != '*' || head.integer < 0)
+    if (!merge_open_like_arrays(fanout, out, &count))
         return false;
-    for (uint32_t i = 0; i < fanout->part_count; i++)
-        fanout->parts[i].key_count = (uint32_t)head.integer;
-    if (!merge_open_arrays(fanout) ||
-        !outbuf_append(chunks, out, line, resp_compose_header(line, '*', head.integer)))
-        return false;
-    for (int64_t k = 0; k < head.integer; k++) {
+    for (int64_t k = 0; k < count; k++) {
         uint64_t sum = 0;
         struct bytes name = BYTES_EMPTY;
 
         for (uint32_t i = 0; i < fanout->part_count; i++) {
-            struct fanout_part *part = &fanout->parts[i];
-            struct bytes cursor = bytes_skip(buffer_bytes(&part->reply), part->walk), whole = cursor;
             struct resp_value value;
 
-            if (!resp_next(&cursor, &value) || (k % 2 == 1 && value.type != ':'))
+            if (!part_next(&fanout->parts[i], &value, &name) || (k % 2 == 1 && value.type != ':'))
                 return false;
-            part->walk += (uint32_t)(whole.len - cursor.len);
-            name = bytes_first(whole, whole.len - cursor.len);
             sum += (uint64_t)value.integer;
         }
         if (k % 2 == 1)
