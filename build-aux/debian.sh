@@ -7,7 +7,7 @@ packages_servers="redis-server redis-tools memcached"
 packages_try="curl"
 packages_test="libcmocka-dev binutils git redis-sentinel nutcracker prometheus
     python3-pytest python3-redis python3-pymemcache python3-pylibmc python3-yaml
-    php-cli php-redis php-memcached ruby ruby-dalli"
+    php-cli php-redis php-memcached ruby ruby-dalli telnet"
 packages_nightly="clang llvm xz-utils"
 
 say() {

@@ -60,6 +60,9 @@ def test_what_it_prints_works_and_ctrl_c_leaves_nothing(quickstart, tmp_path):
     lines = [line.strip() for line in process.text().splitlines() if "redis-cli" in line]
     assert [subprocess.run(line, shell=True, stdout=subprocess.PIPE, text=True, timeout=20).stdout.strip()
             for line in lines] == ["OK", "world"]
+    telnet, = [line.strip() for line in process.text().splitlines() if "| telnet" in line]
+    said = subprocess.run(telnet, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=20)
+    assert "STORED\nVALUE greeting 0 5\nhello\nEND\n" in said.stdout.replace("\r", "")
     with Conn(ports["memcache"]) as c:
         c.ask(b"set greeting 0 0 5\r\nhello\r\n", b"STORED\r\n")
         c.ask(b"get greeting\r\n", b"VALUE greeting 0 5\r\nhello\r\nEND\r\n")
