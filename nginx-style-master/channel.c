@@ -114,6 +114,9 @@ int channel_recv(int channel, struct channel_message *message, char *text, int *
     uint32_t fds_count;
     ssize_t len = recvmsg(channel, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
+    /* The other end died with words of ours unread. The kernel says so once; what it had sent is still here. */
+    if (len < 0 && errno == ECONNRESET)
+        len = recvmsg(channel, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     *fd = -1;
     if (len < 0)
         return errno == EAGAIN || errno == EINTR ? ERR_AGAIN : ERR_EOF;

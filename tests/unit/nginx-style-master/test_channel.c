@@ -55,6 +55,25 @@ static void test_channel_carries_text_and_descriptor(void **state)
     mem_free(longest);
 }
 
+/* The end of a process whose own queue is not empty is an error to its peer, not a mere end. */
+static void test_last_words_outlive_an_end_that_had_not_read_all(void **state)
+{
+    struct channel_message ready = {.type = CHANNEL_READY}, accept = {.type = CHANNEL_ACCEPT}, got;
+    char *text = must_alloc(WORKER_TEXT_MAX + 1);
+    int fds[2], fd;
+
+    (void)state;
+    assert_int_equal(channel_pair(fds), 0);
+    assert_int_equal(channel_send(fds[0], &accept, NULL, -1), 0);
+    assert_int_equal(channel_send(fds[1], &ready, NULL, -1), 0);
+    close(fds[0]);
+    assert_int_equal(channel_recv(fds[1], &got, text, &fd), 0);
+    assert_int_equal(got.type, CHANNEL_ACCEPT);
+    assert_int_equal(channel_recv(fds[1], &got, text, &fd), ERR_EOF);
+    close(fds[1]);
+    mem_free(text);
+}
+
 /* A reader that stands still: the sender is told, and nothing is half sent. */
 static void test_full_channel_says_again(void **state)
 {
@@ -179,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_channel_carries_text_and_descriptor),
+        cmocka_unit_test(test_last_words_outlive_an_end_that_had_not_read_all),
         cmocka_unit_test(test_full_channel_says_again),
         cmocka_unit_test(test_strange_channel_messages_are_dropped),
         cmocka_unit_test(test_handover_carries_descriptors_name_and_blob),
