@@ -2,7 +2,7 @@
 # Sourced by ./check and ./quickstart: installing Debian packages with one clear question, and the lists.
 
 packages_build="gcc libc6-dev make autoconf automake pkgconf python3
-    libev-dev liburing-dev libjemalloc-dev libyaml-dev libssl-dev libseccomp-dev libcap-dev"
+    libev-dev liburing-dev libjemalloc-dev libyaml-dev libssl-dev libseccomp-dev libcap-dev libxxhash-dev"
 packages_servers="redis-server redis-tools memcached"
 packages_try="curl"
 packages_test="libcmocka-dev binutils git redis-sentinel nutcracker prometheus

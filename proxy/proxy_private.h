@@ -13,7 +13,7 @@
 #include "common/proto/resp.h"
 #include "common/ring/ring.h"
 #include "proxy/counters.h"
-#include "proxy/outbuf.h"
+#include "common/base/outbuf.h"
 #include "proxy/proxy.h"
 #include "proxy/stats_layout.h"
 

@@ -38,6 +38,7 @@ enum command_flag {
     CMD_SKIP_MONITOR = 1 << 23,
     CMD_SKIP_SLOWLOG = 1 << 24,
     CMD_DEPRECATED = 1 << 25,
+    CMD_KEYS_ONLY = 1 << 26, /* needs no value in memory: the key and its header do (EXISTS, TTL, DEL, SET) */
 };
 
 /* What the proxy does with it. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "proxy/outbuf.h"
+#include "common/base/outbuf.h"
 
 #define CHUNK_IDLE_SMALL_MAX 4096
 #define CHUNK_IDLE_LARGE_MAX 256

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/test.h"
 
-#include "proxy/outbuf.h"
+#include "common/base/outbuf.h"
 
 #include <string.h>
 

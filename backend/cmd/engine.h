@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.h - what the commands of one shard share: store, sessions, settings, tables of watchers, waiters and
+ * subscribers, counters. A struct that can be made many times in one process.
+ */
+#pragma once
+#include "backend/cmd/session.h"
+#include "common/base/list.h"
+#include "common/command/command.h"
+#include "common/io/io.h"
+
+struct log;
+struct watch_table;   /* cmd/transaction.c: (db, key) -> sessions that WATCH it */
+struct blocked_table; /* cmd/blocking.c: (db, key) -> sessions that wait for it, first come first served */
+struct pubsub_table;  /* cmd/pubsub.c: channels and patterns -> sessions */
+struct slow_log;      /* cmd/slowlog.c */
+struct settings;      /* cmd/config.c: CONFIG GET and SET */
+
+struct engine_counters {
+    uint64_t connections, connections_rejected, commands, errors;
+    uint64_t keyspace_hits, keyspace_misses, bytes_in, bytes_out;
+    uint64_t parked_cold, parked_log, blocked_clients, slow;
+    struct { uint64_t calls, usec, rejected, failed; } per_command[COMMAND_COUNT];
+    struct {
+        uint64_t get, set, touch, flush, get_hits, get_misses, get_expired, delete_hits, delete_misses;
+        uint64_t incr_hits, incr_misses, decr_hits, decr_misses, cas_hits, cas_misses, cas_badval;
+        uint64_t touch_hits, touch_misses, meta;
+    } mc;
+};
+
+struct engine_options {
+    struct io *io;
+    struct log *log;
+    struct store *store;
+    uint32_t shard, shard_count;
+    uint16_t port;
+    const char *password;        /* NULL: none. Copied */
+    const char *config_file;     /* for INFO; NULL */
+    uint8_t memcache_db;
+    uint32_t clients_max;
+};
+
+struct engine {
+    struct io *io;
+    struct log *log;     /* borrows */
+    struct store *store; /* borrows */
+    struct list sessions;
+    uint32_t session_count;
+    uint64_t session_id_next;
+    struct chunk_pools chunks; /* of every session's output */
+    struct settings *settings;
+    struct watch_table *watches;
+    struct blocked_table *blocked;
+    struct pubsub_table *pubsub;
+    struct slow_log *slow_log;
+    struct engine_counters counters;
+    struct engine_options options;
+    uint64_t now_ms;      /* the turn's wall clock, as store_now_ms() */
+    uint64_t started_ms;
+    uint64_t executing_since_us; /* for the slow log; 0: nothing runs */
+};
+
+MUST_USE int engine_create(const struct engine_options *options, struct engine **out);
+void engine_destroy(struct engine **engine); /* all sessions are gone */
+/* At the start of each turn's first command: one clock for the turn. */
+void engine_turn_begin(struct engine *engine);
+/* Before the frame is sealed: wakes who waits for keys that changed in this turn. */
+void engine_turn_end(struct engine *engine);
+/* The store's hooks end here. */
+void engine_store_hooks(struct engine *engine, struct store_hooks *out);

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * session.h - one client of a shard, as commands see it. The connection around it is backend/client.c's.
+ *
+ *   N1  A command that cannot run yet (a cold value, a log that is behind, BLPOP on an empty list) consumes
+ *       nothing and replies nothing: its bytes stay in front, and it runs again from the start when
+ *       io->resume() is called. So no argument is ever copied to wait.
+ *   N2  Replies leave in the order of commands. Bytes appended while hold_lsn was l leave when l is
+ *       committed (backend/client.c keeps marks; here hold_lsn only rises).
+ */
+#pragma once
+#include "common/base/list.h"
+#include "common/base/outbuf.h"
+#include "backend/store/store.h"
+
+struct engine;
+struct session;
+struct transaction; /* cmd/transaction.c */
+struct blocked;     /* cmd/blocking.c */
+struct subscriptions; /* cmd/pubsub.c */
+
+enum session_protocol { SESSION_NEW, SESSION_RESP, SESSION_MC_TEXT, SESSION_MC_BINARY };
+enum session_reply_mode { SESSION_REPLY_ON, SESSION_REPLY_OFF, SESSION_REPLY_SKIP, SESSION_REPLY_SKIP_NEXT };
+
+/* What the connection does for its session. */
+struct session_io {
+    void (*dirty)(struct session *session);  /* there is output: flush it at the end of the turn */
+    void (*resume)(struct session *session); /* the command in front may run now; from the loop, never inside */
+    void (*kill)(struct session *session);   /* close; after this turn the session is gone. May be itself */
+};
+
+#define SESSION_NAME_MAX 512u
+
+struct session {
+    struct engine *engine;
+    const struct session_io *io;
+    struct list_node node; /* of engine->sessions */
+    uint64_t id;
+    struct outbuf out;     /* replies */
+    uint64_t hold_lsn;     /* what the replies appended so far depend on */
+    uint64_t created_ms, last_ms; /* of the epoch */
+    uint64_t command_count, bytes_in, bytes_out;
+    uint16_t last_command;  /* enum command_id */
+    uint8_t protocol;       /* enum session_protocol */
+    uint8_t resp;           /* 2 or 3 */
+    uint8_t db;
+    uint8_t reply_mode;     /* enum session_reply_mode */
+    bool is_authenticated, is_admin_port;
+    bool close_after_reply; /* QUIT, a broken frame, the output limit */
+    bool is_parked;         /* the command in front waits (see N1) */
+    bool no_evict, no_touch;
+    char *name, *lib_name, *lib_version; /* own; NULL: none */
+    char peer[64], local[64];            /* "127.0.0.1:50000", a path */
+    struct transaction *transaction;     /* owns; NULL: neither MULTI nor WATCH */
+    struct blocked *blocked;             /* owns; NULL: does not wait for keys */
+    struct subscriptions *subscriptions; /* owns; NULL: none */
+    struct store_waiter waiter;          /* for the cold value that the command in front needs */
+};
+
+/* Adds to / removes from the engine. deinit undoes all: watches, blocks, subscriptions, fetches. */
+void session_init(struct session *session, struct engine *engine, const struct session_io *io);
+void session_deinit(struct session *session);
+/* Replies appended from now on wait for this LSN. */
+static inline void session_hold(struct session *session, uint64_t lsn)
+{
+    if (lsn > session->hold_lsn)
+        session->hold_lsn = lsn;
+}
+/* "id=3 addr=127.0.0.1:1 ...", as CLIENT LIST has it; without newline. */
+void session_describe(const struct session *session, struct buffer *out);

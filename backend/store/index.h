@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * index.h - from a key to its entry: linear hashing over 64-byte buckets.
+ *
+ *     bucket = tag u8 x 9 | overflow u8 | entry pointer 6 bytes x 9
+ *
+ *     level L, split s: 2^L + s buckets.  b = hash & (2^(L+1)-1); if b is not there yet: hash & (2^L-1)
+ *
+ * It grows by one bucket at a time, so no insert is slow, and stays about 80 % full at any size: 9 to 11
+ * bytes a key. Buckets lie in blocks named by a directory, so growth copies nothing. A full bucket chains
+ * to overflow buckets (its ninth place is then their number or pointer). Tags are the hash's top byte:
+ * a miss costs one cache line.
+ *
+ *   X1  A bucket holds exactly the entries whose hash addresses it: the low bits of the hash. So all
+ *       entries whose hash ends in the same p bits lie in the buckets b with b & (2^p-1) equal: that is a
+ *       page of the checkpoint.
+ *   X2  index_scan() sees every entry that is there from its start to its end at least once, also while
+ *       the table grows or shrinks (cursor in reversed bits, as Redis's dictScan()).
+ *
+ * The index keeps pointers, it owns no entries. It does not look at expiry or databases; a caller's key
+ * hash covers both the database and the name.
+ */
+#pragma once
+#include "backend/store/entry.h"
+
+struct index;
+
+/* `seed` makes hashes; it is the directory's for good, as checkpoint pages depend on it. */
+MUST_USE int index_create(uint64_t seed, struct index **out);
+void index_destroy(struct index **index);
+
+uint64_t index_hash(const struct index *index, uint8_t db, struct bytes key); /* XXH3, seeded by db and seed */
+
+/* NULL: not there. */
+struct entry *index_find(const struct index *index, uint64_t hash, uint8_t db, struct bytes key);
+/* The key must not be there. ERR_FULL: out of memory, nothing changed. */
+MUST_USE int index_insert(struct index *index, uint64_t hash, struct entry *entry);
+/* `old` must be there; `now` has the same key. */
+void index_replace(struct index *index, uint64_t hash, struct entry *old, struct entry *now);
+void index_remove(struct index *index, uint64_t hash, struct entry *entry);
+/* Room for that many more without growing one by one: for recovery. */
+MUST_USE int index_reserve(struct index *index, uint64_t count);
+
+static inline void index_prefetch_line_(const void *line)
+{
+    __builtin_prefetch(line, 0, 3);
+}
+void index_prefetch(const struct index *index, uint64_t hash);
+
+uint64_t index_count(const struct index *index);
+uint64_t index_bytes(const struct index *index); /* directory, blocks, overflow */
+
+typedef void (*index_each_fn)(void *arg, struct entry *entry);
+/* The entries of one or a few buckets; returns the next cursor, 0 at the end. Cursors < 2^40. `each` must not
+ * change the index. */
+uint64_t index_scan(const struct index *index, uint64_t cursor, index_each_fn each, void *arg);
+/* All entries whose hash ends in these `bits` bits. `each` may replace or remove the entry that it is given,
+ * nothing else. */
+void index_page_each(struct index *index, unsigned bits, uint64_t page, index_each_fn each, void *arg);
+/* Buckets in a fixed order for the clock hand: calls each() for those of bucket `at`; returns the next (0 after
+ * the last). `each` may replace or remove the entry that it is given. */
+uint64_t index_sweep(struct index *index, uint64_t at, index_each_fn each, void *arg);
+/* Some entry, every one possible. `random` is used up. NULL: empty. */
+struct entry *index_random(const struct index *index, uint64_t random);

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * log.h - the segmented log of one shard: appending, flushing, reading, finding it again.
+ *
+ *     append ──> open page write in the log ring ──seal──> write ──> (flush) ──> durable
+ *     cold_append ──> a buffer of its own ──> write ──> (flush)
+ *
+ *   G1  A record's place is known when it is appended: the open page write has its place in the open
+ *       segment from the start. A page write is never written twice; a flush that is due pads it.
+ *   G2  Hot frames lie in LSN order, over segments in the order of their sequence. Each hot segment names its
+ *       predecessor.
+ *   G3  appended >= written >= durable. `durable` moves only by a flush that was submitted after the
+ *       completion of every write it covers (or by writes on a file opened for synchronous writing).
+ *   G4  A failed write or flush is never tried again: the log is failed for good, its marks stand still.
+ *   G5  What is sealed into the ring survives the death of the process: `appended` moves at the seal. What is too
+ *       big for the ring counts as appended when it is written.
+ *   G6  The segments that a dead predecessor had open are not written, cut or used again before
+ *       store_log_release() has named a durable checkpoint that does not need them.
+ *   G7  A segment's sequence is never used twice, so (sequence, offset) names one record for ever.
+ *   G8  A torn tail is cut only above the highest durable mark seen; what does not verify below is corruption:
+ *       reported with file and offset, never cut.
+ *
+ * An address is sequence << 22 | offset / 16; 0 is none. Segments have 64 MiB at most, but one that holds a single
+ * record larger than an eighth of that, which is as large as it needs.
+ */
+#pragma once
+#include "backend/store/record.h"
+#include "backend/store/store.h"
+
+struct store_log;
+
+#define STORE_LOG_OFF_BITS 22u
+static inline uint64_t address_sequence(uint64_t address)
+{
+    return address >> STORE_LOG_OFF_BITS;
+}
+static inline uint64_t address_off(uint64_t address)
+{
+    return (address & ((1u << STORE_LOG_OFF_BITS) - 1)) << 4;
+}
+
+enum segment_state {
+    SEGMENT_FREE,     /* preallocated, may be used */
+    SEGMENT_OPEN,     /* being appended to */
+    SEGMENT_SEALED,   /* only read */
+    SEGMENT_CLEANED,  /* nothing live is left: free once a newer checkpoint is durable and no pin is on it */
+};
+enum segment_kind { SEGMENT_HOT, SEGMENT_COLD, SEGMENT_BLOB };
+
+/* Of a segment in use. live_bytes is a hint for the cleaner (L8): kept by whoever owns the index. */
+struct segment_info {
+    uint64_t sequence;
+    uint32_t slot;          /* which file */
+    uint8_t state, kind, class; /* class: of cold ones, the lifetime they were separated by */
+    uint32_t pins;
+    uint64_t size;          /* of the file */
+    uint64_t used_bytes;    /* up to where it was written */
+    uint64_t record_bytes;  /* of all records in it */
+    uint64_t live_bytes;
+    uint64_t first_lsn, last_lsn; /* lowest and highest of its records */
+    uint64_t expire_max_ms; /* highest expiry of its records; UINT64_MAX: some never expire */
+    uint64_t created_ms;
+};
+
+struct store_log_options {
+    struct io *io;
+    const char *dir;
+    const char *ring_path; /* NULL: no ring, appended == written */
+    uint32_t shard;
+    uint32_t segment_size, ring_size; /* 0: 64 MiB, 4 MiB */
+    uint64_t disk_max;                /* of all segments; 0: none */
+    enum store_fsync fsync;
+    bool direct;
+    void *arg;
+    void (*marks)(void *arg);           /* written or durable moved; from the loop */
+    void (*failed)(void *arg, int err); /* once: the log has failed (G4) */
+    void (*room)(void *arg);            /* store_log_has_room() became true */
+};
+
+/* What recovery tells, from the loop, in the order of segments' sequences; inside one in its order. A hot frame's
+ * records come only when its transaction is whole. */
+struct store_log_replay {
+    void *arg;
+    /* 0, or an error that ends the recovery. The record ends with the call. */
+    int (*record)(void *arg, const struct record *record, uint64_t address, size_t size, bool is_cold);
+    void (*done)(void *arg, int err);
+};
+
+/* Opens the directory: looks at all segment headers, takes the lock. Then `replay` gets every record of the
+ * segments with sequence >= hot_from (hot) or >= cold_from (cold), and of the ring. 0 for all. Records with a
+ * lower LSN than the caller needs come as well. */
+MUST_USE int store_log_create(const struct store_log_options *options, struct store_log **out);
+void store_log_open(struct store_log *log, void (*done)(void *arg, int err), void *arg);
+void store_log_recover(struct store_log *log, uint64_t hot_from, uint64_t cold_from,
+                       const struct store_log_replay *replay);
+/* Seals, pads, writes and flushes what is pending, closes files. */
+void store_log_close(struct store_log *log, void (*done)(void *arg, int err), void *arg);
+void store_log_destroy(struct store_log **log);
+
+/* Epoch and clock for frames that follow. */
+void store_log_epoch_set(struct store_log *log, uint32_t epoch);
+void store_log_wall_set(struct store_log *log, uint64_t wall_ms);
+void store_log_fsync_set(struct store_log *log, enum store_fsync fsync);
+
+/* Gives the record the next LSN (in record->lsn) and a place. ERR_FULL: out of memory; -ENOSPC: no segment to be
+ * had; -EROFS: failed. Nothing was appended then. */
+MUST_USE int store_log_append(struct store_log *log, struct record *record, uint64_t *address);
+/* Copies keep LSN and epoch; hot order does not hold for them. `class` separates lifetimes. */
+MUST_USE int store_log_cold_append(struct store_log *log, const struct record *record, unsigned class,
+                                   uint64_t *address);
+/* Records between the two are one unit of recovery, also over several frames. */
+void store_log_atomic(struct store_log *log, bool begins);
+/* Seals the frame of this turn; `appended` moves. Starts writes as the fsync mode wants. */
+void store_log_turn_end(struct store_log *log);
+/* A flush of everything appended so far, cold too; done() when it is durable. For checkpoints. */
+void store_log_flush(struct store_log *log, void (*done)(void *arg, int err), void *arg);
+
+struct store_marks store_log_marks(const struct store_log *log);
+uint64_t store_log_last_lsn(const struct store_log *log); /* given to a record */
+/* Recovery: no record that was given a lower LSN may come again. */
+void store_log_lsn_floor(struct store_log *log, uint64_t lsn);
+/* Whether appends may go on without the log falling further behind; else wait for room(). */
+bool store_log_has_room(const struct store_log *log);
+int store_log_error(const struct store_log *log); /* 0, or why it has failed */
+/* Free segments are below the reserve: writes of clients must stop; deletes and the cleaner go on. */
+bool store_log_is_disk_full(const struct store_log *log);
+
+/* Reading a record by its address. `key` is checked against it, too. */
+struct store_log_read {
+    uint64_t address;
+    size_t size_hint;    /* bytes of the record, if known; 0: not */
+    void (*done)(struct store_log_read *read, int err); /* 0, ERR_CORRUPT (logged with file and offset), -EIO */
+    void *arg;
+    struct record record; /* valid inside done(); views into a buffer that ends with it */
+    uint64_t private_[24];
+};
+/* Also finds what is not written yet. The segment is pinned meanwhile. */
+void store_log_read(struct store_log *log, struct store_log_read *read);
+/* A whole segment, record by record, for the cleaner and the scrubber: each() until it returns non-zero or
+ * the end, as store_log_replay. Reads in pieces; `pause_bytes` > 0: one piece, then done with ERR_AGAIN and
+ * *off to go on from. */
+void store_log_walk(struct store_log *log, uint64_t sequence, uint64_t off,
+                    const struct store_log_replay *walk);
+
+/* Segments. Pointers are valid until the next call that opens or frees one. */
+uint32_t store_log_segment_count(const struct store_log *log);
+struct segment_info *store_log_segment(struct store_log *log, uint32_t i);
+struct segment_info *store_log_segment_find(struct store_log *log, uint64_t sequence); /* NULL */
+void store_log_pin(struct store_log *log, uint64_t sequence, bool on);
+/* Nothing live is left in it (L8 was shown by whoever calls). */
+void store_log_cleaned(struct store_log *log, uint64_t sequence);
+/* A checkpoint is durable that needs no segment cleaned before it began: they become free. `hot_from` and
+ * `cold_from` are where a recovery would start now. */
+void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_from);
+uint64_t store_log_hot_sequence(const struct store_log *log);  /* of the open ones */
+uint64_t store_log_next_sequence(const struct store_log *log);
+
+struct store_log_stats {
+    uint64_t record_bytes_hot, record_bytes_cold, bytes_written, flushes, page_writes, frames;
+    uint64_t segments, segments_free, disk_bytes;
+};
+void store_log_stats_get(const struct store_log *log, struct store_log_stats *out);
+const unsigned char *store_log_uuid(const struct store_log *log); /* 16 bytes, of the directory */

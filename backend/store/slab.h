@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * slab.h - memory for entries: classes in 8-byte steps, so that 136 bytes cost 136.
+ *
+ *     page of 64 KiB, aligned: [header][object][object]...   all of one class
+ *
+ * Pages with a free object are on their class's list; an empty page goes back to the heap (one a class is
+ * kept). Above SLAB_SIZE_MAX the heap itself is used. Charged is the size of the class, so accounted bytes are
+ * what the memory holds but for unused parts of pages, which `page_bytes` counts.
+ */
+#pragma once
+#include "common/base/base.h"
+
+#define SLAB_PAGE_SIZE (64u << 10)
+#define SLAB_STEP      8u
+#define SLAB_SIZE_MAX  2048u
+
+struct slab;
+
+MUST_USE int slab_create(struct slab **out);
+void slab_destroy(struct slab **slab);
+/* 8-byte aligned; contents undefined. NULL: out of memory. */
+MUST_USE void *slab_get(struct slab *slab, size_t size);
+/* `size` as given to slab_get(). */
+void slab_put(struct slab *slab, void *object, size_t size);
+/* What an object of this size is charged. */
+static inline size_t slab_charge(size_t size)
+{
+    return (size + (SLAB_STEP - 1)) & ~(size_t)(SLAB_STEP - 1);
+}
+uint64_t slab_used_bytes(const struct slab *slab); /* charged */
+uint64_t slab_page_bytes(const struct slab *slab); /* of pages and of large objects */

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * store.h - one shard's data: keys in memory, values in memory or on disk, everything in the log.
+ *
+ *     command ──> store_find ──> entry ──> value (hot)  or  store_fetch (cold, one disk read)
+ *        └──────> store_put_… / store_change / store_delete ──> record in this turn's frame ──> index
+ *     end of the turn: store_turn_end() seals the frame ──> log ring ──> disk
+ *
+ * Not thread-safe; a shard has one thread. Nothing here blocks: commands run to their end in memory.
+ *
+ *   S1  An entry's address names a record with that key that verifies, or is 0.
+ *   S2  For every key entry.lsn is the highest valid LSN of its records, <= appended.
+ *   S3  durable <= written <= appended.
+ *   S7  A deleted or expired key is never returned again, whatever is replayed.
+ *   S8  Expiry times are absolute in the log; the clock that judges them never goes back.
+ *   S12 Who replies with data of LSN l waits until l is committed (repl/commit.h): entry_lsn() of what it
+ *       read, store_absent_lsn() where it found nothing.
+ *
+ * LSNs: 48 bits, from 1, one for each record. Times are milliseconds of the epoch.
+ */
+#pragma once
+#include "backend/store/entry.h"
+#include "backend/store/object.h"
+#include "common/base/buffer.h"
+#include "common/io/io.h"
+
+struct store;
+
+enum store_fsync { STORE_FSYNC_NO, STORE_FSYNC_EVERYSEC, STORE_FSYNC_ALWAYS };
+
+struct store_namespace {
+    bool is_cache; /* evict under memory pressure instead of spilling */
+};
+
+enum store_change_kind {
+    STORE_CHANGED, STORE_CREATED, STORE_REMOVED, STORE_EXPIRED, STORE_EVICTED,
+};
+
+/* Told from inside the call that changes; they must not call back into the store's changing functions. */
+struct store_hooks {
+    void *arg;
+    /* The key was changed, created, removed, or has expired. For WATCH and blocked clients. */
+    void (*changed)(void *arg, uint8_t db, struct bytes key, enum store_change_kind kind);
+    /* A database (STORE_DBS: all) was flushed. */
+    void (*flushed)(void *arg, uint8_t db);
+    /* Writing became possible, or impossible: store_may_write() says. */
+    void (*state)(void *arg);
+    /* The committed-relevant marks moved: store_marks(). */
+    void (*marks)(void *arg);
+};
+
+struct store_options {
+    struct io *io;
+    const char *dir;             /* of this shard; made if it is not there */
+    const char *ring_path;       /* of the log ring (in /dev/shm); NULL: none */
+    uint32_t shard, shard_count; /* the directory remembers them: another count is refused */
+    enum store_fsync fsync;
+    uint64_t memory_max;         /* bytes accounted: index, entries, objects; 0: no bound */
+    uint64_t disk_max;           /* bytes of segments; 0: no bound */
+    uint32_t segment_size;       /* 0: 64 MiB */
+    uint32_t ring_size;          /* 0: 4 MiB */
+    bool direct;                 /* O_DIRECT where the file system lets us */
+    struct store_namespace namespaces[STORE_DBS];
+    const struct object_ops *types[STORE_TYPE_COUNT]; /* NULL: no such type */
+    struct store_hooks hooks;
+};
+
+/* Opens and recovers; done() tells (err 0, or why not: ERR_CORRUPT, ERR_EXISTS (locked), -errno; the log has
+ * file and offset). Until then nothing else may be called. */
+MUST_USE int store_create(const struct store_options *options,
+                          void (*done)(void *arg, int err), void *arg, struct store **out);
+/* Writes what is pending, a checkpoint, and closes; done() may be called at once. Then store_destroy(). */
+void store_close(struct store *store, void (*done)(void *arg, int err), void *arg);
+void store_destroy(struct store **store);
+/* Settings that may change while it runs. */
+void store_fsync_set(struct store *store, enum store_fsync fsync);
+void store_memory_max_set(struct store *store, uint64_t bytes);
+
+/* ---- keys --------------------------------------------------------------------------------- */
+
+/* A key looked up. Make one with store_find(); every call below that changes the key keeps it true. */
+struct store_key {
+    struct bytes name; /* borrows */
+    uint64_t hash;
+    struct entry *entry; /* NULL: no such key. Ends when the key is changed by other means */
+    uint8_t db;
+};
+
+/* The clock that judges expiry: set once a turn. Never goes back (S8). */
+void store_now_set(struct store *store, uint64_t now_ms);
+uint64_t store_now_ms(const struct store *store);
+
+void store_find(struct store *store, uint8_t db, struct bytes name, struct store_key *out);
+/* For batches: touches the index's cache line of a key that will be looked up soon. */
+void store_prefetch(struct store *store, uint8_t db, struct bytes name);
+/* Counts a use of the value (S3-FIFO). store_find() does not. */
+static inline void store_touch(struct entry *entry)
+{
+    uint8_t access = entry_access(entry);
+
+    if (access < 3)
+        entry_access_set(entry, (uint8_t)(access + 1));
+}
+/* The string's bytes: inline or object; not cold. Ends with the next change of the key. */
+struct bytes store_string(const struct entry *entry);
+
+/* What a reply that found nothing depends on: a key may be absent because of a removal that is not committed
+ * yet. */
+uint64_t store_absent_lsn(const struct store *store);
+
+/* ---- cold values -------------------------------------------------------------------------- */
+
+struct store_waiter {
+    struct list_node node_; /* all zero before the first use */
+    /* err 0: the entry is hot (or gone, or changed: look again). ERR_CORRUPT, -EIO: its bytes cannot be had. */
+    void (*done)(struct store_waiter *waiter, int err);
+    void *arg;
+};
+/* Brings a cold value into memory. done() comes from the loop. One read for each key, however many wait. */
+void store_fetch(struct store *store, const struct store_key *key, struct store_waiter *waiter);
+void store_fetch_cancel(struct store_waiter *waiter);
+
+/* ---- changes ------------------------------------------------------------------------------ */
+
+/* Whether a command may write now. 0; ERR_FULL: memory (only for commands that may grow); -ENOSPC: disk;
+ * -EROFS: a write or a flush failed, the shard is read-only; ERR_AGAIN: the log is behind, park the client
+ * and try when `state` is told. */
+int store_may_write(const struct store *store, bool grows);
+
+struct store_attributes {
+    uint64_t expire_ms; /* absolute; 0: never */
+    uint32_t mc_flags;
+};
+
+/* All of these change memory and append to this turn's frame; they cannot fail but for memory (ERR_FULL:
+ * nothing was changed). A time to live in the past is the caller's affair: delete instead. */
+
+/* The value becomes this string, whatever it was. The bytes may not lie in the key's own entry. */
+MUST_USE int store_put_string(struct store *store, struct store_key *key, struct bytes value,
+                              const struct store_attributes *attributes);
+/* The value becomes this object, as a whole (an IMAGE goes into the log). The store owns it on 0. */
+MUST_USE int store_put_object(struct store *store, struct store_key *key, struct object *object,
+                              const struct store_attributes *attributes);
+/* For RENAME: the object leaves its key, which is deleted (logged); the caller owns it, not logged. */
+MUST_USE int store_take_object(struct store *store, struct store_key *key, struct object **out);
+
+/* An object that exists, or (create) an empty one of this type; the type must fit. NULL: out of memory, or
+ * absent without `create`. Then change it and end with store_change(), in the same command. */
+struct object *store_object_open(struct store *store, struct store_key *key, enum store_type type,
+                                 bool create);
+/* The operations' buffer of the change under way: fill it with effect_…(). */
+struct buffer *store_effects(struct store *store);
+/* Logs the operations and re-charges the object. An object that is empty now is removed with its key (strings
+ * stay). No operations: nothing changed (an empty new object goes away). */
+MUST_USE int store_change(struct store *store, struct store_key *key);
+
+/* expire_ms 0: never. The value must be hot. */
+MUST_USE int store_set_expire(struct store *store, struct store_key *key, uint64_t expire_ms);
+MUST_USE int store_delete(struct store *store, struct store_key *key);
+/* Removes all keys of a database, STORE_DBS: of all. O(1): memory is given back in steps. */
+MUST_USE int store_flush(struct store *store, uint8_t db);
+MUST_USE int store_swap(struct store *store, uint8_t db, uint8_t other); /* ERR_UNSUPPORTED unless one is empty */
+
+/* A command's or a transaction's records stand or fall together: between these two they are one unit of
+ * recovery. May not nest. */
+void store_atomic_begin(struct store *store);
+void store_atomic_end(struct store *store);
+
+/* Seals this turn's frame. Call it from a turn hook that runs before replies are flushed. */
+void store_turn_end(struct store *store);
+/* LSN of the last record appended: what a reply to a change depends on. */
+uint64_t store_lsn(const struct store *store);
+struct store_marks {
+    uint64_t appended; /* sealed in a frame, in the log ring: survives the death of the process */
+    uint64_t written;  /* handed to the operating system and done */
+    uint64_t durable;  /* flushed */
+};
+struct store_marks store_marks_of(const struct store *store);
+
+/* ---- walks -------------------------------------------------------------------------------- */
+
+uint64_t store_count(const struct store *store, uint8_t db); /* keys, expired ones not yet seen included */
+uint64_t store_expiring_count(const struct store *store, uint8_t db);
+/* Some entries, then the next cursor; 0: the end. Every key that is there all the time is seen at least once
+ * (Redis's SCAN guarantee). `each` must not change anything. Cursors are below 2^48. */
+uint64_t store_scan(struct store *store, uint8_t db, uint64_t cursor,
+                    void (*each)(void *arg, struct entry *entry), void *arg);
+/* A random key that has not expired; NULL: none. */
+struct entry *store_random(struct store *store, uint8_t db);
+
+/* Background work of one turn: expiry, spilling, checkpoint pages, cleaning, freeing. Bounded to about
+ * 200 us. Called by the store's own timer; tests may call it. */
+void store_work(struct store *store);
+
+struct store_stats {
+    uint64_t memory_bytes, index_bytes, entry_bytes, object_bytes; /* accounted */
+    uint64_t keys, hot_keys, cold_keys;
+    uint64_t fetches, fetch_hits_waiting, spills, evictions, expirations;
+    uint64_t disk_bytes, segments, segments_free;
+    uint64_t record_bytes_client;  /* encoded records of clients' changes */
+    uint64_t bytes_written;        /* all that went to the device: log, cleaner, checkpoints */
+    uint64_t cleaner_bytes, cleaner_segments, checkpoints, checkpoint_lsn, images;
+    uint64_t corrupt_records, scrubbed_bytes;
+    uint64_t write_errors;
+    bool is_read_only, is_disk_full;
+};
+void store_stats_get(const struct store *store, struct store_stats *out);
