@@ -90,6 +90,7 @@ class Demo:
         if wait:
             wait_for(lambda: self.pid() == process.pid or not process.is_running(), "it serves")
             assert process.is_running(), self.log() + process.text()
+            self.stats()  # the stats process comes when the workers are ready: wait until it is up as well
         return process
 
     def pid(self, suffix=""):

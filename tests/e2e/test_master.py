@@ -278,7 +278,6 @@ def test_rights_are_dropped(demo):
         return
     d = demo(user="nobody")
     master = d.start()
-    d.stats()  # the stats process, forked when the workers are ready, has its rights as well
     for pid in children_of(master.pid):
         status = status_of(pid)
         assert status["Uid"].split() == ["65534"] * 4

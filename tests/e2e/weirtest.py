@@ -318,13 +318,15 @@ def pool(name="alpha", listen=None, servers=(), **keys):
     return "\n".join(lines) + "\n"
 
 
+# Not fnv1a_64, twemproxy's default: it maps keys as alike as k1 and k2 to neighbouring points of the ring, and
+# where random ports lie on it decides whether a hundred of them ask one server or all.
 def redis_pool(servers, name="alpha", **keys):
-    return pool(name, servers=servers, **{"redis": True, "hash": "fnv1a_64",
+    return pool(name, servers=servers, **{"redis": True, "hash": "md5",
                                           "distribution": "ketama", **keys})
 
 
 def memcache_pool(servers, name="beta", **keys):
-    return pool(name, servers=servers, **{"redis": False, "hash": "fnv1a_64",
+    return pool(name, servers=servers, **{"redis": False, "hash": "md5",
                                           "distribution": "ketama", **keys})
 
 
