@@ -60,6 +60,7 @@ enum record_type {
 #define FRAME_COLD          0x02u
 #define PAGE_HEADER_SIZE    64u
 #define PAGE_SIZE_          4096u
+#define RECORD_VALUE_MAX    (1u << 31) /* an image may be larger than any string */
 
 struct record {
     uint8_t type, db, value_type;
@@ -86,5 +87,6 @@ size_t record_decode(struct bytes data, struct record *out);
 size_t record_size_announced(struct bytes data);
 
 uint32_t crc32c(uint32_t crc, const void *data, size_t size); /* Castagnoli; hardware where there is any */
+uint32_t crc32c_portable(uint32_t crc, const void *data, size_t size); /* the same, without */
 /* Redis Cluster's slot of a key: CRC16 (XMODEM) mod 16384 of its hash tag. */
 uint16_t key_slot(struct bytes key);
