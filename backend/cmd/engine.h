@@ -15,6 +15,7 @@ struct blocked_table; /* cmd/blocking.c: (db, key) -> sessions that wait for it,
 struct pubsub_table;  /* cmd/pubsub.c: channels and patterns -> sessions */
 struct slow_log;      /* cmd/slowlog.c */
 struct settings;      /* cmd/config.c: CONFIG GET and SET */
+struct latency;       /* cmd/latency.c */
 
 struct engine_counters {
     uint64_t connections, connections_rejected, commands, errors;
@@ -38,6 +39,8 @@ struct engine_options {
     const char *config_file;     /* for INFO; NULL */
     uint8_t memcache_db;
     uint32_t clients_max;
+    uint64_t memory_max;         /* what the store was given, for CONFIG GET */
+    enum store_fsync fsync;
 };
 
 struct engine {
@@ -53,6 +56,7 @@ struct engine {
     struct blocked_table *blocked;
     struct pubsub_table *pubsub;
     struct slow_log *slow_log;
+    struct latency *latency;
     struct engine_counters counters;
     struct engine_options options;
     uint64_t now_ms;      /* the turn's wall clock, as store_now_ms() */

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pubsub.h - channels, patterns, shard channels, keyspace notifications, MONITOR.
+ */
+#pragma once
+#include "backend/cmd/config.h"
+#include "backend/cmd/engine.h"
+
+MUST_USE int pubsub_create(struct pubsub_table **out);
+void pubsub_destroy(struct pubsub_table **table); /* no session is subscribed */
+
+/* All of a session's subscriptions, MONITOR too, without a word: RESET, and the end. */
+void pubsub_session_clear(struct session *session);
+/* Whether only (P|S)SUBSCRIBE, (P|S)UNSUBSCRIBE, PING, QUIT and RESET are allowed with RESP2. */
+bool pubsub_is_subscribed(const struct session *session);
+/* For CLIENT LIST's sub, psub, ssub. */
+struct pubsub_counts {
+    uint32_t channels, patterns, shard_channels;
+};
+struct pubsub_counts pubsub_counts_of(const struct session *session);
+
+/* Returns how many got it. */
+uint64_t pubsub_publish(struct engine *engine, struct bytes channel, struct bytes message, bool is_shard);
+/* As notify-keyspace-events says; cheap when it says nothing. `event` is Redis's: "set", "expired" ... */
+void pubsub_notify(struct engine *engine, enum notify_flag class, const char *event, struct bytes key,
+                   uint8_t db);
+
+bool pubsub_is_monitored(const struct engine *engine);
+/* One command as MONITOR shows it; call it before execution, if pubsub_is_monitored(). */
+void pubsub_monitor_feed(struct engine *engine, const struct session *session, const struct bytes *argv,
+                         uint32_t argc);
+bool pubsub_is_monitor(const struct session *session);
