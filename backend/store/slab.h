@@ -4,9 +4,14 @@
  *
  *     page of 64 KiB, aligned: [header][object][object]...   all of one class
  *
- * Pages with a free object are on their class's list; an empty page goes back to the heap (one a class is
- * kept). Above SLAB_SIZE_MAX the heap itself is used. Charged is the size of the class, so accounted bytes are
- * what the memory holds but for unused parts of pages, which `page_bytes` counts.
+ * Pages come from huge pages (pages.h); an empty one goes back. Above SLAB_SIZE_MAX the heap itself is used.
+ * Charged is the size of the class, so accounted bytes are what the memory holds but for unused parts of
+ * pages, which `page_bytes` counts.
+ *
+ *   B1  Every page of a class is on exactly one of its lists: full; dense; sparse, when less than a quarter
+ *       of it is in use (until it is half full again).
+ *   B2  New objects go to dense pages as long as there is one. So moving objects out of sparse pages
+ *       (slab_is_sparse()) ends with those pages free.
  */
 #pragma once
 #include "common/base/base.h"
@@ -18,9 +23,12 @@
 struct slab;
 
 MUST_USE int slab_create(struct slab **out);
+/* Gives back all pages and large objects, also those that are out. */
 void slab_destroy(struct slab **slab);
 /* 8-byte aligned; contents undefined. NULL: out of memory. */
 MUST_USE void *slab_get(struct slab *slab, size_t size);
+/* Whether moving this object would help to free its page: a walk over the keys may do so. */
+bool slab_is_sparse(const struct slab *slab, const void *object, size_t size);
 /* `size` as given to slab_get(). */
 void slab_put(struct slab *slab, void *object, size_t size);
 /* What an object of this size is charged. */

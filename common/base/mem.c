@@ -6,6 +6,7 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #ifdef HAVE_JEMALLOC
 #include <jemalloc/jemalloc.h>
 #endif
@@ -67,6 +68,48 @@ char *must_strndup(const char *data, size_t len)
     copy[len] = '\0';
     return copy;
 }
+
+size_t mem_usable(const void *pointer)
+{
+    return malloc_usable_size((void *)pointer);
+}
+
+#ifdef DCHECK_ON
+/* From the heap: the leak checker does not follow pointers that lie in mappings. */
+void *mem_region_get(void)
+{
+    return aligned_alloc(MEM_REGION_SIZE, MEM_REGION_SIZE);
+}
+
+void mem_region_put(void *region)
+{
+    free(region);
+}
+#else
+void *mem_region_get(void)
+{
+    size_t wide = 2 * (size_t)MEM_REGION_SIZE, before;
+    char *map = mmap(NULL, wide, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *region;
+
+    if (map == MAP_FAILED)
+        return NULL;
+    before = -(uintptr_t)map & (MEM_REGION_SIZE - 1);
+    region = map + before;
+    if (before > 0)
+        MAYBE(munmap(map, before));
+    MAYBE(munmap(region + MEM_REGION_SIZE, MEM_REGION_SIZE - before));
+    MAYBE(madvise(region, MEM_REGION_SIZE, MADV_HUGEPAGE));
+    return region;
+}
+
+void mem_region_put(void *region)
+{
+    int err = munmap(region, MEM_REGION_SIZE);
+
+    ASSERT(err == 0);
+}
+#endif
 
 void mem_trim(void)
 {

@@ -20,6 +20,15 @@ MUST_USE void *must_realloc(void *pointer, size_t size);
 MUST_USE char *must_strdup(const char *string);
 MUST_USE char *must_strndup(const char *data, size_t len);
 
+/* Heap bytes behind an allocation: what was asked for, and what its size class adds. */
+size_t mem_usable(const void *pointer);
+
+/* A huge page's worth of memory, aligned to its size, on a huge page where the system gives one: for tables
+ * that are touched all over. Contents undefined. NULL: out of memory. */
+#define MEM_REGION_SIZE (2u << 20)
+MUST_USE void *mem_region_get(void);
+void mem_region_put(void *region);
+
 /* Gives pages that are free back to the operating system. Costs a walk over the arenas: for timers. */
 void mem_trim(void);
 

@@ -47,6 +47,24 @@ static void test_growing_keeps_the_contents(void **state)
     mem_trim(); /* nothing to see but that it may be called */
 }
 
+static void test_regions_are_aligned_and_apart(void **state)
+{
+    char *regions[3];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(regions); i++) {
+        regions[i] = mem_region_get();
+        assert_non_null(regions[i]);
+        assert_int_equal((uintptr_t)regions[i] % MEM_REGION_SIZE, 0);
+        memset(regions[i], (int)i, MEM_REGION_SIZE);
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(regions); i++) {
+        assert_int_equal(regions[i][0], i);
+        assert_int_equal(regions[i][MEM_REGION_SIZE - 1], i);
+        mem_region_put(regions[i]);
+    }
+}
+
 static void test_pool_counts_what_is_out(void **state)
 {
     struct mem_pool pool;
@@ -138,6 +156,7 @@ int main(void)
         cmocka_unit_test(test_allocations_are_zeroed_where_promised),
         cmocka_unit_test(test_copies_of_strings_end_with_nul),
         cmocka_unit_test(test_growing_keeps_the_contents),
+        cmocka_unit_test(test_regions_are_aligned_and_apart),
         cmocka_unit_test(test_pool_counts_what_is_out),
         cmocka_unit_test(test_pool_reuses_before_it_allocates),
         cmocka_unit_test(test_pool_finds_lost_and_foreign_objects),

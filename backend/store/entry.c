@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/store/entry.h"
+
+size_t entry_size_of(const struct entry_parts *parts)
+{
+    size_t size = sizeof(struct entry) + parts->key.len;
+
+    size += parts->expire_ms != 0 ? 8u : 0u;
+    size += parts->mc_flags != 0 ? 4u : 0u;
+    size += parts->key.len >= ENTRY_KEY_LONG ? 2u : 0u;
+    if (parts->is_cold)
+        return size;
+    return size + (parts->object != NULL ? sizeof(struct object *) : parts->value.len);
+}
+
+static uint8_t type_flags_of(const struct entry_parts *parts)
+{
+    uint8_t flags = parts->type;
+
+    flags |= parts->object != NULL ? ENTRY_OBJECT : 0;
+    flags |= parts->is_cold ? ENTRY_COLD : 0;
+    flags |= parts->expire_ms != 0 ? ENTRY_EXPIRES : 0;
+    flags |= parts->mc_flags != 0 ? ENTRY_MC_FLAGS : 0;
+    flags |= parts->is_main ? ENTRY_MAIN : 0;
+    return flags;
+}
+
+/* What lies between header and key; returns where the key goes. */
+static char *options_compose(struct entry *at, const struct entry_parts *parts)
+{
+    char *to = at->rest;
+
+    if (parts->expire_ms != 0) {
+        memcpy(to, &parts->expire_ms, 8);
+        to += 8;
+    }
+    if (parts->mc_flags != 0) {
+        memcpy(to, &parts->mc_flags, 4);
+        to += 4;
+    }
+    if (UNLIKELY(parts->key.len >= ENTRY_KEY_LONG)) {
+        uint16_t len = (uint16_t)parts->key.len;
+
+        memcpy(to, &len, 2);
+        to += 2;
+    }
+    return to;
+}
+
+void entry_compose(struct entry *at, const struct entry_parts *parts)
+{
+    char *to;
+
+    ASSERT(parts->type != STORE_NONE && parts->type < STORE_TYPE_COUNT);
+    ASSERT(parts->db < STORE_DBS);
+    ASSERT(parts->key.len <= STORE_KEY_MAX);
+    ASSERT(!parts->is_cold || parts->object == NULL); /* E1 */
+    ASSERT(!parts->is_cold || parts->address != 0);   /* E1 */
+    ASSERT(parts->is_cold || parts->object != NULL || parts->value.len <= ENTRY_VALUE_LEN_MAX);
+
+    at->address = parts->address;
+    entry_lsn_set(at, parts->lsn);
+    at->type_flags = type_flags_of(parts);
+    at->db_access = (uint8_t)(parts->db | (parts->access & 3) << 4);
+    at->key_len_ = (uint8_t)MIN(parts->key.len, ENTRY_KEY_LONG);
+    entry_value_len_set(at, parts->object != NULL ? 0 : parts->value.len);
+
+    to = options_compose(at, parts);
+    bytes_copy_short(to, parts->key.data, parts->key.len);
+    to += parts->key.len;
+    if (parts->is_cold)
+        return;
+    if (parts->object != NULL)
+        memcpy(to, &parts->object, sizeof(parts->object));
+    else if (parts->value.len > 0)
+        memcpy(to, parts->value.data, parts->value.len);
+}
+
+void entry_parts_of(const struct entry *e, struct entry_parts *out)
+{
+    *out = (struct entry_parts){
+        .address = e->address,
+        .lsn = entry_lsn(e),
+        .expire_ms = entry_expire_ms(e),
+        .mc_flags = entry_mc_flags(e),
+        .type = (uint8_t)entry_type(e),
+        .db = entry_db(e),
+        .is_cold = entry_is_cold(e),
+        .is_main = (e->type_flags & ENTRY_MAIN) != 0,
+        .access = entry_access(e),
+        .key = entry_key(e),
+    };
+    if (entry_is_cold(e))
+        out->value = bytes_of(NULL, entry_value_len(e));
+    else if (entry_is_object(e))
+        out->object = entry_object(e);
+    else
+        out->value = entry_inline_value(e);
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/store/pages.h"
+
+#include "common/base/mem.h"
+
+#define REGION_PAGES (MEM_REGION_SIZE / PAGES_PAGE_SIZE)
+#define EMPTY_KEPT   1u
+
+struct page_region {
+    struct list_node node; /* on usable iff free_mask != 0, else on full */
+    char *base;            /* owns */
+    uint32_t free_mask;    /* bit i: page i is free */
+};
+
+_Static_assert(REGION_PAGES == 32, "a region's pages are the bits of a mask");
+#define ALL_FREE UINT32_MAX
+
+void pages_init(struct pages *pages)
+{
+    *pages = (struct pages){0};
+    list_init(&pages->usable);
+    list_init(&pages->full);
+}
+
+static void region_free(struct page_region *region)
+{
+    list_remove(&region->node);
+    mem_region_put(region->base);
+    mem_free(region);
+}
+
+void pages_deinit(struct pages *pages)
+{
+    list_move_all(&pages->full, &pages->usable);
+    while (!list_is_empty(&pages->usable))
+        region_free(LIST_FIRST(&pages->usable, struct page_region, node));
+    pages_init(pages);
+}
+
+static struct page_region *region_add(struct pages *pages)
+{
+    struct page_region *region = mem_zalloc(sizeof(*region));
+
+    if (region == NULL)
+        return NULL;
+    region->base = mem_region_get();
+    if (region->base == NULL) {
+        mem_free(region);
+        return NULL;
+    }
+    region->free_mask = ALL_FREE;
+    pages->empty_count++;
+    list_push_back(&pages->usable, &region->node);
+    return region;
+}
+
+void *pages_get(struct pages *pages, struct page_region **out)
+{
+    struct page_region *region = LIST_FIRST(&pages->usable, struct page_region, node);
+    unsigned at;
+
+    if (region == NULL)
+        region = region_add(pages);
+    if (region == NULL)
+        return NULL;
+    if (region->free_mask == ALL_FREE)
+        pages->empty_count--;
+    at = (unsigned)__builtin_ctz(region->free_mask);
+    region->free_mask &= ~(1u << at);
+    if (region->free_mask == 0) {
+        list_remove(&region->node);
+        list_push_front(&pages->full, &region->node);
+    }
+    pages->used_count++;
+    *out = region;
+    return region->base + (size_t)at * PAGES_PAGE_SIZE;
+}
+
+void pages_put(struct pages *pages, struct page_region *region, void *page)
+{
+    size_t at = (size_t)((char *)page - region->base) / PAGES_PAGE_SIZE;
+
+    ASSERT(at < REGION_PAGES);
+    ASSERT((region->free_mask & (1u << at)) == 0);
+    ASSERT(pages->used_count > 0);
+    pages->used_count--;
+    if (region->free_mask == 0) {
+        list_remove(&region->node);
+        list_push_front(&pages->usable, &region->node);
+    }
+    region->free_mask |= 1u << at;
+    if (region->free_mask != ALL_FREE)
+        return;
+    if (pages->empty_count >= EMPTY_KEPT) {
+        region_free(region);
+        return;
+    }
+    /* To the end: it fills only when no other can take a page. */
+    pages->empty_count++;
+    list_remove(&region->node);
+    list_push_back(&pages->usable, &region->node);
+}
