@@ -598,7 +598,10 @@ static void end_close(struct sim_socket *socket, bool rst)
 
     if (socket->err == 0 && conn->ends[1 - side] != NULL) {
         if (rst || in->rx.len > 0 || socket->connect == SIM_CONNECT_GOING) {
-            pipe_truncate(out, sim_random_below(conn->sim, SIM_RANDOM_NET, out->flight.len + 1));
+            size_t sent = sim_random_below(conn->sim, SIM_RANDOM_NET, out->flight.len + 1);
+
+            /* What the window has no room for was never sent: RST does not wait until the peer reads. */
+            pipe_truncate(out, MIN(sent, (size_t)(out->recv_cap - out->rx.len)));
             out->is_fin_sent = out->is_fin_arrived;
             conn_send_rst(conn, side);
         } else {

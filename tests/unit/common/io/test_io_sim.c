@@ -260,6 +260,32 @@ static void test_abort_loses_the_end_of_what_was_sent(void **state)
     mem_free(text);
 }
 
+/* The peer's buffer is full and it does not read; it finds out when it sends. */
+static void test_abort_reaches_a_peer_that_does_not_read(void **state)
+{
+    char *text = text_create(20000);
+    struct sim_options options;
+    struct pair pair;
+    struct iovec slice = {.iov_base = text, .iov_len = 20000};
+
+    (void)state;
+    sim_options_calm(&options);
+    options.net.send_buffer_min = options.net.send_buffer_max = 2000;
+    options.net.recv_buffer_min = options.net.recv_buffer_max = 1000;
+    pair_start(&pair, &options);
+    io_stream_pause(&pair.far.stream);
+    for (int i = 0; i < 5; i++) {
+        MAYBE(io_stream_send(&pair.near.stream, &slice, 1));
+        sim_run_for(pair.sim, SECOND);
+    }
+    io_stream_abort(&pair.near.stream);
+    assert_true(sim_run_idle(pair.sim, SECOND));
+    assert_int_equal(pair.far.closed, 0);
+    assert_true(io_stream_send(&pair.far.stream, &slice, 1) < 0);
+    pair_end(&pair);
+    mem_free(text);
+}
+
 /* A server that resets at once: connected() comes first all the same. */
 static void abort_accepted(struct io_listener *listener, int fd, const struct io_addr *peer)
 {
@@ -618,6 +644,7 @@ int main(void)
         cmocka_unit_test(test_detach_and_open_with_rest),
         cmocka_unit_test(test_abort_is_a_reset_for_the_peer),
         cmocka_unit_test(test_abort_loses_the_end_of_what_was_sent),
+        cmocka_unit_test(test_abort_reaches_a_peer_that_does_not_read),
         cmocka_unit_test(test_connected_comes_before_the_reset),
         cmocka_unit_test(test_reset_reaches_both_ends_once),
         cmocka_unit_test(test_error_of_send_is_told_once),
