@@ -462,6 +462,8 @@ static struct op *memcache_meta(struct script *script)
     op_free(&value);
     memcache_wire(script, op, is_store, is_quiet ? " q" : "");
     memcache_expect(script, op);
+    if (is_quiet)
+        op->flags |= OP_HUSHES;
     if (is_quiet && model_meta_is_quiet(bytes_of_string(verb), buffer_bytes(&op->expect))) {
         buffer_clear(&op->expect);
         op->flags |= OP_QUIET;

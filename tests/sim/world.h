@@ -87,6 +87,7 @@ enum op_flags {
     OP_NEVER_FAILS = 256, /* local: no error line can come instead */
     OP_BINARY = 512,
     OP_HELLO = 1024,   /* waits for its reply before the next is made */
+    OP_HUSHES = 2048,  /* meta with q: the proxy leaves out a reply that model_meta_is_quiet() */
 };
 #define OP_ARGS_MAX 64
 
