@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/types/packed.h"
+#include "backend/types/item.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
 
@@ -21,55 +22,10 @@ size_t packed_bytes(const struct packed *packed)
     return packed->cap;
 }
 
-/* The heap's own size classes (four for each doubling), so that no byte of a block is lost to us. */
-static uint64_t class_of(uint64_t size)
-{
-    uint64_t step = 16;
-
-    if (size > 128)
-        step = 1ull << (63 - __builtin_clzll(size - 1) - 2);
-    return (size + step - 1) & ~(step - 1);
-}
-
-static uint32_t length_size(size_t len)
-{
-    uint32_t size = 1;
-
-    while (len >= 0x80) {
-        len >>= 7;
-        size++;
-    }
-    return size;
-}
-
-static char *length_write(char *at, size_t len)
-{
-    while (len >= 0x80) {
-        *at++ = (char)(len | 0x80);
-        len >>= 7;
-    }
-    *at++ = (char)len;
-    return at;
-}
-
-/* Of a run that is known to be good. */
-static inline const char *length_read(const char *at, size_t *len)
-{
-    unsigned char byte = (unsigned char)*at++;
-    size_t value = byte & 0x7f;
-
-    for (unsigned shift = 7; UNLIKELY(byte & 0x80); shift += 7) {
-        byte = (unsigned char)*at++;
-        value |= (size_t)(byte & 0x7f) << shift;
-    }
-    *len = value;
-    return at;
-}
-
 /* Cap becomes at least `len`; on failure nothing changes. */
 static int resize(struct packed *packed, uint64_t len)
 {
-    uint64_t cap = class_of(len);
+    uint64_t cap = heap_class(len); /* no byte of a block is lost to us */
     char *data;
 
     if (len > UINT32_MAX)
@@ -142,8 +98,7 @@ int packed_load(struct packed *packed, struct bytes image)
 uint32_t packed_get(const struct packed *packed, uint32_t off, struct bytes *item)
 {
     ASSERT(off < packed->len);
-    item->data = length_read(packed->data + off, &item->len);
-    off = (uint32_t)(item->data - packed->data) + (uint32_t)item->len;
+    off = (uint32_t)(item_read(packed->data + off, item) - packed->data);
     ASSERT(off <= packed->len);
     return off;
 }
@@ -173,16 +128,16 @@ uint32_t packed_find(const struct packed *packed, struct bytes item, uint32_t fi
         return UINT32_MAX;
     end = packed->data + packed->len;
     for (at = packed->data + packed_at(packed, first); at < end;) {
-        size_t len;
-        const char *data = length_read(at, &len);
+        struct bytes here;
+        const char *next = item_read(at, &here);
 
         if (skip == 0) {
-            if (len == item.len && memcmp(data, item.data == NULL ? "" : item.data, len) == 0)
+            if (bytes_equal(here, item))
                 return (uint32_t)(at - packed->data);
             skip = stride;
         }
         skip--;
-        at = data + len;
+        at = next;
     }
     return UINT32_MAX;
 }
@@ -205,14 +160,6 @@ static int make_room(struct packed *packed, uint32_t off, uint32_t old_size, uin
     return 0;
 }
 
-static void item_write(struct packed *packed, uint32_t off, struct bytes item)
-{
-    char *at = length_write(packed->data + off, item.len);
-
-    if (item.len > 0)
-        memcpy(at, item.data, item.len);
-}
-
 int packed_insert(struct packed *packed, uint32_t off, struct bytes item)
 {
     int err;
@@ -220,10 +167,10 @@ int packed_insert(struct packed *packed, uint32_t off, struct bytes item)
     ASSERT(off <= packed->len);
     if (item.len > UINT32_MAX || packed->count == UINT32_MAX)
         return ERR_FULL;
-    err = make_room(packed, off, 0, (uint64_t)length_size(item.len) + item.len);
+    err = make_room(packed, off, 0, item_size(item.len));
     if (err != 0)
         return err;
-    item_write(packed, off, item);
+    item_write(packed->data + off, item);
     packed->count++;
     return 0;
 }
@@ -236,10 +183,10 @@ int packed_replace(struct packed *packed, uint32_t off, struct bytes item)
 
     if (item.len > UINT32_MAX)
         return ERR_FULL;
-    err = make_room(packed, off, old_size, (uint64_t)length_size(item.len) + item.len);
+    err = make_room(packed, off, old_size, item_size(item.len));
     if (err != 0)
         return err;
-    item_write(packed, off, item);
+    item_write(packed->data + off, item);
     shrink(packed);
     return 0;
 }
