@@ -33,6 +33,13 @@ struct object {
     uint64_t accounted_bytes; /* what the store last charged for it */
 };
 
+/* A long string. The store reads it by itself (store_string()); string_ops in types/string.h changes it. */
+struct string_object {
+    struct object object; /* first */
+    char *data;           /* owns */
+    size_t len, cap;
+};
+
 struct object_ops {
     struct object *(*create)(void);          /* empty; NULL: out of memory */
     void (*destroy)(struct object *object);
