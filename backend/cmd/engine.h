@@ -16,6 +16,7 @@ struct pubsub_table;  /* cmd/pubsub.c: channels and patterns -> sessions */
 struct slow_log;      /* cmd/slowlog.c */
 struct settings;      /* cmd/config.c: CONFIG GET and SET */
 struct latency;       /* cmd/latency.c */
+struct mc;            /* cmd/mc_store.c: what memcache's commands keep */
 
 struct engine_counters {
     uint64_t connections, connections_rejected, commands, errors;
@@ -57,6 +58,7 @@ struct engine {
     struct pubsub_table *pubsub;
     struct slow_log *slow_log;
     struct latency *latency;
+    struct mc *mc;
     struct engine_counters counters;
     struct engine_options options;
     uint64_t now_ms;      /* the turn's wall clock, as store_now_ms() */

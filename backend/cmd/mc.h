@@ -9,8 +9,12 @@
 #include "backend/cmd/cmd.h"
 #include "common/proto/memcache.h"
 
-/* A request whose status is MC_REQ_OK. Refused ones the connection answers itself with `error`. QUIT sets
- * session->close_after_reply. */
+/* After store and settings; stops its timer in destroy. */
+MUST_USE int mc_create(struct engine *engine, struct mc **out);
+void mc_destroy(struct mc **mc);
+
+/* Any parsed request, also one with the status MC_REQ_ERROR (its line is the answer; an item that was too large
+ * to be replaced goes away) or MC_REQ_SKIP. QUIT sets session->close_after_reply. */
 enum cmd_result mc_text_execute(struct session *session, const struct mc_request *request);
 /* A whole frame, also one with an error_status; pieces of a refused frame (is_skip) are not for here. */
 enum cmd_result mc_binary_execute(struct session *session, const struct mc_bin_request *request);

@@ -6,7 +6,7 @@ size_t entry_size_of(const struct entry_parts *parts)
     size_t size = sizeof(struct entry) + parts->key.len;
 
     size += parts->expire_ms != 0 ? 8u : 0u;
-    size += parts->mc_flags != 0 ? 4u : 0u;
+    size += (uint32_t)parts->mc_flags != 0 ? 4u : 0u;
     size += parts->key.len >= ENTRY_KEY_LONG ? 2u : 0u;
     if (parts->is_cold)
         return size;
@@ -20,7 +20,7 @@ static uint8_t type_flags_of(const struct entry_parts *parts)
     flags |= parts->object != NULL ? ENTRY_OBJECT : 0;
     flags |= parts->is_cold ? ENTRY_COLD : 0;
     flags |= parts->expire_ms != 0 ? ENTRY_EXPIRES : 0;
-    flags |= parts->mc_flags != 0 ? ENTRY_MC_FLAGS : 0;
+    flags |= (uint32_t)parts->mc_flags != 0 ? ENTRY_MC_FLAGS : 0;
     flags |= parts->is_main ? ENTRY_MAIN : 0;
     return flags;
 }
@@ -34,8 +34,10 @@ static char *options_compose(struct entry *at, const struct entry_parts *parts)
         memcpy(to, &parts->expire_ms, 8);
         to += 8;
     }
-    if (parts->mc_flags != 0) {
-        memcpy(to, &parts->mc_flags, 4);
+    if ((uint32_t)parts->mc_flags != 0) {
+        uint32_t flags = (uint32_t)parts->mc_flags;
+
+        memcpy(to, &flags, 4);
         to += 4;
     }
     if (UNLIKELY(parts->key.len >= ENTRY_KEY_LONG)) {
@@ -53,6 +55,7 @@ void entry_compose(struct entry *at, const struct entry_parts *parts)
 
     ASSERT(parts->type != STORE_NONE && parts->type < STORE_TYPE_COUNT);
     ASSERT(parts->db < STORE_DBS);
+    ASSERT(parts->mc_flags <= ENTRY_MC_FLAGS_MAX);
     ASSERT(parts->key.len <= STORE_KEY_MAX);
     ASSERT(!parts->is_cold || parts->object == NULL); /* E1 */
     ASSERT(!parts->is_cold || parts->address != 0);   /* E1 */
@@ -61,7 +64,8 @@ void entry_compose(struct entry *at, const struct entry_parts *parts)
     at->address = parts->address;
     entry_lsn_set(at, parts->lsn);
     at->type_flags = type_flags_of(parts);
-    at->db_access = (uint8_t)(parts->db | (parts->access & 3) << 4);
+    at->db_access = (uint8_t)(parts->db | (parts->access & 3) << 4 |
+                              (uint8_t)(parts->mc_flags >> 32) << 6);
     at->key_len_ = (uint8_t)MIN(parts->key.len, ENTRY_KEY_LONG);
     entry_value_len_set(at, parts->object != NULL ? 0 : parts->value.len);
 

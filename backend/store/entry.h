@@ -5,11 +5,11 @@
  *     0  address   u64   of the record with the value, or of the collection's image; 0: none yet
  *     8  lsn       48 b  of the last change
  *    14  type      u8    STORE_STRING ...: low 3 bits; above: ENTRY_ flags
- *    15  db, access u8   database in the low 4 bits; bits 4-5: how often used (0-3); 6-7 spare
+ *    15  db, access u8   database in the low 4 bits; bits 4-5: how often used (0-3); 6-7 mc_state
  *    16  key_len   u8    ENTRY_KEY_LONG: a u16 behind the options has it
  *    17  value_len u24   of an inline string; of a cold value: size of its record's value, clipped
  *    20  [u64 expire_ms]  ENTRY_EXPIRES
- *        [u32 mc_flags]   ENTRY_MC_FLAGS   (memcache's client flags)
+ *        [u32 mc_flags]   ENTRY_MC_FLAGS   (memcache's client flags, not 0)
  *        [u16 key length] key_len == ENTRY_KEY_LONG
  *        key
  *        value            inline string: its bytes. ENTRY_OBJECT: an unaligned pointer to struct object.
@@ -45,6 +45,11 @@ enum store_type {
 #define ENTRY_KEY_LONG        255u
 #define ENTRY_VALUE_LEN_MAX   0xffffffu
 #define STRING_INLINE_MAX     16384u
+/* What memcache keeps beside a value: the client's 32 bits of flags, and above them two bits of state. */
+#define MC_FLAGS_STALE        (1ull << 32) /* invalidated; the value may still be shown, as stale */
+#define MC_FLAGS_SENT         (1ull << 33) /* some client was told to fetch the value anew */
+#define ENTRY_MC_FLAGS_MAX    ((1ull << 34) - 1)
+
 #define STORE_KEY_MAX         65535u
 #define STORE_VALUE_MAX       (512u << 20)
 #define STORE_DBS             16u
@@ -140,13 +145,20 @@ static inline uint64_t entry_expire_ms(const struct entry *e)
     return expire_ms;
 }
 
-static inline uint32_t entry_mc_flags(const struct entry *e)
+static inline uint64_t entry_mc_flags(const struct entry *e)
 {
     uint32_t flags = 0;
 
     if (e->type_flags & ENTRY_MC_FLAGS)
         memcpy(&flags, e->rest + entry_flags_off_(e), 4);
-    return flags;
+    return flags | (uint64_t)(e->db_access >> 6) << 32;
+}
+
+/* Changes the state only, and only in memory: what a crash may lose. */
+static inline void entry_mc_state_set(struct entry *e, uint64_t state)
+{
+    ASSERT((state & ~(MC_FLAGS_STALE | MC_FLAGS_SENT)) == 0);
+    e->db_access = (uint8_t)((e->db_access & 0x3f) | (uint8_t)(state >> 32) << 6);
 }
 
 /* The view ends with the entry. */
@@ -194,7 +206,7 @@ static inline size_t entry_size(const struct entry *e)
 /* What an entry is made of. */
 struct entry_parts {
     uint64_t address, lsn, expire_ms; /* expire_ms 0: never */
-    uint32_t mc_flags;                /* 0: not kept */
+    uint64_t mc_flags;                /* with the state, <= ENTRY_MC_FLAGS_MAX */
     uint8_t type, db;
     bool is_cold, is_main;
     uint8_t access;

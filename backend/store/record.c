@@ -107,8 +107,8 @@ static bool get_options(const char *at, uint8_t flags, struct record *out)
         at += 8;
     }
     if ((flags & RECORD_HAS_MC_FLAGS) != 0) {
-        out->mc_flags = get_u32(at);
-        if (get_u32(at + 4) != 0)
+        out->mc_flags = get_u64(at);
+        if (out->mc_flags > ENTRY_MC_FLAGS_MAX)
             return false;
         at += 8;
     }

@@ -12,7 +12,7 @@
  *    4 u8  record type     5 u8 flags (RECORD_HAS_...)   6 u16 slot (CRC16 of the key, hash tags heeded)
  *    8 u16 key length     10 u8 database                11 u8 value's type (enum store_type)
  *   12 u32 value length   16 u64 lsn                    24 u32 epoch            28 u32 zero
- *   32 options, in this order: [expire_ms u64] [mc_flags u32, zero u32] [base_lsn u64] [request id 16 bytes]
+ *   32 options, in this order: [expire_ms u64] [mc_flags u64] [base_lsn u64] [request id 16 bytes]
  *   Valid if and only if the crc fits, lengths lie within the frame, type and flags are known, reserved
  *   bytes and padding are zero. Placement is not covered: a record may be moved and keeps its LSN.
  *
@@ -69,7 +69,7 @@ struct record {
     uint64_t lsn;
     uint64_t expire_ms;  /* 0: none */
     uint64_t base_lsn;   /* 0: none */
-    uint32_t mc_flags;   /* 0: none */
+    uint64_t mc_flags;   /* 0: none; <= ENTRY_MC_FLAGS_MAX */
     bool has_request;
     unsigned char request[16];
     struct bytes key;

@@ -129,7 +129,7 @@ int store_may_write(const struct store *store, bool grows);
 
 struct store_attributes {
     uint64_t expire_ms; /* absolute; 0: never */
-    uint32_t mc_flags;
+    uint64_t mc_flags;  /* entry.h */
 };
 
 /* All of these change memory and append to this turn's frame; they cannot fail but for memory (ERR_FULL:

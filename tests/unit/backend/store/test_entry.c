@@ -47,7 +47,7 @@ static void test_parts_survive_composing(void **state)
             struct entry_parts parts = {
                 .address = 0x123456789abcdef0, .lsn = STORE_LSN_MAX - mix, .type = STORE_STRING,
                 .db = (uint8_t)(mix % STORE_DBS), .access = (uint8_t)(mix & 3),
-                .expire_ms = (mix & 1) ? 1700000000123 : 0, .mc_flags = (mix & 2) ? 0xdeadbeef : 0,
+                .expire_ms = (mix & 1) ? 1700000000123 : 0, .mc_flags = (mix & 2) ? 0x3deadbeef : 0,
                 .is_cold = (mix & 12) == 4, .is_main = (mix & 16) != 0,
                 .key = bytes_of(text, key_lens[k]),
                 .value = bytes_of(text + 1000, (mix & 8) ? 0 : STRING_INLINE_MAX - mix),

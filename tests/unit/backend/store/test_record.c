@@ -15,7 +15,7 @@ static struct record sample(unsigned flags, size_t key_len, size_t value_len, ch
     for (size_t i = 0; i < key_len + value_len; i++)
         bytes[i] = (char)(i * 37 + 11);
     record.expire_ms = (flags & RECORD_HAS_EXPIRE) != 0 ? 1700000000000ull : 0;
-    record.mc_flags = (flags & RECORD_HAS_MC_FLAGS) != 0 ? 0xdeadbeefu : 0;
+    record.mc_flags = (flags & RECORD_HAS_MC_FLAGS) != 0 ? 0x2deadbeefu : 0;
     record.base_lsn = (flags & RECORD_HAS_BASE) != 0 ? 99 : 0;
     record.has_request = (flags & RECORD_HAS_REQUEST) != 0;
     if (record.has_request)
