@@ -26,6 +26,12 @@ void *mem_realloc(void *pointer, size_t size)
     return realloc(pointer, size);
 }
 
+void *mem_alloc_aligned(size_t size, size_t align)
+{
+    ASSERT(align >= sizeof(void *) && (align & (align - 1)) == 0);
+    return aligned_alloc(align, (size + align - 1) & ~(align - 1));
+}
+
 void mem_free(void *pointer)
 {
     free(pointer);

@@ -12,6 +12,8 @@ MUST_USE void *mem_alloc(size_t size);
 MUST_USE void *mem_zalloc(size_t size);
 /* NULL: `pointer` is untouched. */
 MUST_USE void *mem_realloc(void *pointer, size_t size);
+/* Starts at a multiple of `align`, a power of two; given back with mem_free(). */
+MUST_USE void *mem_alloc_aligned(size_t size, size_t align);
 void mem_free(void *pointer);
 
 MUST_USE void *must_alloc(size_t size);

@@ -415,6 +415,11 @@ void io_file_size(struct io_file *file, struct io_op *op)
     file_submit(file, op, IO_OP_SIZE, NULL, 0, 0);
 }
 
+void io_file_lock(struct io_file *file, struct io_op *op)
+{
+    file_submit(file, op, IO_OP_LOCK, NULL, 0, 0);
+}
+
 void io_rename(struct io *io, struct io_op *op, const char *from, const char *to)
 {
     io->vtable->path_submit(io, op, IO_OP_RENAME, from, to);
@@ -444,4 +449,23 @@ void io_list(struct io *io, struct io_op *op, const char *path,
              void (*each)(void *arg, const char *name), void *each_arg)
 {
     io->vtable->list_submit(io, op, path, each, each_arg);
+}
+
+/* ---- memory that outlives the process ------------------------------------------------------ */
+
+int io_shared_map(struct io *io, const char *path, size_t size, void **addr, bool *existed)
+{
+    ASSERT(size > 0 && size % 4096 == 0);
+    return io->vtable->shared_map(io, path, size, addr, existed);
+}
+
+void io_shared_unmap(struct io *io, void *addr, size_t size)
+{
+    if (addr != NULL)
+        io->vtable->shared_unmap(io, addr, size);
+}
+
+int io_boot_id(struct io *io, unsigned char out[16])
+{
+    return io->vtable->boot_id(io, out);
 }

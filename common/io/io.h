@@ -243,7 +243,9 @@ struct io_file;
 enum io_file_flags {
     IO_FILE_READ = 1, IO_FILE_WRITE = 2, IO_FILE_CREATE = 4, IO_FILE_EXCLUSIVE = 8,
     IO_FILE_TRUNCATE = 16, IO_FILE_DIRECT = 32, IO_FILE_APPEND = 64,
+    IO_FILE_DSYNC = 128, /* a write that is done is durable */
 };
+/* IO_FILE_DIRECT is dropped where the file system does not know it. */
 void io_file_open(struct io *io, struct io_op *op, const char *path, int flags,
                   struct io_file **out); /* result 0; *out owned by the caller */
 void io_file_close(struct io_file *file);
@@ -253,6 +255,8 @@ void io_file_datasync(struct io_file *file, struct io_op *op);
 void io_file_allocate(struct io_file *file, struct io_op *op, uint64_t off, uint64_t size);
 void io_file_truncate(struct io_file *file, struct io_op *op, uint64_t size);
 void io_file_size(struct io_file *file, struct io_op *op); /* result */
+/* The file is this handle's alone until it is closed, or its process dies. -EWOULDBLOCK: another one's. */
+void io_file_lock(struct io_file *file, struct io_op *op);
 void io_rename(struct io *io, struct io_op *op, const char *from, const char *to);
 void io_unlink(struct io *io, struct io_op *op, const char *path);
 void io_link(struct io *io, struct io_op *op, const char *from, const char *to);
@@ -262,3 +266,14 @@ void io_dirsync(struct io *io, struct io_op *op, const char *path);
 /* Calls each(arg, name) for every entry but . and .., from the loop, before done(). */
 void io_list(struct io *io, struct io_op *op, const char *path,
              void (*each)(void *arg, const char *name), void *each_arg);
+
+/* ---- memory that outlives the process ------------------------------------------------------- */
+
+/* Maps a file of shared memory, of ours alone (0600), made and zeroed if there is none of this size and owner. It
+ * survives the death of every process, not of the host. A multiple of 4096 bytes. For the start: it may block.
+ * Errors: -errno. */
+MUST_USE int io_shared_map(struct io *io, const char *path, size_t size, void **addr,
+                           bool *existed);
+void io_shared_unmap(struct io *io, void *addr, size_t size);
+/* Another one after each start of the host. */
+MUST_USE int io_boot_id(struct io *io, unsigned char out[16]);

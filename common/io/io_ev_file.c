@@ -13,6 +13,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,7 +24,7 @@
 #define LIST_BYTES_MIN     4096
 
 enum job_kind {
-    JOB_READ, JOB_WRITE, JOB_DATASYNC, JOB_ALLOCATE, JOB_TRUNCATE, JOB_SIZE,
+    JOB_READ, JOB_WRITE, JOB_DATASYNC, JOB_ALLOCATE, JOB_TRUNCATE, JOB_SIZE, JOB_LOCK,
     JOB_OPEN, JOB_CLOSE, JOB_RENAME, JOB_UNLINK, JOB_LINK, JOB_MKDIR, JOB_DIRSYNC, JOB_LIST,
 };
 
@@ -127,13 +128,17 @@ static int open_flags(int flags)
     result |= (flags & IO_FILE_TRUNCATE) != 0 ? O_TRUNC : 0;
     result |= (flags & IO_FILE_DIRECT) != 0 ? O_DIRECT : 0;
     result |= (flags & IO_FILE_APPEND) != 0 ? O_APPEND : 0;
+    result |= (flags & IO_FILE_DSYNC) != 0 ? O_DSYNC : 0;
     return result;
 }
 
 static ssize_t work_open(struct op_part *part, int dir_fd)
 {
-    int fd = openat(dir_fd, part->job.data, open_flags(part->job.flags), 0600);
+    int flags = open_flags(part->job.flags);
+    int fd = openat(dir_fd, part->job.data, flags, 0600);
 
+    if (fd < 0 && errno == EINVAL && (flags & O_DIRECT) != 0) /* it may be there already by now */
+        fd = openat(dir_fd, part->job.data, flags & ~(O_DIRECT | O_EXCL), 0600);
     if (fd < 0)
         return -errno;
     part->file = must_zalloc(sizeof(*part->file));
@@ -241,6 +246,7 @@ static void op_work(struct io_job *base)
         break;
     case JOB_TRUNCATE: op->result = result_of(ftruncate(fd, (off_t)job->size)); break;
     case JOB_SIZE:     op->result = work_size(fd); break;
+    case JOB_LOCK:     op->result = result_of(flock(fd, LOCK_EX | LOCK_NB)); break;
     case JOB_OPEN:     op->result = work_open(part, dir); break;
     case JOB_CLOSE:
         op->result = result_of(close(fd));
@@ -415,7 +421,7 @@ void io_ev_file_submit(struct io *io, struct io_file *base, struct io_op *op, en
     part->job.off = off;
     job_submit(ev, op, (enum job_kind)kind);
 }
-_Static_assert(JOB_READ == (int)IO_OP_READ && JOB_SIZE == (int)IO_OP_SIZE, "same order");
+_Static_assert(JOB_READ == (int)IO_OP_READ && JOB_LOCK == (int)IO_OP_LOCK, "same order");
 
 /* A job with paths. NULL: the op has been answered already. */
 static struct op_part *path_part(struct io_ev *ev, struct io_op *op, const char *from,

@@ -7,6 +7,7 @@
  *   io_ev_socket.c  listeners and watches
  *   io_ev_name.c    names, on two threads
  *   io_ev_file.c    files: what goes to the ring, what to threads
+ *   io_ev_shared.c  memory that outlives the process
  *   io_uring.c      the ring
  *   threads.c       the pool
  */
@@ -118,6 +119,11 @@ MUST_USE int io_ev_name_start_threads(struct io_ev *ev);
 void io_ev_name_deinit(struct io_ev *ev);
 void io_ev_resolve_submit(struct io *io, struct io_resolve *resolve);
 void io_ev_resolve_cancel(struct io *io, struct io_resolve *resolve);
+
+/* ---- io_ev_shared.c ---- */
+int io_ev_shared_map(struct io *io, const char *path, size_t size, void **addr, bool *existed);
+void io_ev_shared_unmap(struct io *io, void *addr, size_t size);
+int io_ev_boot_id(struct io *io, unsigned char out[16]);
 
 /* ---- io_ev_file.c ---- */
 MUST_USE int io_ev_file_init(struct io_ev *ev, const struct io_ev_options *options);

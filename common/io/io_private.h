@@ -12,7 +12,9 @@
 #pragma once
 #include "common/io/io.h"
 
-enum io_file_op { IO_OP_READ, IO_OP_WRITE, IO_OP_DATASYNC, IO_OP_ALLOCATE, IO_OP_TRUNCATE, IO_OP_SIZE };
+enum io_file_op {
+    IO_OP_READ, IO_OP_WRITE, IO_OP_DATASYNC, IO_OP_ALLOCATE, IO_OP_TRUNCATE, IO_OP_SIZE, IO_OP_LOCK,
+};
 enum io_path_op { IO_OP_RENAME, IO_OP_UNLINK, IO_OP_LINK, IO_OP_MKDIR, IO_OP_DIRSYNC };
 
 struct io_vtable {
@@ -58,6 +60,10 @@ struct io_vtable {
                         const char *to);
     void (*list_submit)(struct io *io, struct io_op *op, const char *path,
                         void (*each)(void *arg, const char *name), void *each_arg);
+
+    int (*shared_map)(struct io *io, const char *path, size_t size, void **addr, bool *existed);
+    void (*shared_unmap)(struct io *io, void *addr, size_t size);
+    int (*boot_id)(struct io *io, unsigned char out[16]);
 };
 
 struct io {

@@ -715,6 +715,7 @@ struct sim_node *sim_node_create(struct sim *sim, const char *name)
     (void)snprintf(node->name, sizeof(node->name), "%s", name);
     node->is_up = true;
     list_init(&node->processes);
+    list_init(&node->shared);
     clock_init(node);
     node->disk = sim_disk_create(node);
     (void)process_create(node);
@@ -791,6 +792,7 @@ void sim_node_power_cut(struct sim_node *node)
     node->is_up = false;
     sim_op_host_ended(node);
     sim_disk_crash(node->disk);
+    sim_shared_host_ended(node);
 }
 
 struct io *sim_node_start(struct sim_node *node)
@@ -860,6 +862,7 @@ static void node_destroy(struct sim_node *node)
         mem_free(process);
     }
     sim_disk_destroy(&node->disk);
+    sim_shared_free(node);
     mem_free(node);
 }
 
@@ -935,11 +938,6 @@ static uint64_t sim_io_wall_us(struct io *io)
     return sim_io_clock_us(io) + (uint64_t)sim_process_of(io)->node->clock.wall_us;
 }
 
-static uint64_t sim_io_random64(struct io *io)
-{
-    return sim_prng_next(&sim_process_of(io)->random);
-}
-
 static void sim_io_wake(struct io *io)
 {
     sim_process_wake(sim_process_of(io));
@@ -967,7 +965,8 @@ static void sim_io_stop(struct io *io)
 const struct io_vtable sim_vtable = {
     .clock_us = sim_io_clock_us,
     .wall_us = sim_io_wall_us,
-    .random64 = sim_io_random64,
+    .random64 = sim_random64,
+    .shared_map = sim_shared_map, .shared_unmap = sim_shared_unmap, .boot_id = sim_boot_id,
     .wake = sim_io_wake,
     .run = sim_io_run,
     .stop = sim_io_stop,

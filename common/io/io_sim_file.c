@@ -241,6 +241,28 @@ void sim_inode_flush(struct sim_inode *inode, uint64_t seq, bool is_lost)
     }
 }
 
+void sim_inode_flush_last(struct sim_inode *inode)
+{
+    struct list_node *node = list_last(&inode->pending);
+    struct sim_pending *last, *pending;
+    uint64_t end;
+
+    if (node == NULL)
+        return;
+    last = CONTAINER_OF(node, struct sim_pending, inode_);
+    end = last->sector + last->sector_count;
+    LIST_FOR_EACH(&inode->pending, at) { /* the older ones must not come out on top of it */
+        pending = CONTAINER_OF(at, struct sim_pending, inode_);
+        if (pending == last || pending->kind != SIM_PENDING_WRITE || pending->sector >= end ||
+            pending->sector + pending->sector_count <= last->sector)
+            continue;
+        pending_apply(pending);
+        pending_free(pending);
+    }
+    pending_apply(last);
+    pending_free(last);
+}
+
 /* ---- power cut ---------------------------------------------------------------------------- */
 
 static enum sim_disk_outcome draw_outcome(struct sim_disk *disk)

@@ -185,6 +185,12 @@ void sim_op_done_turn(struct sim_process *process)
     op->done(op);
 }
 
+static void lock_drop(struct sim_file *file)
+{
+    if (file->inode->lock_holder == file)
+        file->inode->lock_holder = NULL;
+}
+
 void sim_op_forget(struct sim_process *process)
 {
     struct list_node *node;
@@ -206,6 +212,7 @@ void sim_op_forget(struct sim_process *process)
     LIST_FOR_EACH(&process->files, at) {
         struct sim_file *file = CONTAINER_OF(at, struct sim_file, node);
 
+        lock_drop(file);
         sim_inode_unlive(file->inode); /* the handle itself is freed by io_file_close() */
         file->inode = NULL;
     }
@@ -333,6 +340,7 @@ static enum sim_disk_op file_disk_op(enum io_file_op kind)
         [IO_OP_READ] = SIM_DISK_READ,         [IO_OP_WRITE] = SIM_DISK_WRITE,
         [IO_OP_DATASYNC] = SIM_DISK_DATASYNC, [IO_OP_ALLOCATE] = SIM_DISK_ALLOCATE,
         [IO_OP_TRUNCATE] = SIM_DISK_TRUNCATE, [IO_OP_SIZE] = SIM_DISK_SIZE,
+        [IO_OP_LOCK] = SIM_DISK_OPEN,
     };
 
     return (enum sim_disk_op)ops[kind];
@@ -382,8 +390,13 @@ static ssize_t write_run(struct sim_job *job, int fault)
         ASSERT(memcmp(job->copy, job->data, job->size) == 0);
     if ((job->flags & IO_FILE_APPEND) != 0)
         job->off = job->inode->cache.size;
-    if (limit == job->size)
-        return sim_inode_write(job->inode, job->copy, job->size, job->off, SIZE_MAX);
+    if (limit == job->size) {
+        ssize_t result = sim_inode_write(job->inode, job->copy, job->size, job->off, SIZE_MAX);
+
+        if (result > 0 && (job->flags & IO_FILE_DSYNC) != 0)
+            sim_inode_flush_last(job->inode);
+        return result;
+    }
     MAYBE(sim_inode_write(job->inode, job->copy, limit, job->off, SIZE_MAX) < 0);
     return fault;
 }
@@ -411,6 +424,8 @@ static ssize_t file_run(struct sim_job *job)
         return job_count(job, sim_inode_allocate(job->inode, job->off, job->size));
     case IO_OP_TRUNCATE:
         return job_count(job, sim_inode_truncate(job->inode, job->size));
+    case IO_OP_LOCK:
+        return 0;
     case IO_OP_SIZE:
         return job_count(job, (ssize_t)job->inode->cache.size);
     }
@@ -448,8 +463,10 @@ static ssize_t list_run(struct sim_job *job)
 static void file_free(struct sim_file *file)
 {
     list_remove(&file->node);
-    if (file->inode != NULL)
+    if (file->inode != NULL) {
+        lock_drop(file);
         sim_inode_unlive(file->inode);
+    }
     mem_free(file);
 }
 
@@ -524,7 +541,11 @@ void sim_file_submit(struct io *io, struct io_file *base, struct io_op *op, enum
     job->off = off;
     job->seq = file->inode->seq;
     err = file_check(file, kind, data, size, off);
-    if (err != 0) {
+    if (kind == IO_OP_LOCK && file->inode->lock_holder == NULL)
+        file->inode->lock_holder = file;
+    if (kind == IO_OP_LOCK && file->inode->lock_holder != file)
+        err = -EWOULDBLOCK;
+    if (err != 0 || kind == IO_OP_LOCK) {
         answer(job, err);
         return;
     }

@@ -7,6 +7,7 @@
  *     io_sim_stream.c  streams and listeners of struct io over those sockets
  *     io_sim_op.c      jobs: operations that complete once; names; files
  *     io_sim_disk.c, io_sim_file.c, io_sim_fault.c   the disk (io_sim_disk_private.h)
+ *     io_sim_shared.c  memory that outlives a process
  *     io_sim_options.c the knobs
  *
  * A socket is the kernel's and outlives its stream; a process is one life of a node.
@@ -95,7 +96,8 @@ struct sim_node {
     struct sim_clock clock;
     struct log *log;           /* borrows */
     struct sim_disk *disk;     /* owns */
-    uint32_t life_count;
+    struct list shared;        /* owns: memory that outlives processes */
+    uint32_t life_count, boot_count;
 };
 
 struct sim_process {
@@ -296,3 +298,12 @@ void sim_path_submit(struct io *io, struct io_op *op, enum io_path_op kind, cons
                      const char *to);
 void sim_list_submit(struct io *io, struct io_op *op, const char *path,
                      void (*each)(void *arg, const char *name), void *each_arg);
+
+/* ---- io_sim_shared.c ---------------------------------------------------------------------- */
+
+int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bool *existed);
+void sim_shared_unmap(struct io *io, void *addr, size_t size);
+void sim_shared_host_ended(struct sim_node *node);
+void sim_shared_free(struct sim_node *node);
+int sim_boot_id(struct io *io, unsigned char out[16]);
+uint64_t sim_random64(struct io *io); /* of the process */

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a host gives its processes at once: random numbers, its boot id, shared memory. That survives the
+ * processes, not a power cut. The dead process's view of it
+ * stays valid until the world ends: what a driver still tears down may look at it.
+ */
+#include "common/io/io_sim_private.h"
+
+struct sim_shared {
+    struct list_node node;
+    char *path;     /* owns */
+    void *data;     /* owns */
+    size_t size;
+    bool is_gone;   /* since a power cut, or replaced */
+};
+
+int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bool *existed)
+{
+    struct sim_process *process = sim_process_of(io);
+    struct sim_shared *shared;
+
+    ASSERT(size > 0 && size % 4096 == 0);
+    if (process->is_dead)
+        return -EIO;
+    *existed = false;
+    LIST_FOR_EACH(&process->node->shared, at) {
+        shared = CONTAINER_OF(at, struct sim_shared, node);
+        if (shared->is_gone || strcmp(shared->path, path) != 0)
+            continue;
+        if (shared->size == size) {
+            *existed = true;
+            *addr = shared->data;
+            return 0;
+        }
+        shared->is_gone = true;
+    }
+    shared = must_zalloc(sizeof(*shared));
+    shared->path = must_strdup(path);
+    shared->size = size;
+    shared->data = mem_alloc_aligned(size, 4096);
+    ASSERT(shared->data != NULL);
+    memset(shared->data, 0, size);
+    list_push_back(&process->node->shared, &shared->node);
+    *addr = shared->data;
+    return 0;
+}
+
+void sim_shared_unmap(struct io *io, void *addr, size_t size)
+{
+    (void)io, (void)addr, (void)size; /* another process may have it */
+}
+
+void sim_shared_host_ended(struct sim_node *node)
+{
+    LIST_FOR_EACH(&node->shared, at)
+        CONTAINER_OF(at, struct sim_shared, node)->is_gone = true;
+    node->boot_count++;
+}
+
+void sim_shared_free(struct sim_node *node)
+{
+    struct list_node *at;
+
+    while ((at = list_pop_front(&node->shared)) != NULL) {
+        struct sim_shared *shared = CONTAINER_OF(at, struct sim_shared, node);
+
+        mem_free(shared->path);
+        mem_free(shared->data);
+        mem_free(shared);
+    }
+}
+
+int sim_boot_id(struct io *io, unsigned char out[16])
+{
+    const struct sim_node *node = sim_process_of(io)->node;
+    uint64_t words[2] = {sim_mix(node->sim->seed, node->id), sim_mix(node->id, node->boot_count)};
+
+    memcpy(out, words, sizeof(words));
+    return 0;
+}
+
+uint64_t sim_random64(struct io *io)
+{
+    return sim_prng_next(&sim_process_of(io)->random);
+}

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory that outlives the process, locks and synchronous writes: on Linux and in the simulator.
+ */
+#include "tests/unit/common/io/io_ev_test.h"
+
+#include "common/base/mem.h"
+#include "common/io/io_sim_disk.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#define SIZE 8192
+#define RW   (IO_FILE_READ | IO_FILE_WRITE)
+
+static void scratch(char out[64], const char *name)
+{
+    (void)snprintf(out, 64, "/dev/shm/weir-test-%ld-%s", (long)getpid(), name);
+}
+
+static void test_shared_memory_is_found_again(void **state)
+{
+    struct loop loop;
+    struct stat stat_;
+    char path[64];
+    void *addr;
+    bool existed;
+
+    (void)state;
+    scratch(path, "again");
+    for (int i = 0; i < 3; i++) {
+        loop_open(&loop, (struct io_ev_options){0});
+        assert_int_equal(io_shared_map(loop.io, path, SIZE, &addr, &existed), 0);
+        assert_int_equal(existed, i > 0);
+        assert_int_equal(((char *)addr)[SIZE - 1], i);
+        ((char *)addr)[SIZE - 1] = (char)(i + 1);
+        io_shared_unmap(loop.io, addr, SIZE);
+        loop_close(&loop);
+    }
+    assert_int_equal(stat(path, &stat_), 0);
+    assert_int_equal(stat_.st_mode & 0777, 0600);
+    assert_int_equal(unlink(path), 0);
+}
+
+/* Another size, rights for others, or a link: replaced, what it pointed to is left alone. */
+static void test_shared_memory_of_another_kind_is_replaced(void **state)
+{
+    struct loop loop;
+    struct stat stat_;
+    char path[64], other[64];
+    void *addr;
+    bool existed;
+
+    (void)state;
+    scratch(path, "kind");
+    scratch(other, "other");
+    loop_open(&loop, (struct io_ev_options){0});
+    for (int i = 0; i < 4; i++) {
+        size_t size = i == 1 ? 2 * SIZE : SIZE;
+
+        if (i == 2)
+            assert_int_equal(chmod(path, 0644), 0);
+        if (i == 3) {
+            assert_int_equal(rename(path, other), 0);
+            assert_int_equal(symlink(other, path), 0);
+        }
+        assert_int_equal(io_shared_map(loop.io, path, size, &addr, &existed), 0);
+        assert_false(existed);
+        assert_int_equal(((char *)addr)[0], 0);
+        memset(addr, 'x', size);
+        io_shared_unmap(loop.io, addr, size);
+        assert_int_equal(lstat(path, &stat_), 0);
+        assert_true(S_ISREG(stat_.st_mode));
+        assert_int_equal(stat_.st_mode & 0777, 0600);
+    }
+    loop_close(&loop);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(unlink(other), 0);
+}
+
+static void test_boot_id_is_the_same_until_the_host_starts_again(void **state)
+{
+    struct sim *sim = sim_create(1, NULL);
+    struct sim_node *node = sim_node_create(sim, "a");
+    unsigned char first[16], second[16];
+    struct loop loop;
+
+    (void)state;
+    loop_open(&loop, (struct io_ev_options){0});
+    assert_int_equal(io_boot_id(loop.io, first), 0);
+    assert_int_equal(io_boot_id(loop.io, second), 0);
+    assert_memory_equal(first, second, 16);
+    loop_close(&loop);
+
+    assert_int_equal(io_boot_id(sim_node_io(node), first), 0);
+    sim_node_kill(node);
+    assert_int_equal(io_boot_id(sim_node_start(node), second), 0);
+    assert_memory_equal(first, second, 16);
+    sim_node_power_cut(node);
+    assert_int_equal(io_boot_id(sim_node_start(node), second), 0);
+    assert_memory_not_equal(first, second, 16);
+    sim_destroy(&sim);
+}
+
+static void test_simulated_shared_memory_ends_with_the_host(void **state)
+{
+    struct sim *sim = sim_create(1, NULL);
+    struct sim_node *node = sim_node_create(sim, "a");
+    char *first;
+    void *addr;
+    bool existed;
+
+    (void)state;
+    assert_int_equal(io_shared_map(sim_node_io(node), "/s", SIZE, &addr, &existed), 0);
+    assert_false(existed);
+    first = addr;
+    first[17] = 'x';
+    sim_node_kill(node);
+    assert_int_equal(io_shared_map(sim_node_start(node), "/s", SIZE, &addr, &existed), 0);
+    assert_true(existed);
+    assert_int_equal(((char *)addr)[17], 'x');
+    sim_node_power_cut(node);
+    assert_int_equal(io_shared_map(sim_node_start(node), "/s", SIZE, &addr, &existed), 0);
+    assert_false(existed);
+    assert_int_equal(((char *)addr)[17], 0);
+    sim_destroy(&sim);
+}
+
+/* ---- files -------------------------------------------------------------------------------- */
+
+struct call {
+    struct io_op op;
+    struct loop *loop; /* NULL: simulated */
+    bool is_done;
+};
+
+static void call_done(struct io_op *op)
+{
+    struct call *call = CONTAINER_OF(op, struct call, op);
+
+    call->is_done = true;
+    if (call->loop != NULL)
+        io_stop(call->loop->io);
+}
+
+static ssize_t wait_sim(struct sim *sim, struct call *call)
+{
+    assert_true(sim_run_while_not(sim, &call->is_done, 1000000000));
+    return call->op.result;
+}
+
+static ssize_t wait_ev(struct call *call)
+{
+    loop_run(call->loop);
+    assert_true(call->is_done);
+    return call->op.result;
+}
+
+static struct io_file *open_ev(struct loop *loop, const char *path, int flags)
+{
+    struct call call = {.op.done = call_done, .loop = loop};
+    struct io_file *file;
+
+    io_file_open(loop->io, &call.op, path, flags, &file);
+    assert_int_equal(wait_ev(&call), 0);
+    return file;
+}
+
+static ssize_t lock_ev(struct loop *loop, struct io_file *file)
+{
+    struct call call = {.op.done = call_done, .loop = loop};
+
+    io_file_lock(file, &call.op);
+    return wait_ev(&call);
+}
+
+static void lock_once(enum io_file_backend files)
+{
+    char path[64];
+    struct loop loop;
+    struct io_file *one, *two;
+
+    scratch(path, "lock");
+    loop_open(&loop, (struct io_ev_options){.files = files});
+    one = open_ev(&loop, path, RW | IO_FILE_CREATE);
+    two = open_ev(&loop, path, RW);
+    assert_int_equal(lock_ev(&loop, one), 0);
+    assert_int_equal(lock_ev(&loop, one), 0);
+    assert_int_equal(lock_ev(&loop, two), -EWOULDBLOCK);
+    io_file_close(one);
+    loop_run_ms(&loop, 20);
+    assert_int_equal(lock_ev(&loop, two), 0);
+    io_file_close(two);
+    loop_close(&loop);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void test_a_lock_has_one_holder(void **state)
+{
+    (void)state;
+    lock_once(IO_FILES_THREADS);
+    lock_once(IO_FILES_BEST);
+}
+
+/* Where O_DIRECT is refused the file is opened without; synchronous writes arrive all the same. */
+static void test_direct_synchronous_writes_arrive(void **state)
+{
+    static const char *const paths[] = {"/dev/shm", "."};
+    char *data = mem_alloc_aligned(4096, 4096);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(paths); i++) {
+        char path[64];
+        struct loop loop;
+        struct io_file *file;
+        struct call call = {.op.done = call_done, .loop = &loop};
+
+        (void)snprintf(path, sizeof(path), "%s/weir-test-direct-%ld", paths[i], (long)getpid());
+        loop_open(&loop, (struct io_ev_options){.files = IO_FILES_BEST});
+        file = open_ev(&loop, path,
+                       RW | IO_FILE_CREATE | IO_FILE_EXCLUSIVE | IO_FILE_DIRECT | IO_FILE_DSYNC);
+        memset(data, 'd', 4096);
+        io_file_write(file, &call.op, data, 4096, 4096);
+        assert_int_equal(wait_ev(&call), 4096);
+        call.is_done = false;
+        memset(data, 0, 4096);
+        io_file_read(file, &call.op, data, 4096, 4096);
+        assert_int_equal(wait_ev(&call), 4096);
+        assert_int_equal(data[4095], 'd');
+        io_file_close(file);
+        loop_close(&loop);
+        assert_int_equal(unlink(path), 0);
+    }
+    mem_free(data);
+}
+
+static struct io_file *open_sim(struct sim *sim, struct io *io, int flags)
+{
+    struct call call = {.op.done = call_done};
+    struct io_file *file;
+
+    io_file_open(io, &call.op, "/f", flags, &file);
+    assert_int_equal(wait_sim(sim, &call), 0);
+    return file;
+}
+
+static ssize_t lock_sim(struct sim *sim, struct io_file *file)
+{
+    struct call call = {.op.done = call_done};
+
+    io_file_lock(file, &call.op);
+    return wait_sim(sim, &call);
+}
+
+static void test_a_simulated_lock_ends_with_its_process(void **state)
+{
+    struct sim *sim = sim_create(1, NULL);
+    struct sim_node *node = sim_node_create(sim, "a");
+    struct io_file *one = open_sim(sim, sim_node_io(node), RW | IO_FILE_CREATE);
+    struct io_file *two = open_sim(sim, sim_node_io(node), RW);
+
+    (void)state;
+    assert_int_equal(lock_sim(sim, one), 0);
+    assert_int_equal(lock_sim(sim, two), -EWOULDBLOCK);
+    io_file_close(one);
+    assert_int_equal(lock_sim(sim, two), 0);
+    sim_node_kill(node);
+    one = open_sim(sim, sim_node_start(node), RW);
+    assert_int_equal(lock_sim(sim, one), 0);
+    sim_destroy(&sim);
+}
+
+/* D1 with O_DSYNC: of a plain and a synchronous write the cut takes the plain one alone. */
+static void test_a_simulated_synchronous_write_is_durable(void **state)
+{
+    struct sim *sim = sim_create(1, NULL);
+    struct sim_node *node = sim_node_create(sim, "a");
+    struct io_file *file, *sync;
+    char data[1024], seen[1024];
+
+    (void)state;
+    memset(data, 'n', sizeof(data));
+    sim_disk_put(node, "/f", bytes_of(memset(seen, 'o', sizeof(seen)), sizeof(seen)));
+    file = open_sim(sim, sim_node_io(node), RW);
+    sync = open_sim(sim, sim_node_io(node), RW | IO_FILE_DSYNC);
+    for (int i = 0; i < 2; i++) {
+        struct call call = {.op.done = call_done};
+
+        io_file_write(i == 0 ? file : sync, &call.op, data, 512, i * 512u);
+        assert_int_equal(wait_sim(sim, &call), 512);
+    }
+    sim_disk_crash_set(node, SIM_DISK_OLD);
+    sim_node_power_cut(node);
+    assert_int_equal(sim_disk_peek(node, "/f", true, seen, sizeof(seen), 0), sizeof(seen));
+    assert_int_equal(seen[0], 'o');
+    assert_int_equal(seen[512], 'n');
+    sim_destroy(&sim);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shared_memory_is_found_again),
+        cmocka_unit_test(test_shared_memory_of_another_kind_is_replaced),
+        cmocka_unit_test(test_boot_id_is_the_same_until_the_host_starts_again),
+        cmocka_unit_test(test_simulated_shared_memory_ends_with_the_host),
+        cmocka_unit_test(test_a_lock_has_one_holder),
+        cmocka_unit_test(test_direct_synchronous_writes_arrive),
+        cmocka_unit_test(test_a_simulated_lock_ends_with_its_process),
+        cmocka_unit_test(test_a_simulated_synchronous_write_is_durable),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
