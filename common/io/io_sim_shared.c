@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a host gives its processes at once: random numbers, its boot id, shared memory. That survives the
- * processes, not a power cut. The dead process's view of it
- * stays valid until the world ends: what a driver still tears down may look at it.
+ * processes, not a power cut. A dead process's view of it stays valid until the world ends: what a driver still
+ * tears down may look at it.
  */
 #include "common/io/io_sim_private.h"
 
