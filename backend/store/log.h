@@ -136,11 +136,20 @@ struct store_log_read {
 };
 /* Also finds what is not written yet. The segment is pinned meanwhile. */
 void store_log_read(struct store_log *log, struct store_log_read *read);
-/* A whole segment, record by record, for the cleaner and the scrubber: each() until it returns non-zero or
- * the end, as store_log_replay. Reads in pieces; `pause_bytes` > 0: one piece, then done with ERR_AGAIN and
- * *off to go on from. */
-void store_log_walk(struct store_log *log, uint64_t sequence, uint64_t off,
-                    const struct store_log_replay *walk);
+/* A sealed segment, record by record, for the cleaner and the scrubber. Also of cut transactions. The segment is pinned
+ * meanwhile. */
+struct store_log_walk {
+    void *arg;
+    /* 0, or an error that ends the walk. */
+    int (*record)(void *arg, const struct record *record, uint64_t address, size_t size, bool is_cold);
+    /* 0: the end was reached; ERR_AGAIN: `piece_bytes` were read, `off` says where to go on; ERR_CORRUPT (logged with
+     * file and offset), ERR_NOT_FOUND (no such segment), -EIO, or what record() returned. */
+    void (*done)(void *arg, int err);
+    uint64_t sequence, off; /* off 0: from the start */
+    uint32_t piece_bytes;   /* 0: all of it */
+    uint64_t private_[24];
+};
+void store_log_walk(struct store_log *log, struct store_log_walk *walk);
 
 /* Segments. Pointers are valid until the next call that opens or frees one. */
 uint32_t store_log_segment_count(const struct store_log *log);
@@ -152,7 +161,8 @@ void store_log_cleaned(struct store_log *log, uint64_t sequence);
 /* A checkpoint is durable that needs no segment cleaned before it began: they become free. `hot_from` and
  * `cold_from` are where a recovery would start now. */
 void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_from);
-uint64_t store_log_hot_sequence(const struct store_log *log);  /* of the open ones */
+uint64_t store_log_hot_sequence(const struct store_log *log);  /* of the open one; none is open: of the next */
+uint64_t store_log_cold_sequence(const struct store_log *log); /* lowest of the open cold ones; none: of the next */
 uint64_t store_log_next_sequence(const struct store_log *log);
 
 struct store_log_stats {
