@@ -53,12 +53,11 @@ void entry_compose(struct entry *at, const struct entry_parts *parts)
 {
     char *to;
 
-    ASSERT(parts->type != STORE_NONE && parts->type < STORE_TYPE_COUNT);
+    ASSERT(parts->type < STORE_TYPE_COUNT && (parts->type != STORE_NONE || parts->is_cold));
     ASSERT(parts->db < STORE_DBS);
     ASSERT(parts->mc_flags <= ENTRY_MC_FLAGS_MAX);
     ASSERT(parts->key.len <= STORE_KEY_MAX);
     ASSERT(!parts->is_cold || parts->object == NULL); /* E1 */
-    ASSERT(!parts->is_cold || parts->address != 0);   /* E1 */
     ASSERT(parts->is_cold || parts->object != NULL || parts->value.len <= ENTRY_VALUE_LEN_MAX);
 
     at->address = parts->address;

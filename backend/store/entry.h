@@ -21,7 +21,8 @@
  * An entry has no room to grow: another size means another slab object, and the index is told. So a
  * pointer to an entry ends with the next call that changes that key.
  *
- *   E1  ENTRY_COLD and ENTRY_OBJECT exclude each other. A cold entry has an address.
+ *   E1  ENTRY_COLD and ENTRY_OBJECT exclude each other. A cold entry has an address, but for what recovery leaves: a
+ *       chain of deltas without an image (fetch.c), and, while it lasts, tombstones of type STORE_NONE.
  *   E2  (segment sequence, offset) in `address` never names two records: sequences are not used again.
  */
 #pragma once

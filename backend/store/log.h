@@ -66,7 +66,7 @@ struct store_log_options {
     struct io *io;
     const char *dir;
     const char *ring_path; /* NULL: no ring, appended == written */
-    uint32_t shard;
+    uint32_t shard, shard_count;
     uint32_t segment_size, ring_size; /* 0: 64 MiB, 4 MiB */
     uint64_t disk_max;                /* of all segments; 0: none */
     enum store_fsync fsync;
@@ -170,4 +170,5 @@ struct store_log_stats {
     uint64_t segments, segments_free, disk_bytes;
 };
 void store_log_stats_get(const struct store_log *log, struct store_log_stats *out);
+uint64_t store_log_hash_seed(const struct store_log *log); /* the directory's, since it was made */
 const unsigned char *store_log_uuid(const struct store_log *log); /* 16 bytes, of the directory */

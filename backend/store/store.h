@@ -74,6 +74,8 @@ void store_close(struct store *store, void (*done)(void *arg, int err), void *ar
 void store_destroy(struct store **store);
 /* Settings that may change while it runs. */
 void store_fsync_set(struct store *store, enum store_fsync fsync);
+/* Starts a checkpoint soon. */
+void store_checkpoint(struct store *store);
 void store_memory_max_set(struct store *store, uint64_t bytes);
 
 /* ---- keys --------------------------------------------------------------------------------- */

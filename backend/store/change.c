@@ -1,0 +1,616 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every change of a key. The order is always the same: room for the new entry, the record into the log,
+ * then memory. So what can fail fails before anything is changed, and memory never shows what the log does
+ * not have.
+ *
+ *   H1  A record is appended exactly once for each change; entry.lsn is its LSN afterwards (S2).
+ *   H2  Between store_object_open() and store_change() nothing else changes that key.
+ *   H3  counts, expiring, cold_count and object_bytes are sums over the entries that the index has (but for
+ *       flushed ones, which are not counted any more).
+ */
+#include "backend/store/checkpoint.h"
+#include "backend/store/cleaner.h"
+#include "backend/store/effect.h"
+#include "backend/store/store_private.h"
+
+#include "common/base/mem.h"
+
+#define DYING_AT_ONCE_MAX 64u  /* elements */
+#define CHAIN_BYTES_MIN   4096u
+
+/* ---- the log ---------------------------------------------------------------------------------- */
+
+int store_append(struct store *store, struct record *record, uint64_t *address)
+{
+    int err;
+
+    record->slot = record->key.len > 0 ? key_slot(record->key) : 0;
+    if (store->log == NULL) {
+        record->lsn = ++store->memory_lsn;
+        *address = 0;
+        return 0;
+    }
+    err = store_log_append(store->log, record, address);
+    if (err == 0)
+        store->stats.record_bytes_client += record_size(record);
+    return err;
+}
+
+size_t store_record_bytes(const struct entry *e)
+{
+    size_t options = ((e->type_flags & ENTRY_EXPIRES) ? 8u : 0u) + ((e->type_flags & ENTRY_MC_FLAGS) ? 8u : 0u);
+    size_t value_len = entry_value_len(e);
+
+    if (entry_is_object(e))
+        value_len = entry_object(e)->image_bytes;
+    return (RECORD_HEADER_SIZE + options + entry_key(e).len + value_len + RECORD_ALIGN - 1) &
+           ~(size_t)(RECORD_ALIGN - 1);
+}
+
+void store_live_add(struct store *store, uint64_t address, size_t bytes)
+{
+    struct segment_info *segment;
+
+    if (store->log == NULL || address == 0)
+        return;
+    segment = store_log_segment_find(store->log, address_sequence(address));
+    if (segment != NULL)
+        segment->live_bytes += bytes;
+}
+
+void store_live_remove(struct store *store, uint64_t address, size_t bytes)
+{
+    struct segment_info *segment;
+
+    if (store->log == NULL || address == 0)
+        return;
+    segment = store_log_segment_find(store->log, address_sequence(address));
+    if (segment != NULL)
+        segment->live_bytes -= MIN(segment->live_bytes, bytes);
+}
+
+int store_log_expired(struct store *store, const struct entry *e)
+{
+    struct record record = {.type = RECORD_TOMB, .db = entry_db(e), .key = entry_key(e)};
+    uint64_t address;
+    int err = store_append(store, &record, &address);
+
+    if (err == 0)
+        store->absent_lsn = record.lsn;
+    return err;
+}
+
+/* ---- entries ---------------------------------------------------------------------------------- */
+
+/* direction: 1 or -1. */
+static void store_count_entry(struct store *store, const struct entry *e, int direction)
+{
+    uint8_t db = entry_db(e);
+
+    if (UNLIKELY(entry_type(e) == STORE_NONE))
+        return; /* a tombstone of recovery */
+    if (entry_is_cold(e))
+        store->cold_count += (uint64_t)(int64_t)direction;
+    if (UNLIKELY(store_is_flushed(store, e)))
+        return;
+    store->counts[db] += (uint64_t)(int64_t)direction;
+    if (e->type_flags & ENTRY_EXPIRES)
+        store->expiring[db] += (uint64_t)(int64_t)direction;
+}
+
+int store_entry_put(struct store *store, uint64_t hash, struct entry **at, const struct entry_parts *parts)
+{
+    struct entry *old = *at, *now;
+    size_t size = entry_size_of(parts);
+
+    if (old != NULL && slab_charge(entry_size(old)) == slab_charge(size) && size <= SLAB_SIZE_MAX) {
+        store_count_entry(store, old, -1);
+        entry_compose(old, parts);
+        store_count_entry(store, old, 1);
+        checkpoint_touch(store, hash);
+        return 0;
+    }
+    now = slab_get(store->slab, size);
+    if (now == NULL)
+        return ERR_FULL;
+    entry_compose(now, parts);
+    if (old == NULL) {
+        if (index_insert(store->index, hash, now) != 0) {
+            slab_put(store->slab, now, size);
+            return ERR_FULL;
+        }
+    } else {
+        index_replace(store->index, hash, old, now);
+        store_count_entry(store, old, -1);
+        slab_put(store->slab, old, entry_size(old));
+    }
+    store_count_entry(store, now, 1);
+    checkpoint_touch(store, hash);
+    *at = now;
+    return 0;
+}
+
+void store_entry_drop(struct store *store, uint64_t hash, struct entry *e)
+{
+    store_live_remove(store, e->address, store_record_bytes(e));
+    if (UNLIKELY(entry_is_cold(e) && store->chains != NULL))
+        chain_forget(store, hash, e);
+    store_count_entry(store, e, -1);
+    index_remove(store->index, hash, e);
+    checkpoint_touch(store, hash);
+    slab_put(store->slab, e, entry_size(e));
+}
+
+void store_entry_destroy(struct store *store, uint64_t hash, struct entry *e)
+{
+    struct object *object = entry_is_object(e) ? entry_object(e) : NULL;
+
+    store_entry_drop(store, hash, e);
+    if (object != NULL)
+        store_object_destroy(store, object);
+}
+
+/* ---- objects that go away --------------------------------------------------------------------- */
+
+struct dying {
+    struct list_node node;
+    struct object *object; /* owns */
+};
+
+void store_object_account(struct store *store, struct object *object)
+{
+    uint64_t bytes = store->options.types[object->type]->bytes(object);
+
+    store->object_bytes += bytes - object->accounted_bytes;
+    object->accounted_bytes = bytes;
+}
+
+void store_object_destroy(struct store *store, struct object *object)
+{
+    const struct object_ops *ops = store->options.types[object->type];
+    struct dying *dying = NULL;
+
+    if (object->type != STORE_STRING && ops->count(object) > DYING_AT_ONCE_MAX)
+        dying = mem_alloc(sizeof(*dying));
+    if (dying == NULL) {
+        store->object_bytes -= object->accounted_bytes;
+        ops->destroy(object);
+        return;
+    }
+    dying->node = (struct list_node){0};
+    dying->object = object;
+    list_push_back(&store->dying, &dying->node);
+    store->dying_count++;
+}
+
+bool store_dying_work(struct store *store, uint32_t elements_max)
+{
+    struct dying *dying = LIST_FIRST(&store->dying, struct dying, node);
+    struct object *object;
+
+    if (dying == NULL)
+        return false;
+    object = dying->object;
+    store->object_bytes -= object->accounted_bytes;
+    object->accounted_bytes = 0;
+    if (store->options.types[object->type]->destroy_step(object, elements_max)) {
+        list_remove(&dying->node);
+        mem_free(dying);
+        store->dying_count--;
+    } else {
+        store_object_account(store, object);
+    }
+    return store->dying_count > 0;
+}
+
+/* ---- whole values ----------------------------------------------------------------------------- */
+
+/* After a change of a key that had `old_kind` of value. */
+static void store_changed(struct store *store, struct store_key *key, bool existed)
+{
+    store_tell_changed(store, key->db, key->name, existed ? STORE_CHANGED : STORE_CREATED);
+}
+
+/* The object of an entry that is about to be composed anew: it goes away, unless it is the one that stays. */
+static struct object *store_old_object(const struct entry *e, const struct object *stays)
+{
+    struct object *object = e != NULL && entry_is_object(e) ? entry_object(e) : NULL;
+
+    return object == stays ? NULL : object;
+}
+
+/* There is no memory for what the log has already been told. A record that memory does not show must not stand, so
+ * the key is told to be gone. */
+static void store_revoke(struct store *store, struct store_key *key, struct record *record)
+{
+    uint64_t address;
+
+    if (key->entry != NULL) {
+        MAYBE(store_delete(store, key) != 0);
+        return;
+    }
+    record->type = RECORD_TOMB;
+    record->value = BYTES_EMPTY;
+    record->expire_ms = 0;
+    record->mc_flags = 0;
+    MAYBE(store_append(store, record, &address) != 0);
+}
+
+/* Puts a whole value: the record is appended, then the entry made. `object` as in parts. */
+static int store_put_whole(struct store *store, struct store_key *key, struct record *record,
+                           struct entry_parts *parts)
+{
+    struct object *old_object = store_old_object(key->entry, parts->object);
+    struct entry *old = key->entry;
+    uint64_t old_address = old != NULL ? old->address : 0, address;
+    size_t old_bytes = old != NULL ? store_record_bytes(old) : 0;
+    bool existed = old != NULL;
+    int err;
+
+    err = store_append(store, record, &address);
+    if (err != 0)
+        return err;
+    if (UNLIKELY(old != NULL && entry_is_cold(old) && store->chains != NULL))
+        chain_forget(store, key->hash, old);
+    parts->address = address;
+    parts->lsn = record->lsn;
+    if (existed) {
+        parts->is_main = (old->type_flags & ENTRY_MAIN) != 0;
+        parts->access = entry_access(old);
+    }
+    if (parts->object != NULL) {
+        parts->object->base_lsn = parts->object->image_lsn = record->lsn;
+        parts->object->image_bytes = record->value.len;
+        parts->object->delta_bytes = parts->object->delta_count = 0;
+        parts->object->chain_sequence = 0;
+    }
+    err = store_entry_put(store, key->hash, &key->entry, parts);
+    if (UNLIKELY(err != 0)) {
+        store_revoke(store, key, record);
+        return err;
+    }
+    store_live_remove(store, old_address, old_bytes);
+    store_live_add(store, address, store_record_bytes(key->entry));
+    if (old_object != NULL)
+        store_object_destroy(store, old_object);
+    if (parts->object != NULL)
+        store_object_account(store, parts->object);
+    spill_inserted(store, key->hash, key->entry, existed);
+    store_changed(store, key, existed);
+    return 0;
+}
+
+static struct entry_parts parts_of_key(const struct store_key *key, enum store_type type,
+                                       const struct store_attributes *attributes)
+{
+    return (struct entry_parts){
+        .type = (uint8_t)type,
+        .db = key->db,
+        .key = key->name,
+        .expire_ms = attributes != NULL ? attributes->expire_ms : 0,
+        .mc_flags = attributes != NULL ? attributes->mc_flags : 0,
+    };
+}
+
+static struct record record_of_parts(const struct entry_parts *parts, uint8_t record_type, struct bytes value)
+{
+    return (struct record){
+        .type = record_type,
+        .db = parts->db,
+        .value_type = parts->type,
+        .expire_ms = parts->expire_ms,
+        .mc_flags = parts->mc_flags,
+        .key = parts->key,
+        .value = value,
+    };
+}
+
+int store_put_string(struct store *store, struct store_key *key, struct bytes value,
+                     const struct store_attributes *attributes)
+{
+    struct entry_parts parts = parts_of_key(key, STORE_STRING, attributes);
+    struct record record = record_of_parts(&parts, RECORD_SET, value);
+    struct object *object;
+    int err;
+
+    ASSERT(value.len <= STORE_VALUE_MAX && key->name.len <= STORE_KEY_MAX);
+    if (LIKELY(value.len <= STRING_INLINE_MAX)) {
+        parts.value = value;
+        return store_put_whole(store, key, &record, &parts);
+    }
+    object = store->options.types[STORE_STRING]->decode(value);
+    if (object == NULL)
+        return ERR_FULL;
+    parts.object = object;
+    err = store_put_whole(store, key, &record, &parts);
+    if (err != 0)
+        store->options.types[STORE_STRING]->destroy(object);
+    return err;
+}
+
+int store_put_object(struct store *store, struct store_key *key, struct object *object,
+                     const struct store_attributes *attributes)
+{
+    struct entry_parts parts = parts_of_key(key, (enum store_type)object->type, attributes);
+    struct record record;
+
+    /* A string that is short enough is inline, wherever it comes from (RENAME, COPY). */
+    if (object->type == STORE_STRING && ((struct string_object *)object)->len <= STRING_INLINE_MAX) {
+        struct string_object *string = (struct string_object *)object;
+        int err = store_put_string(store, key, bytes_of(string->data, string->len), attributes);
+
+        if (err == 0)
+            store_object_destroy(store, object);
+        return err;
+    }
+    buffer_clear(&store->scratch);
+    store->options.types[object->type]->encode(object, &store->scratch);
+    if (store->scratch.failed)
+        return ERR_FULL;
+    parts.object = object;
+    record = record_of_parts(&parts, RECORD_SET, buffer_bytes(&store->scratch));
+    return store_put_whole(store, key, &record, &parts);
+}
+
+int store_delete(struct store *store, struct store_key *key)
+{
+    struct record record = {.type = RECORD_TOMB, .db = key->db, .key = key->name};
+    uint64_t address;
+    int err;
+
+    if (key->entry == NULL)
+        return 0;
+    if (key->entry == store->open_key.entry)
+        store->open_key.entry = NULL;
+    err = store_append(store, &record, &address);
+    if (err != 0)
+        return err;
+    store->absent_lsn = record.lsn;
+    store_entry_destroy(store, key->hash, key->entry);
+    key->entry = NULL;
+    store_tell_changed(store, key->db, key->name, STORE_REMOVED);
+    return 0;
+}
+
+int store_take_object(struct store *store, struct store_key *key, struct object **out)
+{
+    struct record record = {.type = RECORD_TOMB, .db = key->db, .key = key->name};
+    struct object *object = entry_object(key->entry);
+    uint64_t address;
+    int err = store_append(store, &record, &address);
+
+    if (err != 0)
+        return err;
+    store->absent_lsn = record.lsn;
+    store_entry_drop(store, key->hash, key->entry);
+    key->entry = NULL;
+    store->object_bytes -= object->accounted_bytes;
+    object->accounted_bytes = 0;
+    object->base_lsn = object->image_lsn = 0;
+    *out = object;
+    store_tell_changed(store, key->db, key->name, STORE_REMOVED);
+    return 0;
+}
+
+/* ---- changes of objects ----------------------------------------------------------------------- */
+
+struct object *store_object_open(struct store *store, struct store_key *key, enum store_type type, bool create)
+{
+    struct entry_parts parts;
+    struct object *object;
+
+    if (store->open_key.entry != NULL)
+        store_open_cancel(store);
+    buffer_clear(&store->effects);
+    if (key->entry != NULL) {
+        ASSERT(entry_type(key->entry) == type && !entry_is_cold(key->entry));
+        return entry_object(key->entry);
+    }
+    if (!create)
+        return NULL;
+    object = store->options.types[type]->create();
+    if (object == NULL)
+        return NULL;
+    parts = parts_of_key(key, type, NULL);
+    parts.object = object;
+    parts.lsn = MAX(store_lsn(store) + 1, 1u); /* as its first record will have; above any flush */
+    if (store_entry_put(store, key->hash, &key->entry, &parts) != 0) {
+        store->options.types[type]->destroy(object);
+        return NULL;
+    }
+    store->open_key = *key;
+    return object;
+}
+
+struct buffer *store_effects(struct store *store)
+{
+    return &store->effects;
+}
+
+void store_open_cancel(struct store *store)
+{
+    struct store_key key = store->open_key;
+
+    store->open_key.entry = NULL;
+    store_entry_destroy(store, key.hash, key.entry);
+}
+
+static bool object_is_gone(const struct store *store, const struct object *object)
+{
+    return object->type != STORE_STRING && store->options.types[object->type]->count(object) == 0;
+}
+
+/* The chain since the image weighs more than a new image would. */
+static bool chain_is_heavy(const struct store *store, const struct object *object)
+{
+    return object->delta_bytes > CHAIN_BYTES_MIN &&
+           object->delta_bytes > store->options.types[object->type]->bytes(object);
+}
+
+static int store_append_delta(struct store *store, struct store_key *key, struct object *object)
+{
+    struct record record = {
+        .type = RECORD_DELTA,
+        .db = key->db,
+        .value_type = object->type,
+        .base_lsn = object->base_lsn, /* 0: its own, this record makes the key */
+        .key = key->name,
+        .value = buffer_bytes(&store->effects),
+    };
+    uint64_t address;
+    int err = store->effects.failed ? ERR_FULL : store_append(store, &record, &address);
+
+    if (err != 0)
+        return err;
+    entry_lsn_set(key->entry, record.lsn);
+    if (object->base_lsn == 0)
+        object->base_lsn = record.lsn;
+    if (object->chain_sequence == 0)
+        object->chain_sequence = address_sequence(address);
+    object->delta_count++;
+    object->delta_bytes += record_size(&record);
+    store_live_add(store, address, record_size(&record));
+    checkpoint_touch(store, key->hash);
+    if (chain_is_heavy(store, object))
+        MAYBE(store_image(store, key->hash, key->entry) != 0); /* no memory or disk: the chain goes on */
+    return 0;
+}
+
+int store_change(struct store *store, struct store_key *key)
+{
+    bool is_new = store->open_key.entry != NULL && store->open_key.entry == key->entry;
+    struct object *object = entry_object(key->entry);
+    int err;
+
+    if (object_is_gone(store, object)) {
+        if (!is_new)
+            return store_delete(store, key);
+        store_open_cancel(store);
+        key->entry = NULL;
+        return 0;
+    }
+    if (store->effects.len == 0 && !store->effects.failed) {
+        ASSERT(!is_new); /* it has elements that nobody logged */
+        return 0;
+    }
+    err = store_append_delta(store, key, object);
+    if (UNLIKELY(err != 0)) {
+        /* Memory has what the log will never have: the shard cannot go on with this key. Nothing but the end
+         * of memory or disk comes here, and store_may_write() has asked for both before. */
+        store_object_account(store, object);
+        return err;
+    }
+    store->open_key.entry = NULL;
+    store_object_account(store, object);
+    if (is_new)
+        spill_inserted(store, key->hash, key->entry, false);
+    store_changed(store, key, !is_new);
+    return 0;
+}
+
+int store_set_expire(struct store *store, struct store_key *key, uint64_t expire_ms)
+{
+    struct store_attributes attributes = {expire_ms, entry_mc_flags(key->entry)};
+    struct entry_parts parts;
+    struct object *object;
+    int err;
+
+    ASSERT(!entry_is_cold(key->entry));
+    if (!entry_is_object(key->entry)) {
+        /* The value lies in the entry that is to be replaced. */
+        struct bytes value = entry_inline_value(key->entry);
+
+        buffer_clear(&store->scratch);
+        buffer_append(&store->scratch, value.data, value.len);
+        if (store->scratch.failed)
+            return ERR_FULL;
+        return store_put_string(store, key, buffer_bytes(&store->scratch), &attributes);
+    }
+    object = entry_object(key->entry);
+    entry_parts_of(key->entry, &parts);
+    parts.key = key->name;
+    parts.expire_ms = expire_ms;
+    buffer_clear(&store->effects);
+    effect_begin(&store->effects, EFFECT_EXPIRE, 1);
+    effect_u64(&store->effects, expire_ms);
+    err = store_append_delta(store, key, object);
+    if (err != 0)
+        return err;
+    parts.lsn = entry_lsn(key->entry);
+    parts.address = key->entry->address;
+    err = store_entry_put(store, key->hash, &key->entry, &parts);
+    if (err == 0)
+        store_changed(store, key, true);
+    return err;
+}
+
+int store_image(struct store *store, uint64_t hash, struct entry *e)
+{
+    struct object *object = entry_object(e);
+    struct record record;
+    uint64_t address;
+    int err;
+
+    ASSERT(object->image_lsn < entry_lsn(e)); /* O2 */
+    if (store->log == NULL)
+        return 0;
+    buffer_clear(&store->scratch);
+    store->options.types[object->type]->encode(object, &store->scratch);
+    if (store->scratch.failed)
+        return ERR_FULL;
+    record = (struct record){
+        .type = RECORD_IMAGE,
+        .db = entry_db(e),
+        .value_type = object->type,
+        .lsn = entry_lsn(e),
+        .expire_ms = entry_expire_ms(e),
+        .mc_flags = entry_mc_flags(e),
+        .base_lsn = object->base_lsn,
+        .key = entry_key(e),
+        .value = buffer_bytes(&store->scratch),
+    };
+    record.slot = key_slot(record.key);
+    err = store_log_cold_append(store->log, &record, cleaner_class(store, record.expire_ms), &address);
+    if (err != 0)
+        return err;
+    store_live_remove(store, e->address, store_record_bytes(e));
+    /* The deltas' bytes are counted to the segment where the chain began: a hint (L8). */
+    store_live_remove(store, object->chain_sequence << STORE_LOG_OFF_BITS, object->delta_bytes);
+    e->address = address;
+    object->image_lsn = record.lsn;
+    object->image_bytes = record.value.len;
+    object->delta_bytes = object->delta_count = 0;
+    object->chain_sequence = 0;
+    store_live_add(store, address, store_record_bytes(e));
+    checkpoint_touch(store, hash);
+    store->stats.images++;
+    return 0;
+}
+
+/* ---- whole databases -------------------------------------------------------------------------- */
+
+int store_flush(struct store *store, uint8_t db)
+{
+    struct record record = {.type = RECORD_FLUSH, .db = db};
+    uint64_t address;
+    int err;
+
+    ASSERT(db <= STORE_DBS);
+    if (store->open_key.entry != NULL)
+        store_open_cancel(store);
+    err = store_append(store, &record, &address);
+    if (err != 0)
+        return err;
+    store->absent_lsn = record.lsn;
+    for (uint8_t i = 0; i < STORE_DBS; i++) {
+        if (db != STORE_DBS && db != i)
+            continue;
+        store->flush_lsn[i] = record.lsn;
+        store->flushed_left += store->counts[i];
+        store->counts[i] = store->expiring[i] = 0;
+    }
+    if (store->options.hooks.flushed != NULL)
+        store->options.hooks.flushed(store->options.hooks.arg, db);
+    return 0;
+}

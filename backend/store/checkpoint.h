@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * checkpoint.h - the index on disk, so that a start need not read the whole log.
+ *
+ * FILES, version 1, little endian
+ *     MANIFEST        two slots of 4096 bytes, written in turn: the newest that verifies holds
+ *       0 u32 magic  4 u32 version  8 u64 generation  16 u64 number of the data file  24 u64 offset of META
+ *       32 u64 length of META  40 u64 XXH3 of META  48 u64 XXH3 of bytes 0..47
+ *     checkpoint.N    pages and METAs, appended; a new file when more than half of it is out of date
+ *
+ *     page: all keys whose hash ends in the same `bits` bits
+ *       0 u32 magic  4 u16 version  6 u16 bits  8 u32 page  12 u32 entries  16 u64 lsn (the page is true then)
+ *       24 u32 length  28 u32 zero  32 u64 XXH3 of the rest (bytes 0..31, 40..length)   40 entries
+ *     entry: u64 address | u48 lsn, u8 type, u8 flags | u32 value length | u16 key length | u8 db | u8 zero
+ *            [u64 expire_ms] [u64 mc_flags] [u64 base_lsn, u64 image_lsn]   key
+ *     META
+ *       magic, version, lsn, hot_from, cold_from, wall clock, keys, bits, pages, flush_lsn of 16 databases, then for
+ *       each page: offset, length, entries, lsn, first chain segment
+ *
+ *   K1  A page says for each of its keys what was true at the page's LSN, and nothing of any other key.
+ *   K2  A manifest slot is written only when its data file, and the log up to the last LSN that any page has,
+ *       are durable.
+ *   K3  Replay from hot_from and cold_from brings every page to now: they are not newer than the first segment that
+ *       was open when the checkpoint began, nor than the oldest delta of a chain that a page names.
+ *   K4  A page that has not changed since it was written is as good as new: it is written again only when it
+ *       changed (or the file is made anew).
+ */
+#pragma once
+#include "backend/store/store.h"
+
+struct checkpoint;
+
+MUST_USE int checkpoint_create(struct store *store);
+void checkpoint_destroy(struct store *store);
+
+/* Reads the newest one that verifies: entries go into the index. done(): 0 also when there is none. */
+void checkpoint_load(struct store *store, void (*done)(struct store *store, int err));
+/* What replay needs after it; all 0 without a checkpoint. */
+uint64_t checkpoint_hot_from(const struct store *store);
+uint64_t checkpoint_cold_from(const struct store *store);
+uint64_t checkpoint_page_lsn(const struct store *store, uint64_t hash);
+/* Records with a lower or equal LSN that took keys away are no longer needed by any checkpoint kept (L4). */
+uint64_t checkpoint_horizon(const struct store *store);
+
+/* Starts one, if none is under way. `is_urgent`: without regard to how long a turn gets (at the end). done(), may be
+ * NULL, tells when it is durable, or why it is not. */
+void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct store *store, int err));
+bool checkpoint_is_running(const struct store *store);
+/* Whether enough has been logged since the last one. */
+bool checkpoint_is_due(const struct store *store);
+/* A step, about 200 us. True: more is to do now (not: waits for the disk). */
+bool checkpoint_work(struct store *store);

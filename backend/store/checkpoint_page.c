@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One page of a checkpoint: composing and parsing. The format is in checkpoint.h.
+ */
+#include "backend/store/checkpoint_private.h"
+
+#define XXH_INLINE_ALL
+#include <stdio.h>
+#include <xxhash.h>
+
+uint64_t checkpoint_hash(const void *data, size_t size, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(data, size, seed);
+}
+
+void checkpoint_path(const struct store *store, uint64_t file, char out[CHECKPOINT_PATH_MAX])
+{
+    if (file == 0)
+        snprintf(out, CHECKPOINT_PATH_MAX, "%s/MANIFEST", store->options.dir);
+    else
+        snprintf(out, CHECKPOINT_PATH_MAX, "%s/checkpoint.%llu", store->options.dir, (unsigned long long)file);
+}
+
+static uint64_t checkpoint_page_hash(const char *page, size_t len)
+{
+    const size_t before = offsetof(struct checkpoint_page_header, hash);
+
+    return checkpoint_hash(page + CHECKPOINT_PAGE_HEADER, len - CHECKPOINT_PAGE_HEADER,
+                           checkpoint_hash(page, before, CHECKPOINT_VERSION));
+}
+
+/* ---- composing -------------------------------------------------------------------------------- */
+
+struct page_compose {
+    struct store *store;
+    struct buffer *out;
+    struct checkpoint_page *row;
+};
+
+static void page_entry_compose(void *arg, struct entry *e)
+{
+    struct page_compose *page = arg;
+    struct store *store = page->store;
+    struct bytes key = entry_key(e);
+    uint64_t expire_ms = entry_expire_ms(e), mc_flags = entry_mc_flags(e), lsn = entry_lsn(e);
+    uint64_t ids[2] = {0, 0}, sequence = 0;
+    struct checkpoint_entry head = {
+        .address = e->address,
+        .lsn_low = (uint32_t)lsn,
+        .lsn_high = (uint16_t)(lsn >> 32),
+        .type = (uint8_t)entry_type(e),
+        .value_len = entry_value_len(e),
+        .key_len = (uint16_t)key.len,
+        .db = entry_db(e),
+    };
+
+    if (head.type == STORE_NONE || store_is_flushed(store, e))
+        return;
+    if (entry_is_object(e)) {
+        const struct object *object = entry_object(e);
+
+        if (object->base_lsn == 0)
+            return; /* new, and nothing of it is in the log yet */
+        head.value_len = (uint32_t)MIN(object->image_bytes, (uint64_t)ENTRY_VALUE_LEN_MAX);
+        ids[0] = object->base_lsn;
+        ids[1] = object->image_lsn;
+        sequence = object->image_lsn == lsn ? 0 : object->chain_sequence;
+    } else if (entry_is_cold(e) && store->chains != NULL) {
+        const struct chain *chain = chain_find(store, index_hash(store->index, head.db, key), e);
+
+        if (chain != NULL) {
+            ids[0] = chain->base_lsn;
+            ids[1] = chain->image_lsn;
+            sequence = chain->chain_sequence;
+        }
+    }
+    head.flags = (uint8_t)((expire_ms != 0 ? CHECKPOINT_ENTRY_EXPIRES : 0) |
+                           (mc_flags != 0 ? CHECKPOINT_ENTRY_MC_FLAGS : 0) |
+                           (sequence != 0 ? CHECKPOINT_ENTRY_CHAIN : 0));
+    buffer_append(page->out, &head, sizeof(head));
+    if (expire_ms != 0)
+        buffer_append(page->out, &expire_ms, 8);
+    if (mc_flags != 0)
+        buffer_append(page->out, &mc_flags, 8);
+    if (sequence != 0) {
+        buffer_append(page->out, ids, sizeof(ids));
+        if (page->row->chain_sequence == 0 || sequence < page->row->chain_sequence)
+            page->row->chain_sequence = sequence;
+    }
+    buffer_append(page->out, key.data, key.len);
+    page->row->entries++;
+}
+
+void checkpoint_page_compose(struct store *store, unsigned bits, uint32_t page, uint64_t lsn,
+                             struct buffer *out, struct checkpoint_page *row)
+{
+    struct checkpoint_page_header header = {
+        .magic = CHECKPOINT_MAGIC_PAGE,
+        .version = CHECKPOINT_VERSION,
+        .bits = (uint16_t)bits,
+        .page = page,
+        .lsn = lsn,
+    };
+    struct page_compose compose = {store, out, row};
+    size_t start = out->len;
+
+    *row = (struct checkpoint_page){.lsn = lsn};
+    buffer_append(out, &header, sizeof(header));
+    index_page_each(store->index, bits, page, page_entry_compose, &compose);
+    if (out->failed)
+        return;
+    header.entries = row->entries;
+    header.len = row->len = (uint32_t)(out->len - start);
+    memcpy(out->data + start, &header, sizeof(header));
+    header.hash = checkpoint_page_hash(out->data + start, header.len);
+    memcpy(out->data + start, &header, sizeof(header));
+}
+
+/* ---- parsing ---------------------------------------------------------------------------------- */
+
+static int page_chain_parse(struct store *store, uint64_t hash, const struct entry_parts *parts,
+                            const uint64_t ids[2])
+{
+    struct chain *chain = chain_add(store, hash, parts->db, parts->key);
+
+    if (chain == NULL)
+        return ERR_FULL;
+    store->recount_needed = true;
+    chain->base_lsn = ids[0];
+    chain->image_lsn = ids[1];
+    return 0;
+}
+
+static bool page_take(struct bytes *cursor, void *out, size_t size)
+{
+    if (cursor->len < size)
+        return false;
+    memcpy(out, cursor->data, size);
+    *cursor = bytes_skip(*cursor, size);
+    return true;
+}
+
+static int page_entry_parse(struct store *store, unsigned bits, uint32_t page, struct bytes *cursor)
+{
+    struct checkpoint_entry head;
+    struct entry_parts parts = {0};
+    struct entry *e = NULL;
+    uint64_t hash, ids[2] = {0, 0};
+    int err;
+
+    if (!page_take(cursor, &head, sizeof(head)) || head.type == STORE_NONE || head.type >= STORE_TYPE_COUNT ||
+        head.db >= STORE_DBS)
+        return ERR_CORRUPT;
+    if ((head.flags & CHECKPOINT_ENTRY_EXPIRES) && !page_take(cursor, &parts.expire_ms, 8))
+        return ERR_CORRUPT;
+    if ((head.flags & CHECKPOINT_ENTRY_MC_FLAGS) && !page_take(cursor, &parts.mc_flags, 8))
+        return ERR_CORRUPT;
+    if ((head.flags & CHECKPOINT_ENTRY_CHAIN) && !page_take(cursor, ids, sizeof(ids)))
+        return ERR_CORRUPT;
+    if (cursor->len < head.key_len)
+        return ERR_CORRUPT;
+    parts.address = head.address;
+    parts.lsn = (uint64_t)head.lsn_high << 32 | head.lsn_low;
+    parts.type = head.type;
+    parts.db = head.db;
+    parts.is_cold = true;
+    parts.key = bytes_first(*cursor, head.key_len);
+    parts.value = bytes_of("", head.value_len);
+    *cursor = bytes_skip(*cursor, head.key_len);
+    hash = index_hash(store->index, parts.db, parts.key);
+    if ((hash & ((1ull << bits) - 1)) != page)
+        return ERR_CORRUPT;
+    err = store_entry_put(store, hash, &e, &parts);
+    if (err != 0)
+        return err;
+    store_live_add(store, e->address, store_record_bytes(e));
+    return (head.flags & CHECKPOINT_ENTRY_CHAIN) ? page_chain_parse(store, hash, &parts, ids) : 0;
+}
+
+int checkpoint_page_parse(struct store *store, const struct checkpoint_page *row, unsigned bits,
+                          uint32_t page, struct bytes data)
+{
+    struct checkpoint_page_header header;
+    struct bytes cursor = data;
+    int err = 0;
+
+    if (!page_take(&cursor, &header, sizeof(header)) || header.magic != CHECKPOINT_MAGIC_PAGE ||
+        header.version != CHECKPOINT_VERSION || header.bits != bits || header.page != page ||
+        header.len != data.len || header.entries != row->entries || header.lsn != row->lsn ||
+        header.hash != checkpoint_page_hash(data.data, data.len))
+        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < header.entries && err == 0; i++)
+        err = page_entry_parse(store, bits, page, &cursor);
+    return err == 0 && cursor.len > 0 ? ERR_CORRUPT : err;
+}

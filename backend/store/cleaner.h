@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cleaner.h - dead space comes back.
+ */
+#pragma once
+#include "backend/store/store.h"
+
+struct cleaner;
+
+MUST_USE int cleaner_create(struct store *store);
+void cleaner_destroy(struct store *store);
+/* A step. True: more is to do now. */
+bool cleaner_work(struct store *store);
+/* A checkpoint begins: what was emptied before it will be free when it is durable. */
+void cleaner_checkpoint_begins(struct store *store);
+/* Segments wait for a checkpoint, and space is short. */
+bool cleaner_wants_checkpoint(const struct store *store);
+/* Walks sealed segments for damage, slowly. */
+void cleaner_scrub_work(struct store *store);

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A store's life: opening, background work, closing.
+ *
+ *     log's directory -> checkpoint -> log since -> ring -> open ... work ... -> checkpoint -> closed
+ *
+ *   W1  Nothing is served before all that was appended is found again.
+ *   W2  Background work is cut into steps of about 200 us; a step is done each millisecond while there is something
+ *       to do, else every WORK_IDLE_MS.
+ */
+#include "backend/store/checkpoint.h"
+#include "backend/store/cleaner.h"
+#include "backend/store/replay.h"
+#include "backend/store/store_private.h"
+
+#include "common/base/mem.h"
+
+#define WORK_BUSY_MS   1u
+#define WORK_IDLE_MS   20u
+#define DYING_ELEMENTS 2000u /* a step */
+#define SWEEP_BUCKETS  256u
+#define EFFECTS_KEEP   (64u << 10)
+
+/* ---- the end ---------------------------------------------------------------------------------- */
+
+static void store_free(struct store *store)
+{
+    cleaner_destroy(store);
+    checkpoint_destroy(store);
+    fetches_destroy(store);
+    spill_destroy(store);
+    while (store_dying_work(store, UINT32_MAX))
+        ;
+    store_keys_destroy(store);
+    chains_destroy(store);
+    index_destroy(&store->index);
+    slab_destroy(&store->slab);
+    store_log_destroy(&store->log);
+    buffer_deinit(&store->effects);
+    buffer_deinit(&store->scratch);
+    mem_free(store);
+}
+
+static void destroy_each(void *arg, struct entry *e)
+{
+    struct store *store = arg;
+
+    if (entry_is_object(e))
+        store->options.types[entry_type(e)]->destroy(entry_object(e));
+    slab_put(store->slab, e, entry_size(e));
+}
+
+/* The index is left with dangling pointers: it goes next. */
+void store_keys_destroy(struct store *store)
+{
+    uint64_t at = 0;
+
+    if (store->index == NULL || index_count(store->index) == 0)
+        return;
+    do
+        at = index_sweep(store->index, at, destroy_each, store);
+    while (at != 0);
+}
+
+void store_destroy(struct store **store)
+{
+    if (*store == NULL)
+        return;
+    io_timer_stop(&(*store)->work_timer);
+    store_free(*store);
+    *store = NULL;
+}
+
+static void log_closed(void *arg, int err)
+{
+    struct store *store = arg;
+
+    store->state = STORE_CLOSED;
+    store->close_done(store->close_arg, err);
+}
+
+static void close_checkpointed(struct store *store, int err)
+{
+    MAYBE(err != 0); /* logged; the log has all of it */
+    store_log_close(store->log, log_closed, store);
+}
+
+/* One that was under way has ended: the last one begins. */
+static void close_step(struct store *store)
+{
+    if (checkpoint_is_running(store))
+        return;
+    store->is_last_checkpoint = true;
+    store_turn_end(store);
+    cleaner_checkpoint_begins(store);
+    checkpoint_start(store, true, close_checkpointed);
+}
+
+void store_close(struct store *store, void (*done)(void *arg, int err), void *arg)
+{
+    ASSERT(store->state == STORE_OPEN);
+    store->state = STORE_CLOSING;
+    store->close_done = done;
+    store->close_arg = arg;
+    if (store->log == NULL) {
+        log_closed(store, 0);
+        return;
+    }
+    if (store_log_error(store->log) != 0) {
+        store_log_close(store->log, log_closed, store);
+        return;
+    }
+    close_step(store);
+    io_timer_start(store->io, &store->work_timer, 0);
+}
+
+/* ---- work ------------------------------------------------------------------------------------- */
+
+static void sweep_each(void *arg, struct entry *e)
+{
+    struct store *store = arg;
+
+    if (!store_is_flushed(store, e))
+        return;
+    store->flushed_left -= store->flushed_left > 0;
+    store_entry_destroy(store, index_hash(store->index, entry_db(e), entry_key(e)), e);
+}
+
+/* Frees what a flush has hidden. `flushed_left` is what was counted then: the walk goes round at least once. */
+static bool flushed_work(struct store *store)
+{
+    if (store->flushed_left == 0)
+        return false;
+    for (unsigned i = 0; i < SWEEP_BUCKETS; i++) {
+        store->sweep_at = index_sweep(store->index, store->sweep_at, sweep_each, store);
+        if (store->sweep_at == 0 && ++store->sweep_rounds >= 2) {
+            store->flushed_left = 0;
+            store->sweep_rounds = 0;
+            return false;
+        }
+    }
+    return true;
+}
+
+static void work_checkpointed(struct store *store, int err)
+{
+    if (err != 0)
+        store->checkpoint_again_ms = store->now_ms + 10000;
+}
+
+static bool log_work(struct store *store)
+{
+    bool is_busy = false;
+
+    if (store_log_error(store->log) != 0 && !checkpoint_is_running(store))
+        return false;
+    if (!checkpoint_is_running(store) && store->state == STORE_OPEN &&
+        store->now_ms >= store->checkpoint_again_ms &&
+        (store->is_checkpoint_wanted || checkpoint_is_due(store) || cleaner_wants_checkpoint(store))) {
+        store->is_checkpoint_wanted = false;
+        store_turn_end(store);
+        cleaner_checkpoint_begins(store);
+        checkpoint_start(store, false, work_checkpointed);
+    }
+    if (checkpoint_is_running(store))
+        is_busy |= checkpoint_work(store);
+    if (store->state == STORE_OPEN) {
+        is_busy |= cleaner_work(store);
+        cleaner_scrub_work(store);
+    }
+    return is_busy;
+}
+
+static bool work_step(struct store *store)
+{
+    bool is_busy = store_dying_work(store, DYING_ELEMENTS);
+
+    is_busy |= flushed_work(store);
+    if (store->state == STORE_OPEN)
+        is_busy |= spill_work(store);
+    if (store->log != NULL)
+        is_busy |= log_work(store);
+    if (store->effects.cap > EFFECTS_KEEP)
+        buffer_deinit(&store->effects);
+    if (store->scratch.cap > EFFECTS_KEEP)
+        buffer_deinit(&store->scratch);
+    return is_busy;
+}
+
+void store_work(struct store *store)
+{
+    MAYBE(work_step(store));
+}
+
+static void work_fire(struct io_timer *timer)
+{
+    struct store *store = timer->arg;
+    bool is_busy;
+
+    store_now_set(store, io_wall_us(store->io) / 1000);
+    if (store->state == STORE_CLOSING) {
+        if (!store->is_last_checkpoint)
+            close_step(store);
+        is_busy = true;
+        /* The last one: nobody waits for us but the operator. */
+        for (unsigned i = 0; i < 64 && store->state == STORE_CLOSING && work_step(store); i++)
+            ;
+    } else {
+        is_busy = work_step(store);
+    }
+    if (store->state == STORE_OPEN || store->state == STORE_CLOSING)
+        io_timer_start(store->io, timer, is_busy ? WORK_BUSY_MS : WORK_IDLE_MS);
+}
+
+void store_checkpoint(struct store *store)
+{
+    store->is_checkpoint_wanted = store->log != NULL;
+}
+
+/* ---- the log's news --------------------------------------------------------------------------- */
+
+static void on_marks(void *arg)
+{
+    struct store *store = arg;
+
+    if (store->state == STORE_OPEN && store->options.hooks.marks != NULL)
+        store->options.hooks.marks(store->options.hooks.arg);
+}
+
+static void on_state(void *arg)
+{
+    struct store *store = arg;
+
+    if (store->state == STORE_OPEN && store->options.hooks.state != NULL)
+        store->options.hooks.state(store->options.hooks.arg);
+}
+
+static void on_failed(void *arg, int err)
+{
+    struct store *store = arg;
+
+    store->stats.write_errors++;
+    store->stats.is_read_only = true;
+    log_line(store->text_log, LOG_ALERT, "store: the log has failed, this shard is read-only until it is started "
+             "again shard=%u dir=%s why=\"%s\"", store->options.shard, store->options.dir, err_text(err));
+    on_state(store);
+}
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
+static void open_end(struct store *store, int err)
+{
+    if (err == 0) {
+        store->state = STORE_OPEN;
+        io_timer_start(store->io, &store->work_timer, WORK_IDLE_MS);
+    } else {
+        log_error(store->text_log, "store: cannot be opened shard=%u dir=%s why=\"%s\"", store->options.shard,
+                  store->options.dir, err_text(err));
+    }
+    store->open_done(store->open_arg, err);
+}
+
+static int replay_each(void *arg, const struct record *record, uint64_t address, size_t size, bool is_cold)
+{
+    struct store *store = arg;
+
+    MAYBE(size);
+    MAYBE(is_cold);
+    return replay_record(store, record, address,
+                         checkpoint_page_lsn(store, index_hash(store->index, record->db, record->key)));
+}
+
+static void open_replayed(void *arg, int err)
+{
+    struct store *store = arg;
+
+    store->is_replaying = false;
+    if (err == 0)
+        err = replay_finish(store);
+    if (err == 0)
+        log_info(store->text_log, "store: open shard=%u keys=%llu lsn=%llu", store->options.shard,
+                 (unsigned long long)index_count(store->index), (unsigned long long)store_lsn(store));
+    open_end(store, err);
+}
+
+static void open_loaded(struct store *store, int err)
+{
+    struct store_log_replay replay = {.arg = store, .record = replay_each, .done = open_replayed};
+
+    if (err != 0) {
+        open_end(store, err);
+        return;
+    }
+    store_log_lsn_floor(store->log, store->stats.checkpoint_lsn);
+    store_log_recover(store->log, checkpoint_hot_from(store), checkpoint_cold_from(store), &replay);
+}
+
+static void open_log_opened(void *arg, int err)
+{
+    struct store *store = arg;
+
+    if (err == 0)
+        err = index_create(store_log_hash_seed(store->log), &store->index);
+    if (err != 0) {
+        open_end(store, err);
+        return;
+    }
+    store->is_replaying = true;
+    checkpoint_load(store, open_loaded);
+}
+
+static int open_log(struct store *store)
+{
+    const struct store_options *options = &store->options;
+    struct store_log_options log_options = {
+        .io = store->io,
+        .dir = options->dir,
+        .ring_path = options->ring_path,
+        .shard = options->shard,
+        .shard_count = options->shard_count,
+        .segment_size = options->segment_size,
+        .ring_size = options->ring_size,
+        .disk_max = options->disk_max,
+        .fsync = options->fsync,
+        .direct = options->direct,
+        .arg = store,
+        .marks = on_marks,
+        .failed = on_failed,
+        .room = on_state,
+    };
+    int err = store_log_create(&log_options, &store->log);
+
+    if (err == 0)
+        err = checkpoint_create(store);
+    if (err == 0)
+        err = cleaner_create(store);
+    return err;
+}
+
+int store_create(const struct store_options *options, void (*done)(void *arg, int err), void *arg,
+                 struct store **out)
+{
+    struct store *store = mem_zalloc(sizeof(*store));
+    int err = store == NULL ? ERR_FULL : 0;
+
+    *out = NULL;
+    if (err != 0)
+        return err;
+    store->options = *options;
+    store->io = options->io;
+    store->text_log = io_log(options->io);
+    store->open_done = done;
+    store->open_arg = arg;
+    store->work_timer.fire = work_fire;
+    store->work_timer.arg = store;
+    list_init(&store->dying);
+    store_now_set(store, io_wall_us(store->io) / 1000);
+    err = slab_create(&store->slab);
+    if (err == 0)
+        err = fetches_create(store);
+    if (err == 0)
+        err = spill_create(store);
+    if (err == 0)
+        err = options->dir != NULL ? open_log(store) : index_create(io_random64(store->io), &store->index);
+    if (err != 0) {
+        store_free(store);
+        return err;
+    }
+    *out = store;
+    if (store->log != NULL)
+        store_log_open(store->log, open_log_opened, store);
+    else
+        open_end(store, 0);
+    return 0;
+}
+
+void store_fsync_set(struct store *store, enum store_fsync fsync)
+{
+    store->options.fsync = fsync;
+    if (store->log != NULL)
+        store_log_fsync_set(store->log, fsync);
+}
+
+void store_memory_max_set(struct store *store, uint64_t bytes)
+{
+    store->options.memory_max = bytes;
+}
+
+void store_stats_get(const struct store *store, struct store_stats *out)
+{
+    struct store_log_stats log = {0};
+    uint64_t keys = 0;
+
+    *out = store->stats;
+    for (uint8_t db = 0; db < STORE_DBS; db++)
+        keys += store->counts[db];
+    out->keys = keys;
+    out->cold_keys = store->cold_count;
+    out->hot_keys = keys > store->cold_count ? keys - store->cold_count : 0;
+    out->index_bytes = index_bytes(store->index);
+    out->entry_bytes = slab_used_bytes(store->slab);
+    out->object_bytes = store->object_bytes;
+    out->memory_bytes = store_memory_bytes(store);
+    if (store->log == NULL)
+        return;
+    store_log_stats_get(store->log, &log);
+    out->disk_bytes = log.disk_bytes;
+    out->segments = log.segments;
+    out->segments_free = log.segments_free;
+    out->bytes_written += log.bytes_written;
+    out->is_disk_full = store_log_is_disk_full(store->log);
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/store/store_private.h"
+
+#include "common/base/mem.h"
+
+/* ---- look-ups --------------------------------------------------------------------------------- */
+
+void store_now_set(struct store *store, uint64_t now_ms)
+{
+    if (now_ms > store->now_ms)
+        store->now_ms = now_ms;
+}
+
+uint64_t store_now_ms(const struct store *store)
+{
+    return store->now_ms;
+}
+
+void store_tell_changed(struct store *store, uint8_t db, struct bytes key, enum store_change_kind kind)
+{
+    if (store->options.hooks.changed != NULL)
+        store->options.hooks.changed(store->options.hooks.arg, db, key, kind);
+}
+
+/* What can no longer be seen leaves the index when somebody comes across it. Without a tombstone where none can be
+ * written: the record itself says when it expired. */
+static void store_find_gone(struct store *store, struct store_key *key)
+{
+    struct entry *e = key->entry;
+
+    key->entry = NULL;
+    if (store_is_flushed(store, e)) {
+        store->flushed_left -= store->flushed_left > 0;
+        store_entry_destroy(store, key->hash, e);
+        return;
+    }
+    store->stats.expirations++;
+    if (store_log_expired(store, e) != 0)
+        store->absent_lsn = MAX(store->absent_lsn, entry_lsn(e));
+    store_tell_changed(store, key->db, key->name, STORE_EXPIRED);
+    store_entry_destroy(store, key->hash, e);
+}
+
+void store_find(struct store *store, uint8_t db, struct bytes name, struct store_key *out)
+{
+    ASSERT(db < STORE_DBS);
+    out->name = name;
+    out->db = db;
+    out->hash = index_hash(store->index, db, name);
+    out->entry = index_find(store->index, out->hash, db, name);
+    if (out->entry == NULL)
+        return;
+    if (UNLIKELY(store_is_flushed(store, out->entry) || store_is_expired(store, out->entry)))
+        store_find_gone(store, out);
+}
+
+void store_prefetch(struct store *store, uint8_t db, struct bytes name)
+{
+    index_prefetch(store->index, index_hash(store->index, db, name));
+}
+
+struct bytes store_string(const struct entry *entry)
+{
+    const struct string_object *string;
+
+    ASSERT(entry_type(entry) == STORE_STRING && !entry_is_cold(entry));
+    if (LIKELY(!entry_is_object(entry)))
+        return entry_inline_value(entry);
+    string = (const struct string_object *)entry_object(entry);
+    return bytes_of(string->data, string->len);
+}
+
+uint64_t store_absent_lsn(const struct store *store)
+{
+    return store->absent_lsn;
+}
+
+/* ---- marks and permissions -------------------------------------------------------------------- */
+
+uint64_t store_lsn(const struct store *store)
+{
+    return store->log != NULL ? store_log_last_lsn(store->log) : store->memory_lsn;
+}
+
+struct store_marks store_marks_of(const struct store *store)
+{
+    if (store->log != NULL)
+        return store_log_marks(store->log);
+    return (struct store_marks){store->memory_lsn, store->memory_lsn, store->memory_lsn};
+}
+
+uint64_t store_memory_bytes(const struct store *store)
+{
+    return index_bytes(store->index) + slab_used_bytes(store->slab) + store->object_bytes;
+}
+
+static bool store_is_memory_full(const struct store *store)
+{
+    uint64_t max = store->options.memory_max;
+
+    /* Values are spilled from maxmemory on; what cannot be spilled may pass it by a sixteenth. */
+    return max != 0 && store_memory_bytes(store) > max + max / 16;
+}
+
+int store_may_write(const struct store *store, bool grows)
+{
+    if (store->log != NULL) {
+        if (UNLIKELY(store_log_error(store->log) != 0))
+            return -EROFS;
+        if (grows && UNLIKELY(store_log_is_disk_full(store->log)))
+            return -ENOSPC;
+        if (UNLIKELY(!store_log_has_room(store->log)))
+            return ERR_AGAIN;
+    }
+    if (grows && UNLIKELY(store_is_memory_full(store)))
+        return ERR_FULL;
+    return 0;
+}
+
+void store_atomic_begin(struct store *store)
+{
+    if (store->log != NULL)
+        store_log_atomic(store->log, true);
+}
+
+void store_atomic_end(struct store *store)
+{
+    if (UNLIKELY(store->open_key.entry != NULL))
+        store_open_cancel(store);
+    if (store->log != NULL)
+        store_log_atomic(store->log, false);
+}
+
+void store_turn_end(struct store *store)
+{
+    if (store->open_key.entry != NULL)
+        store_open_cancel(store);
+    if (store->log != NULL)
+        store_log_turn_end(store->log);
+}
+
+/* ---- walks ------------------------------------------------------------------------------------ */
+
+uint64_t store_count(const struct store *store, uint8_t db)
+{
+    ASSERT(db < STORE_DBS);
+    return store->counts[db];
+}
+
+uint64_t store_expiring_count(const struct store *store, uint8_t db)
+{
+    ASSERT(db < STORE_DBS);
+    return store->expiring[db];
+}
+
+struct scan {
+    const struct store *store;
+    void (*each)(void *arg, struct entry *entry);
+    void *arg;
+    uint8_t db;
+};
+
+static bool store_is_visible(const struct store *store, const struct entry *e)
+{
+    return !store_is_flushed(store, e) && !store_is_expired(store, e);
+}
+
+static void scan_each(void *arg, struct entry *e)
+{
+    const struct scan *scan = arg;
+
+    if (entry_db(e) == scan->db && store_is_visible(scan->store, e))
+        scan->each(scan->arg, e);
+}
+
+uint64_t store_scan(struct store *store, uint8_t db, uint64_t cursor,
+                    void (*each)(void *arg, struct entry *entry), void *arg)
+{
+    struct scan scan = {.store = store, .each = each, .arg = arg, .db = db};
+
+    return index_scan(store->index, cursor, scan_each, &scan);
+}
+
+#define RANDOM_TRIES_MAX 1000
+
+struct random_pick {
+    struct scan scan;
+    struct entry *found;
+};
+
+static void random_each(void *arg, struct entry *e)
+{
+    ((struct random_pick *)arg)->found = e;
+}
+
+/* Blind tries first: fair while the database holds a fair share of the keys. Then the first one that a walk from a
+ * random place meets, so that a lonely key is found as well. */
+struct entry *store_random(struct store *store, uint8_t db)
+{
+    struct random_pick pick = {.scan = {.store = store, .each = random_each, .db = db}};
+    uint64_t at, start;
+
+    if (store->counts[db] == 0)
+        return NULL;
+    pick.scan.arg = &pick;
+    for (int i = 0; i < RANDOM_TRIES_MAX; i++) {
+        struct entry *e = index_random(store->index, io_random64(store->io));
+
+        if (e != NULL && entry_db(e) == db && store_is_visible(store, e))
+            return e;
+    }
+    start = at = 0;
+    do
+        at = index_scan(store->index, at, scan_each, &pick.scan);
+    while (pick.found == NULL && at != start);
+    return pick.found;
+}

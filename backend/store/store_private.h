@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * store_private.h - one shard's store, for its own files.
+ *
+ *     open.c        life: opening, background work, closing
+ *     store.c       look-ups, marks, walks
+ *     change.c      every change of a key: record first, memory after
+ *     fetch.c       cold values come back
+ *     spill.c       hot values go; keys expire; memory is given back
+ *     replay.c      records of the log become keys again
+ *     checkpoint.c  the index on disk
+ *     cleaner.c     dead space comes back
+ */
+#pragma once
+#include "backend/store/index.h"
+#include "backend/store/log.h"
+#include "backend/store/slab.h"
+#include "backend/store/store.h"
+#include "common/base/log.h"
+
+struct chains;
+struct checkpoint;
+struct cleaner;
+struct expiry;
+struct fetches;
+struct residency;
+
+enum store_state { STORE_OPENING, STORE_OPEN, STORE_CLOSING, STORE_CLOSED };
+
+struct store {
+    struct store_options options;
+    struct io *io;
+    struct index *index;
+    struct slab *slab;
+    struct store_log *log; /* NULL: nothing is kept (no directory was given) */
+    struct log *text_log;  /* borrows */
+    uint64_t now_ms;
+    uint64_t memory_lsn;   /* without a log: LSNs come from here */
+    uint64_t absent_lsn;   /* of the last record that took keys away */
+    uint64_t flush_lsn[STORE_DBS]; /* entries with a lower LSN are gone, whatever the index says */
+    uint64_t counts[STORE_DBS], expiring[STORE_DBS]; /* keys that can be seen */
+    uint64_t flushed_left;   /* entries of flushed databases still in the index, about */
+    uint64_t object_bytes;   /* of objects, as accounted */
+    uint64_t cold_count;
+    struct buffer effects;   /* of the change under way */
+    struct store_key open_key; /* a new empty object that store_change() has not seen; entry NULL: none */
+    struct buffer scratch;   /* for images */
+    struct list dying;       /* of struct dying: objects freed in steps */
+    uint32_t dying_count;
+    struct chains *chains;   /* of objects that recovery found as image and deltas; NULL: none are left */
+    struct fetches *fetches;
+    struct residency *residency;
+    struct expiry *expiry;
+    struct checkpoint *checkpoint;
+    struct cleaner *cleaner;
+    struct io_timer work_timer;
+    uint64_t sweep_at;       /* of the walk that frees what was flushed */
+    struct store_stats stats;
+    uint8_t state;           /* enum store_state */
+    bool is_replaying;
+    uint32_t sweep_rounds;
+    uint64_t checkpoint_again_ms; /* not before, after one has failed */
+    bool is_checkpoint_wanted, is_last_checkpoint;
+    bool recount_needed; /* replay: tombstones, flushes or chains are about */
+    bool was_writable, had_room;
+    void (*open_done)(void *arg, int err);
+    void *open_arg;
+    void (*close_done)(void *arg, int err);
+    void *close_arg;
+};
+
+/* ---- store.c ---- */
+
+/* The entry that the index has, also one that is flushed or expired. */
+static inline bool store_is_flushed(const struct store *store, const struct entry *e)
+{
+    return entry_lsn(e) < store->flush_lsn[entry_db(e)];
+}
+
+static inline bool store_is_expired(const struct store *store, const struct entry *e)
+{
+    uint64_t expire_ms = entry_expire_ms(e);
+
+    return expire_ms != 0 && expire_ms <= store->now_ms;
+}
+
+uint64_t store_memory_bytes(const struct store *store);
+void store_tell_changed(struct store *store, uint8_t db, struct bytes key, enum store_change_kind kind);
+
+/* ---- open.c ---- */
+
+/* Frees all entries and objects, at the end. */
+void store_keys_destroy(struct store *store);
+
+/* ---- change.c ---- */
+
+/* Makes or remakes an entry out of its parts; *at is the old one (NULL: none) and becomes the new one. Counts keys,
+ * expiring and cold ones; owns nothing of objects. ERR_FULL: nothing changed. */
+MUST_USE int store_entry_put(struct store *store, uint64_t hash, struct entry **at,
+                             const struct entry_parts *parts);
+/* Takes an entry out of index, counts and slab. An object is left to the caller. */
+void store_entry_drop(struct store *store, uint64_t hash, struct entry *e);
+/* The same, and frees the object (in steps if it is large). */
+void store_entry_destroy(struct store *store, uint64_t hash, struct entry *e);
+void store_object_destroy(struct store *store, struct object *object);
+/* Frees a bounded part of what is dying. True: more is left. */
+bool store_dying_work(struct store *store, uint32_t elements_max);
+/* Takes the new empty object back that was opened and not changed. */
+void store_open_cancel(struct store *store);
+/* Writes the image of a hot object whose chain is not empty: a local record, same LSN. */
+MUST_USE int store_image(struct store *store, uint64_t hash, struct entry *e);
+void store_object_account(struct store *store, struct object *object);
+/* A tombstone for a key that has expired, if one can be written. */
+int store_log_expired(struct store *store, const struct entry *e);
+/* Appends, or counts where there is no log. The record's slot is filled in. */
+MUST_USE int store_append(struct store *store, struct record *record, uint64_t *address);
+
+/* What its record takes in the log, about: for the segments' counts of live bytes, which are hints (L8). */
+size_t store_record_bytes(const struct entry *e);
+void store_live_add(struct store *store, uint64_t address, size_t bytes);
+void store_live_remove(struct store *store, uint64_t address, size_t bytes);
+
+/* ---- fetch.c ---- */
+
+MUST_USE int fetches_create(struct store *store);
+void fetches_destroy(struct store *store);
+
+/* An object that recovery found as an image and deltas, not yet put together. Its entry is cold. */
+struct chain {
+    struct chain *next;
+    uint64_t hash, base_lsn;
+    uint64_t image_lsn;       /* 0: no image, the first delta creates it */
+    uint64_t chain_sequence;  /* of the oldest delta */
+    struct chain_delta {
+        uint64_t lsn, address;
+    } *deltas;                /* owns; by LSN */
+    uint32_t count, cap;
+    uint8_t db;
+    uint16_t key_len;
+    char key[];
+};
+struct chain *chain_find(const struct store *store, uint64_t hash, const struct entry *e);
+/* NULL: out of memory. */
+struct chain *chain_add(struct store *store, uint64_t hash, uint8_t db, struct bytes key);
+void chain_forget(struct store *store, uint64_t hash, const struct entry *e);
+MUST_USE int chain_delta_add(struct chain *chain, uint64_t lsn, uint64_t address); /* ERR_FULL */
+void chain_image_set(struct chain *chain, uint64_t lsn); /* drops deltas up to it */
+void chains_destroy(struct store *store);
+
+/* ---- spill.c ---- */
+
+/* A value has come into memory; `existed`: in place of another one. */
+void spill_inserted(struct store *store, uint64_t hash, struct entry *e, bool existed);
+/* Makes a hot entry cold, if that may be: it has an address and no chain. Returns bytes gained; *e follows. */
+size_t spill_entry(struct store *store, uint64_t hash, struct entry **e);
+/* A step. True: more is to do now. */
+bool spill_work(struct store *store);
+MUST_USE int spill_create(struct store *store);
+void spill_destroy(struct store *store);
+
+/* ---- checkpoint.c ---- */
+
+void checkpoint_mark(struct store *store, uint64_t hash);
+/* The key's part of the index is not as the last checkpoint has it. */
+static inline void checkpoint_touch(struct store *store, uint64_t hash)
+{
+    if (LIKELY(store->checkpoint != NULL))
+        checkpoint_mark(store, hash);
+}
+
+/* ---- cleaner.c ---- */
+
+/* Which cold stream a record goes to, by how long it will live. */
+unsigned cleaner_class(const struct store *store, uint64_t expire_ms);
