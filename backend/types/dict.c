@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/types/dict.h"
+#include "backend/types/draw.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
 
@@ -542,16 +543,6 @@ int dict_sorted(const struct dict *dict, dict_each_fn each, void *arg)
     return 0;
 }
 
-/* splitmix64: one number becomes as many as the draws need. */
-static uint64_t draw(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 /* Buckets hold different numbers of items, so a bucket alone would favour the lonely: a bucket and a place are
  * drawn together, among as many places as the longest has, until there is an item. */
 char *dict_random(const struct dict *dict, uint64_t random)
@@ -559,7 +550,7 @@ char *dict_random(const struct dict *dict, uint64_t random)
     if (dict->count == 0)
         return NULL;
     for (;;) {
-        uint64_t number = draw(&random);
+        uint64_t number = draw_u64(&random);
         uint32_t index = (uint32_t)(((number >> 32) * dict->bucket_count) >> 32);
         uint32_t place = (uint32_t)(((number & UINT32_MAX) * dict->chain_len_max) >> 32);
         const struct dict_bucket *bucket = bucket_at(dict, index);
@@ -608,6 +599,64 @@ char *dict_walk_next(struct dict_walk *walk)
         }
     }
     return NULL;
+}
+
+/* ---- samples -------------------------------------------------------------------------------- */
+
+/* Of many: all are walked through, and some taken. */
+static void sample_walk(const struct dict *dict, struct draw_sample *sample, dict_each_fn each, void *arg)
+{
+    struct dict_walk walk;
+
+    dict_walk_init(&walk, dict);
+    while (sample->wanted > 0) {
+        char *item = dict_walk_next(&walk);
+
+        if (draw_takes(sample))
+            each(arg, item);
+    }
+}
+
+/* Whether it is new in the table of addresses, which has room. */
+static bool seen_add(char **seen, uint64_t mask, char *item)
+{
+    uint64_t state = (uint64_t)(uintptr_t)item;
+    uint64_t at = draw_u64(&state) & mask;
+
+    for (; seen[at] != NULL; at = (at + 1) & mask)
+        if (seen[at] == item)
+            return false;
+    seen[at] = item;
+    return true;
+}
+
+int dict_sample(const struct dict *dict, uint64_t wanted, uint64_t random, dict_each_fn each, void *arg)
+{
+    struct draw_sample sample = {.random = random, .left = dict->count};
+    uint64_t mask;
+    char **seen;
+
+    sample.wanted = wanted = MIN(wanted, dict->count);
+    if (wanted * 3 > dict->count) {
+        sample_walk(dict, &sample, each, arg);
+        return 0;
+    }
+    if (wanted == 0)
+        return 0;
+    mask = (1ull << (65 - __builtin_clzll(wanted))) - 1; /* at most half full */
+    seen = mem_zalloc((mask + 1) * sizeof(seen[0]));
+    if (seen == NULL)
+        return ERR_FULL;
+    while (wanted > 0) {
+        char *item = dict_random(dict, draw_u64(&random));
+
+        if (seen_add(seen, mask, item)) {
+            each(arg, item);
+            wanted--;
+        }
+    }
+    mem_free(seen);
+    return 0;
 }
 
 /* ---- end ------------------------------------------------------------------------------------ */
