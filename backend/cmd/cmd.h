@@ -3,7 +3,7 @@
  * cmd.h - one command in execution, and what handlers call.
  *
  * A handler is `void cmd_NAME(struct cmd *c)`, one for each row of common/command/command.def that is not
- * HOME_LATER; a missing one fails to link. It runs to its end in memory: the values of the keys that
+ * HOME_LATER; a missing one fails to link. (handlers.h has the prototypes; containers like CLIENT have none.) It runs to its end in memory: the values of the keys that
  * the table names are hot when it starts (unless the row says CMD_KEYS_ONLY). Arity, authentication,
  * permission to write and MULTI are already checked.
  *
@@ -37,6 +37,8 @@ enum cmd_result {
     CMD_PARKED, /* consume nothing: N1 of session.h */
 };
 
+#define REPLY_COUNTS_MAX 4u
+
 struct cmd {
     struct engine *engine;
     struct store *store;
@@ -48,9 +50,11 @@ struct cmd {
     bool in_exec;       /* inside EXEC: must not wait */
     bool is_parked;     /* cmd_need() or cmd_block() was called: return at once */
     bool has_failed;    /* an error was replied */
+    bool keys_only;     /* values may be cold: the row says CMD_KEYS_ONLY, or this SET has no GET */
+    const char *abort_error; /* what was composed is thrown away, this is the reply */
     uint64_t now_ms;    /* of the epoch; one value for the whole turn */
     uint8_t count_depth;
-    struct outbuf counts[4]; /* reply_count_later() */
+    struct outbuf counts[REPLY_COUNTS_MAX]; /* reply_count_later(): what was there before */
 };
 
 typedef void (*cmd_handler)(struct cmd *c);
@@ -68,6 +72,9 @@ bool cmd_stored(struct cmd *c, int err);
 void cmd_out_of_memory(struct cmd *c);
 /* Attributes as they are now, for changes that keep them. */
 struct store_attributes key_attributes(const struct store_key *key);
+/* Parks the command until the value of this cold key is in memory; then it runs again from the start. Return at
+ * once. For keys that the table does not name: key_read() and key_write() do it by themselves. */
+void cmd_need(struct cmd *c, const struct store_key *key);
 /* Deletes if the time is past, else sets: for EXPIRE, SET EX and their like. */
 bool key_expire_at(struct cmd *c, struct store_key *key, int64_t at_ms);
 

@@ -44,6 +44,8 @@ struct engine_options {
     enum store_fsync fsync;
 };
 
+enum engine_pause { ENGINE_PAUSE_NONE, ENGINE_PAUSE_WRITES, ENGINE_PAUSE_ALL };
+
 struct engine {
     struct io *io;
     struct log *log;     /* borrows */
@@ -63,7 +65,16 @@ struct engine {
     struct engine_options options;
     uint64_t now_ms;      /* the turn's wall clock, as store_now_ms() */
     uint64_t started_ms;
-    uint64_t executing_since_us; /* for the slow log; 0: nothing runs */
+    uint64_t executing_since_us; /* of a command that is timed; 0: none */
+    uint32_t timing_turn;        /* which of the fast ones are timed */
+    bool is_turn_open;           /* now_ms is set */
+    bool has_ready_keys;         /* waiters are to be served */
+    struct list parked;          /* sessions that wait for room in the log */
+    struct list paused;          /* by CLIENT PAUSE, or for `exclusive` */
+    struct io_timer pause_timer;
+    uint64_t pause_until_ms;
+    uint8_t pause;               /* enum engine_pause */
+    struct session *exclusive;   /* in the middle of an EXEC that needs a cold value: nobody else may run */
 };
 
 MUST_USE int engine_create(const struct engine_options *options, struct engine **out);
@@ -72,5 +83,12 @@ void engine_destroy(struct engine **engine); /* all sessions are gone */
 void engine_turn_begin(struct engine *engine);
 /* Before the frame is sealed: wakes who waits for keys that changed in this turn. */
 void engine_turn_end(struct engine *engine);
-/* The store's hooks end here. */
-void engine_store_hooks(struct engine *engine, struct store_hooks *out);
+/* CLIENT PAUSE and UNPAUSE (NONE). */
+void engine_pause(struct engine *engine, enum engine_pause kind, uint64_t ms);
+/* Whether a session's next command has to wait, by CLIENT PAUSE or for another's EXEC; then it is resumed later.
+ * For the dialects that do not go through engine_execute(). */
+bool engine_must_wait(struct session *session, bool writes);
+/* What the store's hooks tell. (A store is made before its engine: who owns both passes them on.) */
+void engine_changed(struct engine *engine, uint8_t db, struct bytes key, enum store_change_kind kind);
+void engine_flushed(struct engine *engine, uint8_t db);
+void engine_state(struct engine *engine);

@@ -50,12 +50,21 @@ void reply_count_set(struct cmd *c, uint64_t count);
 #define ERROR_RANGE     "ERR value is out of range"
 #define ERROR_POSITIVE  "ERR value is out of range, must be positive"
 #define ERROR_NAN       "ERR resulting score is not a number (NaN)"
+#define ERROR_DISK_FULL "MISCONF No room is left on the disk for data. Commands that may modify the data set are " \
+                        "disabled, but those that delete; service resumes when there is room."
+#define ERROR_DISK_FAILED                                                                          \
+    "MISCONF A write or a flush of the log has failed. Commands that may modify the data set are " \
+    "disabled until an operator acts. Please check the server's log for details about the error."
+#define ERROR_VALUE_DAMAGED                                                                        \
+    "CORRUPT The stored value of a key does not verify or cannot be read. The server's log names the " \
+    "file and the place."
 #define ERROR_MEMORY    "OOM command not allowed when used memory > 'maxmemory'."
 
 /* Redis's number forms. */
 #define FORMAT_DOUBLE_MAX 64
 size_t format_double(double value, char out[FORMAT_DOUBLE_MAX]); /* %.17g, shortest integers, inf -inf nan */
-size_t format_human_double(long double value, char out[5 * 1024]); /* ld2string() with LD_STR_HUMAN */
+#define FORMAT_HUMAN_DOUBLE_MAX (5 * 1024)
+size_t format_human_double(long double value, char out[FORMAT_HUMAN_DOUBLE_MAX]); /* ld2string() with LD_STR_HUMAN */
 /* As Redis's string2d() and string2ld(): whole string, no blanks; inf, -inf, +inf taken; false: not a number. */
 bool parse_double(struct bytes text, double *out);
 bool parse_long_double(struct bytes text, long double *out);

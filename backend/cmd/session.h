@@ -9,6 +9,7 @@
  *       committed (backend/client.c keeps marks; here hold_lsn only rises).
  */
 #pragma once
+#include "common/base/buffer.h"
 #include "common/base/list.h"
 #include "common/base/outbuf.h"
 #include "backend/store/store.h"
@@ -18,6 +19,7 @@ struct session;
 struct transaction; /* cmd/transaction.c */
 struct blocked;     /* cmd/blocking.c */
 struct subscriptions; /* cmd/pubsub.c */
+struct fetch_set;     /* cmd/fetch.c */
 
 enum session_protocol { SESSION_NEW, SESSION_RESP, SESSION_MC_TEXT, SESSION_MC_BINARY };
 enum session_reply_mode { SESSION_REPLY_ON, SESSION_REPLY_OFF, SESSION_REPLY_SKIP, SESSION_REPLY_SKIP_NEXT };
@@ -48,13 +50,18 @@ struct session {
     bool is_authenticated, is_admin_port;
     bool close_after_reply; /* QUIT, a broken frame, the output limit */
     bool is_parked;         /* the command in front waits (see N1) */
+    bool is_killed;         /* nothing is appended any more */
     bool no_evict, no_touch;
+    uint32_t query_bytes;   /* received, not consumed: for CLIENT LIST */
+    int fd;                 /* for CLIENT LIST; -1: none */
+    int fetch_error;        /* of the value fetched last: the command in front answers it; 0: none */
     char *name, *lib_name, *lib_version; /* own; NULL: none */
     char peer[64], local[64];            /* "127.0.0.1:50000", a path */
     struct transaction *transaction;     /* owns; NULL: neither MULTI nor WATCH */
     struct blocked *blocked;             /* owns; NULL: does not wait for keys */
     struct subscriptions *subscriptions; /* owns; NULL: none */
-    struct store_waiter waiter;          /* for the cold value that the command in front needs */
+    struct fetch_set *fetches;           /* owns; cold values that the command in front needs; NULL: none */
+    struct list_node park_node;          /* of engine->parked or engine->paused, while is_parked for those */
 };
 
 /* Adds to / removes from the engine. deinit undoes all: watches, blocks, subscriptions, fetches. */

@@ -145,6 +145,31 @@ void outbuf_consume(struct chunk_pools *pools, struct outbuf *out, size_t size)
     ASSERT(size == 0);
 }
 
+void outbuf_truncate(struct chunk_pools *pools, struct outbuf *out, size_t len)
+{
+    struct chunk *last = out->first;
+    size_t left = len;
+
+    ASSERT(len <= out->len);
+    if (len == 0) {
+        outbuf_clear(pools, out);
+        return;
+    }
+    while (left > last->end - last->start) {
+        left -= last->end - last->start;
+        last = last->next;
+    }
+    last->end = last->start + (uint32_t)left;
+    while (last->next != NULL) {
+        struct chunk *dropped = last->next;
+
+        last->next = dropped->next;
+        chunk_put(pools, dropped);
+    }
+    out->last = last;
+    out->len = len;
+}
+
 void outbuf_clear(struct chunk_pools *pools, struct outbuf *out)
 {
     while (out->first != NULL) {

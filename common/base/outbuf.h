@@ -70,4 +70,6 @@ void outbuf_splice(struct outbuf *target, struct outbuf *source);
 /* Fills at most `max` slices; returns how many. */
 int outbuf_slices(const struct outbuf *out, struct iovec *slices, int max);
 void outbuf_consume(struct chunk_pools *pools, struct outbuf *out, size_t size);
+/* Drops bytes from the end, so that `len` are left. */
+void outbuf_truncate(struct chunk_pools *pools, struct outbuf *out, size_t len);
 void outbuf_clear(struct chunk_pools *pools, struct outbuf *out);

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cmd_private.h - what the engine's files share.
+ */
+#pragma once
+#include "backend/cmd/cmd.h"
+#include "backend/cmd/engine.h"
+#include "backend/cmd/reply.h"
+
+/* ---- handlers.c ---- */
+
+/* NULL: not here yet. */
+cmd_handler handler_of(uint16_t id);
+
+/* ---- dispatch.c ---- */
+
+void cmd_init(struct cmd *c, struct session *session, const struct bytes *argv, uint32_t argc);
+/* Finds the row, or replies the error. */
+bool cmd_find(struct cmd *c);
+/* Where the output stands before a command, so that what it composed can be taken back. */
+struct reply_mark {
+    size_t len;
+    uint64_t hold_lsn;
+};
+/* Runs a command's handler, times and counts it. False: it is parked; its output was taken back. */
+bool dispatch_run(struct cmd *c);
+/* Why a command with these flags may not write now; NULL: it may. *must_wait: later. */
+const char *dispatch_write_error(const struct engine *engine, uint32_t flags, bool *must_wait);
+/* Values that its keys need, for this command's words. */
+bool dispatch_keys_only(const struct cmd *c);
+/* Every session of the list runs again. */
+void sessions_resume(struct list *list);
+
+/* ---- fetch.c ---- */
+
+/* Starts to fetch this cold key's value and those of the command's other keys that are cold; the session then waits.
+ * False: not possible, c->abort_error says why. */
+bool fetch_start(struct cmd *c, const struct store_key *key);
+/* Looks for cold keys first. True: there are some: it waits, or c->abort_error is set. */
+bool fetch_before(struct cmd *c);
+/* The session has cold keys being fetched: it waits. False: an error, c->abort_error says which. */
+bool fetch_wait(struct cmd *c);
+/* For EXEC: adds the cold keys of another command to those that the session waits for. */
+void fetch_add(struct cmd *c);
+void fetch_forget(struct session *session);
+
+/* ---- transaction.c ---- */
+
+MUST_USE int watch_table_create(struct watch_table **out);
+void watch_table_destroy(struct watch_table **table);
+void watch_changed(struct engine *engine, uint8_t db, struct bytes key);
+void watch_flushed(struct engine *engine, uint8_t db);
+bool transaction_is_open(const struct session *session);
+/* +QUEUED. */
+void transaction_queue(struct cmd *c);
+/* A command was refused: EXEC will be, too. */
+void transaction_spoil(struct session *session);
+/* EXEC was refused for this reason ("OOM ..."). */
+void transaction_refuse(struct cmd *c, const char *why);
+uint32_t transaction_flags(const struct session *session); /* of all queued commands */
+void transaction_forget(struct session *session);          /* the queue and the watches */
+/* For CLIENT LIST. */
+int64_t transaction_count(const struct session *session); /* -1: no MULTI */
+size_t transaction_bytes(const struct session *session);
+uint32_t transaction_watch_count(const struct session *session);
+bool transaction_is_dirty(const struct session *session);
+
+/* ---- blocking.c ---- */
+
+MUST_USE int blocked_table_create(struct blocked_table **out);
+void blocked_table_destroy(struct blocked_table **table);
+void blocked_changed(struct engine *engine, uint8_t db, struct bytes key);
+/* Serves who waits for keys that changed since. After each command that may have changed any. */
+void blocked_serve(struct engine *engine);
+/* Of a session that is blocked: its reply is there, the request is to be consumed. */
+bool blocked_is_served(struct session *session);
+void blocked_forget(struct session *session);
+/* CLIENT UNBLOCK. False: it is not blocked. */
+bool blocked_unblock(struct session *session, bool with_error);
+
+/* ---- reply.c ---- */
+
+/* Back to where the output was `len` bytes long; counts under way are forgotten. */
+void reply_take_back(struct cmd *c, size_t len);

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/cmd/engine.h"
+
+#include "backend/cmd/cmd_private.h"
+#include "backend/cmd/config.h"
+#include "backend/cmd/latency.h"
+#include "backend/cmd/pubsub.h"
+#include "backend/cmd/slowlog.h"
+
+#include "common/base/mem.h"
+
+static void pause_over(struct io_timer *timer)
+{
+    engine_pause(timer->arg, ENGINE_PAUSE_NONE, 0);
+}
+
+static int engine_create_parts(struct engine *engine)
+{
+    int err = settings_create(&engine->options, &engine->settings);
+
+    if (err == 0)
+        err = watch_table_create(&engine->watches);
+    if (err == 0)
+        err = blocked_table_create(&engine->blocked);
+    if (err == 0)
+        err = pubsub_create(&engine->pubsub);
+    if (err == 0)
+        err = slow_log_create(&engine->slow_log);
+    if (err == 0)
+        err = latency_create(&engine->latency);
+    return err;
+}
+
+int engine_create(const struct engine_options *options, struct engine **out)
+{
+    struct engine *engine = must_zalloc(sizeof(*engine));
+    int err;
+
+    engine->options = *options;
+    engine->io = options->io;
+    engine->log = options->log;
+    engine->store = options->store;
+    list_init(&engine->sessions);
+    list_init(&engine->parked);
+    list_init(&engine->paused);
+    chunk_pools_init(&engine->chunks);
+    engine->pause_timer.fire = pause_over;
+    engine->pause_timer.arg = engine;
+    engine->now_ms = engine->started_ms = io_wall_us(options->io) / 1000;
+    err = engine_create_parts(engine);
+    if (err != 0) {
+        engine_destroy(&engine);
+        return err;
+    }
+    *out = engine;
+    return 0;
+}
+
+void engine_destroy(struct engine **engine)
+{
+    struct engine *e = *engine;
+
+    if (e == NULL)
+        return;
+    ASSERT(list_is_empty(&e->sessions));
+    io_timer_stop(&e->pause_timer);
+    latency_destroy(&e->latency);
+    slow_log_destroy(&e->slow_log);
+    pubsub_destroy(&e->pubsub);
+    blocked_table_destroy(&e->blocked);
+    watch_table_destroy(&e->watches);
+    settings_destroy(&e->settings);
+    chunk_pools_deinit(&e->chunks);
+    mem_free(e);
+    *engine = NULL;
+}
+
+/* The store's clock never goes back (S8), so neither does ours. */
+void engine_turn_begin(struct engine *engine)
+{
+    if (engine->is_turn_open)
+        return;
+    engine->is_turn_open = true;
+    store_now_set(engine->store, io_wall_us(engine->io) / 1000);
+    engine->now_ms = store_now_ms(engine->store);
+}
+
+void engine_turn_end(struct engine *engine)
+{
+    if (UNLIKELY(engine->has_ready_keys))
+        blocked_serve(engine);
+    engine->is_turn_open = false;
+}
+
+void engine_pause(struct engine *engine, enum engine_pause kind, uint64_t ms)
+{
+    io_timer_stop(&engine->pause_timer);
+    engine->pause = (uint8_t)kind;
+    engine->pause_until_ms = engine->now_ms + ms;
+    if (kind == ENGINE_PAUSE_NONE)
+        sessions_resume(&engine->paused);
+    else
+        io_timer_start(engine->io, &engine->pause_timer, ms);
+}
+
+/* ---- what the store tells ------------------------------------------------------------------------------ */
+
+void engine_changed(struct engine *engine, uint8_t db, struct bytes key, enum store_change_kind kind)
+{
+    watch_changed(engine, db, key);
+    switch (kind) {
+    case STORE_CHANGED:
+    case STORE_CREATED: blocked_changed(engine, db, key); break;
+    case STORE_REMOVED: break;
+    case STORE_EXPIRED: pubsub_notify(engine, NOTIFY_EXPIRED, "expired", key, db); break;
+    case STORE_EVICTED: pubsub_notify(engine, NOTIFY_EVICTED, "evicted", key, db); break;
+    }
+}
+
+void engine_flushed(struct engine *engine, uint8_t db)
+{
+    watch_flushed(engine, db);
+}
+
+void engine_state(struct engine *engine)
+{
+    if (!list_is_empty(&engine->parked))
+        sessions_resume(&engine->parked);
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Cold values: a command that needs some is parked, all of them are read at once, then it runs again.
+ *
+ *   F1  A session has at most one set under way. Its command runs again when the last value is there.
+ *   F2  A set has at most FETCHES_MAX values: what a command needs beyond is fetched when it runs again.
+ *   F3  A value that cannot be had is the command's error, told when it runs again; it never waits twice
+ *       for the same.
+ */
+#include "backend/cmd/cmd_private.h"
+
+#include "common/base/mem.h"
+
+#define FETCHES_MAX 256u
+
+struct fetch_set {
+    struct session *session; /* borrows */
+    uint32_t count, left;
+    struct store_waiter waiters[];
+};
+
+static void fetch_done(struct store_waiter *waiter, int err)
+{
+    struct fetch_set *set = waiter->arg;
+    struct session *session = set->session;
+
+    ASSERT(set->left > 0);
+    waiter->arg = NULL;
+    if (err != 0)
+        session->fetch_error = err;
+    if (--set->left > 0)
+        return;
+    session->fetches = NULL;
+    mem_free(set);
+    session->is_parked = false;
+    session->io->resume(session);
+}
+
+static struct fetch_set *fetch_set_get(struct session *session)
+{
+    struct fetch_set *set = session->fetches;
+
+    if (set != NULL)
+        return set;
+    set = mem_zalloc(sizeof(*set) + FETCHES_MAX * sizeof(set->waiters[0]));
+    if (set == NULL)
+        return NULL;
+    set->session = session;
+    session->fetches = set;
+    return set;
+}
+
+static bool fetch_one(struct cmd *c, const struct store_key *key)
+{
+    struct fetch_set *set = fetch_set_get(c->session);
+    struct store_waiter *waiter;
+
+    if (set == NULL)
+        return false;
+    if (set->count == FETCHES_MAX)
+        return true;
+    waiter = &set->waiters[set->count++];
+    set->left++;
+    waiter->done = fetch_done;
+    waiter->arg = set;
+    store_fetch(c->store, key, waiter);
+    return true;
+}
+
+void fetch_add(struct cmd *c)
+{
+    struct command_keys keys;
+
+    if (dispatch_keys_only(c) || command_keys(c->info, c->argv, c->argc, &keys) != 0)
+        return;
+    for (uint32_t r = 0; r < keys.range_count; r++)
+        for (uint32_t i = 0; i < keys.ranges[r].count; i++) {
+            struct store_key key;
+
+            store_find(c->store, c->db, c->argv[keys.ranges[r].first + i * keys.ranges[r].step], &key);
+            if (UNLIKELY(key.entry != NULL && entry_is_cold(key.entry)) && !fetch_one(c, &key))
+                c->abort_error = ERROR_MEMORY;
+        }
+}
+
+/* The end of looking for cold keys: an error of the last fetch is the answer. */
+bool fetch_wait(struct cmd *c)
+{
+    struct session *session = c->session;
+
+    if (session->fetch_error != 0 || c->abort_error != NULL) {
+        if (c->abort_error == NULL)
+            c->abort_error = ERROR_VALUE_DAMAGED;
+        fetch_forget(session);
+        return false;
+    }
+    c->engine->counters.parked_cold++;
+    session->is_parked = true;
+    return true;
+}
+
+bool fetch_start(struct cmd *c, const struct store_key *key)
+{
+    if (!fetch_one(c, key))
+        c->abort_error = ERROR_MEMORY;
+    else if (c->session->fetch_error == 0)
+        fetch_add(c);
+    return fetch_wait(c);
+}
+
+bool fetch_before(struct cmd *c)
+{
+    fetch_add(c);
+    if (LIKELY(c->session->fetches == NULL && c->abort_error == NULL))
+        return false;
+    c->is_parked = fetch_wait(c);
+    return true;
+}
+
+void fetch_forget(struct session *session)
+{
+    struct fetch_set *set = session->fetches;
+
+    session->fetch_error = 0;
+    if (set == NULL)
+        return;
+    session->fetches = NULL;
+    for (uint32_t i = 0; i < set->count; i++)
+        if (set->waiters[i].arg != NULL)
+            store_fetch_cancel(&set->waiters[i]);
+    mem_free(set);
+}
