@@ -64,7 +64,7 @@ static size_t pair_size(struct bytes field, struct bytes value)
 
 static char *pair_make(struct bytes field, struct bytes value)
 {
-    char *item = mem_alloc(pair_size(field, value));
+    char *item = mem_alloc(heap_class(pair_size(field, value))); /* table_set() uses it all */
 
     if (item != NULL)
         item_write(item_write(item, field), value);
