@@ -28,6 +28,8 @@ bool dispatch_run(struct cmd *c);
 const char *dispatch_write_error(const struct engine *engine, uint32_t flags, bool *must_wait);
 /* Values that its keys need, for this command's words. */
 bool dispatch_keys_only(const struct cmd *c);
+/* Parks the session until the log has room. */
+void session_wait_for_log(struct session *session);
 /* Every session of the list runs again. */
 void sessions_resume(struct list *list);
 
@@ -42,6 +44,8 @@ bool fetch_before(struct cmd *c);
 bool fetch_wait(struct cmd *c);
 /* For EXEC: adds the cold keys of another command to those that the session waits for. */
 void fetch_add(struct cmd *c);
+/* Adds this cold key to those that the session waits for. False: no memory. */
+bool session_fetch(struct session *session, const struct store_key *key);
 void fetch_forget(struct session *session);
 
 /* ---- transaction.c ---- */

@@ -188,6 +188,12 @@ static void session_park(struct session *session, struct list *list)
     list_push_back(list, &session->park_node);
 }
 
+void session_wait_for_log(struct session *session)
+{
+    session->engine->counters.parked_log++;
+    session_park(session, &session->engine->parked);
+}
+
 static enum verdict check_write(struct cmd *c, uint32_t flags, bool is_queued)
 {
     bool must_wait;
@@ -200,8 +206,7 @@ static enum verdict check_write(struct cmd *c, uint32_t flags, bool is_queued)
         return refuse(c, error);
     }
     if (UNLIKELY(must_wait) && (flags & CMD_WRITE) && !is_queued) {
-        c->engine->counters.parked_log++;
-        session_park(c->session, &c->engine->parked);
+        session_wait_for_log(c->session);
         return VERDICT_PARKED;
     }
     return VERDICT_RUN;

@@ -2,8 +2,9 @@
 #include "backend/cmd/engine.h"
 
 #include "backend/cmd/cmd_private.h"
-#include "backend/cmd/config.h"
+#include "backend/cmd/settings.h"
 #include "backend/cmd/latency.h"
+#include "backend/cmd/mc.h"
 #include "backend/cmd/pubsub.h"
 #include "backend/cmd/slowlog.h"
 
@@ -28,6 +29,8 @@ static int engine_create_parts(struct engine *engine)
         err = slow_log_create(&engine->slow_log);
     if (err == 0)
         err = latency_create(&engine->latency);
+    if (err == 0)
+        err = mc_create(engine, &engine->mc);
     return err;
 }
 
@@ -64,6 +67,7 @@ void engine_destroy(struct engine **engine)
         return;
     ASSERT(list_is_empty(&e->sessions));
     io_timer_stop(&e->pause_timer);
+    mc_destroy(&e->mc);
     latency_destroy(&e->latency);
     slow_log_destroy(&e->slow_log);
     pubsub_destroy(&e->pubsub);

@@ -14,7 +14,7 @@ struct watch_table;   /* cmd/transaction.c: (db, key) -> sessions that WATCH it 
 struct blocked_table; /* cmd/blocking.c: (db, key) -> sessions that wait for it, first come first served */
 struct pubsub_table;  /* cmd/pubsub.c: channels and patterns -> sessions */
 struct slow_log;      /* cmd/slowlog.c */
-struct settings;      /* cmd/config.c: CONFIG GET and SET */
+struct settings;      /* cmd/settings.c: CONFIG GET and SET */
 struct latency;       /* cmd/latency.c */
 struct mc;            /* cmd/mc_store.c: what memcache's commands keep */
 

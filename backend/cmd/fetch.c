@@ -50,9 +50,9 @@ static struct fetch_set *fetch_set_get(struct session *session)
     return set;
 }
 
-static bool fetch_one(struct cmd *c, const struct store_key *key)
+bool session_fetch(struct session *session, const struct store_key *key)
 {
-    struct fetch_set *set = fetch_set_get(c->session);
+    struct fetch_set *set = fetch_set_get(session);
     struct store_waiter *waiter;
 
     if (set == NULL)
@@ -63,7 +63,7 @@ static bool fetch_one(struct cmd *c, const struct store_key *key)
     set->left++;
     waiter->done = fetch_done;
     waiter->arg = set;
-    store_fetch(c->store, key, waiter);
+    store_fetch(session->engine->store, key, waiter);
     return true;
 }
 
@@ -78,7 +78,7 @@ void fetch_add(struct cmd *c)
             struct store_key key;
 
             store_find(c->store, c->db, c->argv[keys.ranges[r].first + i * keys.ranges[r].step], &key);
-            if (UNLIKELY(key.entry != NULL && entry_is_cold(key.entry)) && !fetch_one(c, &key))
+            if (UNLIKELY(key.entry != NULL && entry_is_cold(key.entry)) && !session_fetch(c->session, &key))
                 c->abort_error = ERROR_MEMORY;
         }
 }
@@ -101,7 +101,7 @@ bool fetch_wait(struct cmd *c)
 
 bool fetch_start(struct cmd *c, const struct store_key *key)
 {
-    if (!fetch_one(c, key))
+    if (!session_fetch(c->session, key))
         c->abort_error = ERROR_MEMORY;
     else if (c->session->fetch_error == 0)
         fetch_add(c);

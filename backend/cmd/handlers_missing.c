@@ -4,10 +4,9 @@
  * command. Nothing of it is linked once all are there.
  */
 #include "backend/cmd/cmd_private.h"
-#include "backend/cmd/config.h"
+#include "backend/cmd/settings.h"
 #include "backend/cmd/handlers.h"
 #include "backend/cmd/latency.h"
-#include "backend/cmd/mc.h"
 #include "backend/cmd/pubsub.h"
 #include "backend/cmd/slowlog.h"
 
@@ -151,22 +150,7 @@ WEAK void latency_command_note(struct engine *engine, const struct command *comm
     MAYBE(took_us);
 }
 
-WEAK enum cmd_result mc_text_execute(struct session *session, const struct mc_request *request)
+WEAK bool settings_password_fits(const struct settings *settings, struct bytes password)
 {
-    MAYBE(request);
-    reply_raw(session, BYTES("ERROR\r\n"));
-    return CMD_DONE;
-}
-
-WEAK enum cmd_result mc_binary_execute(struct session *session, const struct mc_bin_request *request)
-{
-    MAYBE(request);
-    session->close_after_reply = true;
-    return CMD_DONE;
-}
-
-WEAK void mc_limits(const struct engine *engine, struct proto_limits *out)
-{
-    MAYBE(engine);
-    *out = PROTO_LIMITS_DEFAULT;
+    return settings->password != NULL && bytes_equal(bytes_of_string(settings->password), password);
 }

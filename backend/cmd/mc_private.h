@@ -12,7 +12,7 @@
  *                     taken was last used before that one: the age of the shard is told.
  */
 #pragma once
-#include "backend/cmd/config.h"
+#include "backend/cmd/settings.h"
 #include "backend/cmd/mc.h"
 #include "backend/cmd/reply.h"
 #include "common/io/io.h"
@@ -148,3 +148,9 @@ static inline void mc_detail_note(struct session *session, enum mc_detail what, 
         mc_detail_note_slow(session->engine->mc, what, key, is_hit);
 }
 void mc_detail_dump(struct mc *mc, struct buffer *out); /* "PREFIX ...\r\n" ... "END\r\n" */
+
+/* Around every request of either dialect. False: it has to wait. */
+bool mc_begin(struct session *session, bool writes);
+enum cmd_result mc_end(struct session *session, enum cmd_result result);
+/* The hit and miss counters of a fetch. */
+void mc_count_get(struct session *session, bool is_touch, bool is_hit);

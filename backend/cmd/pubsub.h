@@ -3,7 +3,7 @@
  * pubsub.h - channels, patterns, shard channels, keyspace notifications, MONITOR.
  */
 #pragma once
-#include "backend/cmd/config.h"
+#include "backend/cmd/settings.h"
 #include "backend/cmd/engine.h"
 
 MUST_USE int pubsub_create(struct pubsub_table **out);

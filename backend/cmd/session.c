@@ -2,7 +2,7 @@
 #include "backend/cmd/session.h"
 
 #include "backend/cmd/cmd_private.h"
-#include "backend/cmd/config.h"
+#include "backend/cmd/settings.h"
 #include "backend/cmd/pubsub.h"
 
 #include "common/base/mem.h"

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * config.h - the settings that CONFIG GET and CONFIG SET know, under Redis's names.
+ * settings.h - the settings that CONFIG GET and CONFIG SET know, under Redis's names.
  *
  * Whoever heeds a setting reads it here each time: no copy has to follow a change. What other modules must be
- * told (the store's memory and fsync) is told by config.c.
+ * told (the store's memory and fsync) is told by settings.c.
  */
 #pragma once
 #include "backend/cmd/engine.h"
@@ -37,6 +37,7 @@ struct settings {
     char *password; /* owns; NULL: none. requirepass */
     uint64_t memory_max;
     uint8_t fsync;  /* enum store_fsync */
+    bool evicts;    /* the first database is a cache */
     uint32_t clients_max;
     uint32_t timeout_s;      /* idle clients; 0: never */
     uint32_t tcp_keepalive_s;
@@ -50,9 +51,11 @@ struct settings {
     uint32_t notify;         /* enum notify_flag */
     bool active_expire;      /* DEBUG SET-ACTIVE-EXPIRE */
     uint32_t mc_value_max;   /* memcache-item-size-max: memcached's -I */
-    struct settings_text *texts; /* owns: values that are kept and given back, see config.c */
+    struct settings_text *texts; /* owns: values that are kept and given back, see settings.c */
 };
 
 /* 0 or ERR_FULL. */
 MUST_USE int settings_create(const struct engine_options *options, struct settings **out);
 void settings_destroy(struct settings **settings);
+/* Whether this is requirepass; takes as long for a wrong one as for the right one. */
+bool settings_password_fits(const struct settings *settings, struct bytes password);
