@@ -28,7 +28,7 @@ void observe_configure(struct proxy *proxy)
                            : (uint64_t)conf->slowlog_threshold_ms * 1000;
     observe->big_size = conf->bigkeys_size == 0 ? UINT64_MAX : conf->bigkeys_size;
     observe->sample = conf->hotkeys_entries == 0 || observe->hotkeys == NULL ? 0 : conf->hotkeys_sample;
-    observe->sample_left = observe->sample;
+    observe->sample_left = observe->sample == 0 ? UINT32_MAX : observe->sample;
     if (observe->hotkeys != NULL)
         observe->hotkeys->sample = observe->sample;
 }
@@ -209,6 +209,7 @@ void observe_sampled(struct pool *pool, struct bytes key)
 {
     struct observe *observe = &pool->proxy->observe;
 
+    observe->sample_left = UINT32_MAX;
     if (observe->sample == 0)
         return;
     /* The gap varies, so that a client that works in rounds does not show one key only. */

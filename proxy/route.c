@@ -59,8 +59,7 @@ struct server *route_key(struct pool *pool, struct bytes key)
 bool route_each(struct pool *pool, const struct bytes *keys, uint32_t step, uint32_t count,
                 uint32_t *servers)
 {
-    for (uint32_t i = 0; i < count; i++)
-        observe_key(pool, keys[(size_t)i * step]);
+    observe_keys(pool, keys, step, count);
     if (UNLIKELY(pool->health_version !=
                  __atomic_load_n(&pool->proxy->health->version, __ATOMIC_RELAXED)))
         pool_refresh_ring(pool);

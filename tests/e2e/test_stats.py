@@ -425,6 +425,22 @@ def test_hot_keys_are_found(redis_server, weir_proxy):
     assert all(h["share"] < 0.3 for h in hot[1:])
 
 
+# A sample of 1 takes every key; one of 1000 two of these 2000, more or less.
+def test_hot_keys_of_split_requests_are_counted(redis_server, weir_proxy):
+    keys = [f"k{i}" for i in range(10)]
+    for sample in (1, 1000):
+        proxy = weir_proxy(weir(1, f"  hotkeys:\n    sample: {sample}\n    entries: 16\n") +
+                           redis_pool(redis_server(2)))
+        with proxy.connect() as c:
+            for _ in range(200):
+                c.ask(resp("MGET", *keys), b"*10\r\n" + b"$-1\r\n" * 10)
+            hot = {h["key"]: h["requests"] for h in full(proxy)["hotkeys"]}
+        if sample == 1:
+            assert hot == {key: 200 for key in keys}
+        else:
+            assert set(hot) <= set(keys) and sum(hot.values()) <= 10 * sample
+
+
 def test_big_keys_are_found(redis_server, memcached, weir_proxy):
     proxy = weir_proxy(weir(extra="  bigkeys:\n    size: 10k\n") + redis_pool(redis_server()) +
                        memcache_pool(memcached()))
