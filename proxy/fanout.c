@@ -22,8 +22,8 @@ struct fanout *fanout_create(struct client *client, enum command_route route, ui
     struct proxy *proxy = client->pool->proxy;
     size_t parts_size = sizeof(struct fanout_part) * part_max;
     size_t items_size = sizeof(struct fanout_item) * item_count;
-    struct fanout *fanout = mem_alloc(sizeof(*fanout) + parts_size + items_size +
-                                      sizeof(uint32_t) * key_count + text_size);
+    size_t keys_size = sizeof(uint32_t) * key_count; /* once for the owners, once for the lengths */
+    struct fanout *fanout = mem_alloc(sizeof(*fanout) + parts_size + items_size + 2 * keys_size + text_size);
 
     if (fanout == NULL)
         return NULL;
@@ -31,7 +31,8 @@ struct fanout *fanout_create(struct client *client, enum command_route route, ui
     fanout->parts = (struct fanout_part *)(fanout + 1);
     fanout->items = (struct fanout_item *)(fanout->parts + part_max);
     fanout->owners = (uint32_t *)(fanout->items + item_count);
-    fanout->key_text = (char *)(fanout->owners + key_count);
+    fanout->lens = fanout->owners + key_count;
+    fanout->key_text = (char *)(fanout->lens + key_count);
     fanout->pool = client->pool;
     fanout->key_count = key_count;
     fanout->route = (uint8_t)route;
@@ -312,6 +313,30 @@ static inline const char *argument_end(const struct bytes *argument)
     return argument->data + argument->len + 2;
 }
 
+/* Each part notes the lengths of as many elements as it asks for. */
+static void fanout_lens_divide(struct fanout *fanout)
+{
+    uint32_t *lens = fanout->lens;
+
+    for (uint32_t p = 0; p < fanout->part_count; p++) {
+        fanout->parts[p].lens = lens;
+        lens += fanout->parts[p].key_count;
+    }
+}
+
+size_t fanout_part_bulks(struct request *request, struct bytes data)
+{
+    struct fanout *fanout = request->fanout;
+    struct fanout_part *part = &fanout->parts[request->part_index];
+    size_t len;
+
+    if (part->lens == NULL)
+        return 0;
+    len = resp_bulks_scan(data, &fanout->pool->proxy->limits, part->key_count, part->lens);
+    part->knows_lens = len > 0;
+    return len;
+}
+
 static void fanout_redis_write(struct fanout *fanout, struct client *client,
                                const struct resp_request *request, uint32_t step)
 {
@@ -323,6 +348,8 @@ static void fanout_redis_write(struct fanout *fanout, struct client *client,
     name.len = resp_compose_header(header, '$', (int64_t)argv[0].len);
     name.data = argv[0].data - name.len;
     name.len = (size_t)(from - name.data);
+    if (fanout->route == ROUTE_SPLIT_ORDER)
+        fanout_lens_divide(fanout);
     for (uint32_t i = 0; i < fanout->key_count; i++) {
         const char *to = argument_end(&argv[(size_t)(i + 1) * step]);
 

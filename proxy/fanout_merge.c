@@ -16,6 +16,12 @@ static bool merge_begin(struct fanout *fanout, struct outbuf *out)
            NULL;
 }
 
+/* Of the part's next element; 0: there is none. */
+static size_t merge_next_len(const struct fanout_part *part)
+{
+    return resp_value_len(bytes_skip(buffer_bytes(&part->reply), part->walk));
+}
+
 static void merge_order(struct fanout *fanout, struct outbuf *out, bool *is_ok)
 {
     struct chunk_pools *chunks = &fanout->pool->proxy->chunks;
@@ -26,15 +32,14 @@ static void merge_order(struct fanout *fanout, struct outbuf *out, bool *is_ok)
                            resp_compose_header(header, '*', (int64_t)fanout->key_count));
     for (uint32_t i = 0; *is_ok && i < fanout->key_count; i++) {
         struct fanout_part *part = &fanout->parts[fanout->owners[i]];
-        struct bytes rest = bytes_skip(buffer_bytes(&part->reply), part->walk);
-        size_t len = rest.len == 0 ? 0 : resp_value_len(rest);
+        size_t len = part->knows_lens ? *part->lens++ : merge_next_len(part);
 
         if (len == 0) {
             *is_ok = false;
             fanout->error = ERROR_backend_protocol;
             return;
         }
-        *is_ok = outbuf_append(chunks, out, rest.data, len);
+        *is_ok = outbuf_append(chunks, out, part->reply.data + part->walk, len);
         part->walk += (uint32_t)len;
     }
 }

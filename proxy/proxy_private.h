@@ -100,6 +100,8 @@ struct fanout_part {
     uint32_t item_cursor; /* memcache: the next key of the part that an item may have; cluster: the first */
     uint32_t last_item;   /* memcache: the last key of the part so far */
     uint32_t walk;        /* merge: offset of the next element */
+    uint32_t *lens;       /* SPLIT_ORDER: where the lengths of the reply's elements go; NULL: nowhere */
+    bool knows_lens;      /* they are there */
     /* While the request is being written: */
     uint32_t wire_len;         /* bytes of its keys (and values) */
     struct upstream *upstream; /* borrows */
@@ -128,6 +130,7 @@ struct fanout {
     uint32_t held_bytes;       /* in the parts' replies; counted in the client's, too */
     struct fanout_part *parts; /* all of these within its own memory */
     uint32_t *owners;          /* [key_count]: the key's part */
+    uint32_t *lens;            /* [key_count], Redis only: of the parts' elements, part by part */
     struct fanout_item *items; /* [key_count], memcache get and cluster only */
     char *key_text;            /* memcache get: a copy of the keys, to know the answers by */
 };
@@ -542,6 +545,9 @@ void fanout_binary_all(struct client *client, const struct mc_bin_request *reque
 void fanout_part_deliver(struct request *part, struct bytes bytes);
 void fanout_part_done(struct request *part, enum error_id error);
 void fanout_redis_info(struct client *client, unsigned sections, struct bytes frame);
+/* The whole reply to a part, with the lengths of its elements noted. Returns its length; 0: it is for
+ * resp_reply_scan(). */
+size_t fanout_part_bulks(struct request *part, struct bytes data);
 /* Takes what whole items there are at the start of `data`; returns their length. */
 size_t fanout_part_items(struct request *part, struct mc_reply_parser *parser, struct bytes data);
 /* memcache get: an item's line has come, which ends line_end bytes into what is delivered next; false:

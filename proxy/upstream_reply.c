@@ -168,7 +168,10 @@ static size_t upstream_recv_resp(struct upstream *upstream, struct bytes data)
             }
         }
         is_start = !parser->started;
-        result = resp_reply_scan(parser, &proxy->limits, rest, &scanned);
+        scanned = 0;
+        if (head->kind == REQUEST_PART && head->fanout != NULL && is_start && parser->line_off == 0)
+            scanned = fanout_part_bulks(head, rest);
+        result = scanned > 0 ? PARSE_OK : resp_reply_scan(parser, &proxy->limits, rest, &scanned);
         consumed += scanned;
         if (LIKELY(result == PARSE_OK)) {
             if (UNLIKELY(rest.data[0] == '-') && is_start &&

@@ -95,6 +95,9 @@ struct resp_value {
     struct bytes payload; /* of + - $ , ( = ! # : as text, without header and CRLF */
 };
 MUST_USE bool resp_next(struct bytes *cursor, struct resp_value *out);
+/* What most MGETs are answered with: an array of `count` bulks and RESP2 nulls that is all there. Returns its
+ * length and fills in those of its elements; 0: it is something else, or not whole, or wrong. */
+size_t resp_bulks_scan(struct bytes data, const struct proto_limits *limits, uint32_t count, uint32_t *lens);
 /* Length of the whole value at the start of complete, scanned bytes; 0: not a value. */
 size_t resp_value_len(struct bytes data);
 

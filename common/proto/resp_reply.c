@@ -405,6 +405,25 @@ static NOINLINE size_t value_len_any(struct bytes data)
     return scanned;
 }
 
+size_t resp_bulks_scan(struct bytes data, const struct proto_limits *limits, uint32_t count, uint32_t *lens)
+{
+    const char *p = data.data, *end = data.data + data.len;
+    char header[RESP_HEADER_MAX];
+    size_t len = resp_compose_header(header, '*', (int64_t)count);
+
+    if (data.len < len || memcmp(p, header, len) != 0)
+        return 0;
+    p += len;
+    for (uint32_t i = 0; i < count; i++) {
+        len = whole_bulk_len(p, end, limits->bulk_max);
+        if (UNLIKELY(len == 0))
+            return 0;
+        lens[i] = (uint32_t)len;
+        p += len;
+    }
+    return (size_t)(p - data.data);
+}
+
 size_t resp_value_len(struct bytes data)
 {
     size_t len = data.len == 0 ? 0 : whole_bulk_len(data.data, data.data + data.len, UINT32_MAX);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * RESP replies: the answer, and what belongs to a reply, do not depend on how the stream is cut; a
- * complete reply can be walked by resp_next() from one end to the other, and resp_value_len() agrees.
+ * complete reply can be walked by resp_next() from one end to the other, and resp_value_len() agrees; so does
+ * resp_bulks_scan(), where it answers.
  *
  * The first byte chooses where the stream is cut.
  */
@@ -68,6 +69,27 @@ static void check_walk(struct bytes reply)
     }
 }
 
+static void check_bulks(struct bytes reply, struct bytes stream)
+{
+    static uint32_t lens[REPLIES_MAX];
+    struct bytes cursor = reply;
+    struct resp_value value;
+    size_t len;
+
+    ASSERT(resp_next(&cursor, &value));
+    if (value.type != '*' || value.integer < 0 || value.integer > REPLIES_MAX)
+        return;
+    len = resp_bulks_scan(stream, &limits, (uint32_t)value.integer, lens);
+    if (len == 0)
+        return;
+    ASSERT(len == reply.len);
+    for (int64_t i = 0; i < value.integer; i++) {
+        ASSERT(resp_value_len(cursor) == lens[i]);
+        cursor = bytes_skip(cursor, lens[i]);
+    }
+    ASSERT(cursor.len == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct bytes stream, cursor;
@@ -88,6 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ASSERT(whole->ends[i] == cut->ends[i] && whole->types[i] == cut->types[i] &&
                whole->integers[i] == cut->integers[i]);
         check_walk(bytes_of(stream.data + start, whole->ends[i] - start));
+        check_bulks(bytes_of(stream.data + start, whole->ends[i] - start), bytes_skip(stream, start));
         start = whole->ends[i];
     }
     /* Rubbish is no value, but it is survived. */

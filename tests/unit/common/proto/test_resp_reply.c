@@ -302,6 +302,36 @@ static void test_pieces_are_no_values(void **state)
     }
 }
 
+/* Nothing of it is read past its end, whatever is missing; what is not bulks and nulls is for the scanner. */
+static void test_an_array_of_bulks_is_taken_whole_or_not_at_all(void **state)
+{
+    const struct bytes wire = BYTES("*4\r\n$1\r\na\r\n$-1\r\n$0\r\n\r\n$10\r\n0123456789\r\n");
+    const struct proto_limits small = {.line_max = 256, .bulk_max = 9};
+    uint32_t lens[5] = {0};
+
+    (void)state;
+    for (size_t len = 0; len < wire.len; len++) {
+        char *copy = malloc(len > 0 ? len : 1);
+
+        assert_non_null(copy);
+        memcpy(copy, wire.data, len);
+        assert_int_equal(resp_bulks_scan(bytes_of(copy, len), &limits, 4, lens), 0);
+        free(copy);
+    }
+    assert_int_equal(resp_bulks_scan(wire, &limits, 4, lens), wire.len);
+    assert_int_equal(lens[0], 7);
+    assert_int_equal(lens[1], 5);
+    assert_int_equal(lens[2], 6);
+    assert_int_equal(lens[3], 17);
+    assert_int_equal(resp_bulks_scan(wire, &limits, 3, lens), 0);
+    assert_int_equal(resp_bulks_scan(wire, &limits, 5, lens), 0);
+    assert_int_equal(resp_bulks_scan(wire, &small, 4, lens), 0);
+    assert_int_equal(resp_bulks_scan(BYTES("*1\r\n:1\r\n"), &limits, 1, lens), 0);
+    assert_int_equal(resp_bulks_scan(BYTES("*1\r\n$01\r\na\r\n"), &limits, 1, lens), 0);
+    assert_int_equal(resp_bulks_scan(BYTES("*1\r\n$1\r\nab\r"), &limits, 1, lens), 0);
+    assert_int_equal(resp_bulks_scan(BYTES("*1\r\n$1\r\na\r\n+more\r\n"), &limits, 1, lens), 11);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_a_bulk_streams),
         cmocka_unit_test(test_values_are_read_in_order),
         cmocka_unit_test(test_pieces_are_no_values),
+        cmocka_unit_test(test_an_array_of_bulks_is_taken_whole_or_not_at_all),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
