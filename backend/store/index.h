@@ -2,14 +2,16 @@
 /*
  * index.h - from a key to its entry: linear hashing over 64-byte buckets.
  *
- *     bucket = tag u8 x 9 | overflow u8 | entry pointer 6 bytes x 9
+ *     bucket = tag u8 x 9 | overflow u8 | entry pointer 6 bytes x 9             one cache line
+ *     node   = tag u8 x 4 | linked u8 | spare 3 | entry pointer 6 bytes x 4     32 bytes
  *
  *     level L, split s: 2^L + s buckets.  b = hash & (2^(L+1)-1); if b is not there yet: hash & (2^L-1)
  *
- * It grows by one bucket at a time, so no insert is slow, and stays about 80 % full at any size: 9 to 11
- * bytes a key. Buckets lie in blocks named by a directory, so growth copies nothing. A full bucket chains
- * to overflow buckets (its ninth place is then their number or pointer). Tags are the hash's top byte:
- * a miss costs one cache line.
+ * It grows by one bucket at a time, so no insert is slow, and stays about 80 % full at any size: at most
+ * 10.5 bytes a key. Buckets lie in blocks named by a directory, so growth copies nothing. A full bucket
+ * chains to nodes: its ninth place, and the fourth of a node, is then the link. Tags are the hash's top
+ * byte, and `overflow` is a filter over the tags of what is in the nodes: so nearly every hit costs one
+ * cache line besides the entry's own, and nearly every miss just one.
  *
  *   X1  A bucket holds exactly the entries whose hash addresses it: the low bits of the hash. So all
  *       entries whose hash ends in the same p bits lie in the buckets b with b & (2^p-1) equal: that is a
@@ -41,11 +43,9 @@ void index_remove(struct index *index, uint64_t hash, struct entry *entry);
 /* Room for that many more without growing one by one: for recovery. */
 MUST_USE int index_reserve(struct index *index, uint64_t count);
 
-static inline void index_prefetch_line_(const void *line)
-{
-    __builtin_prefetch(line, 0, 3);
-}
+/* The bucket's line; a while later (when it has arrived), the lines of the entries that may be it. */
 void index_prefetch(const struct index *index, uint64_t hash);
+void index_prefetch_entry(const struct index *index, uint64_t hash);
 
 uint64_t index_count(const struct index *index);
 uint64_t index_bytes(const struct index *index); /* directory, blocks, overflow */
