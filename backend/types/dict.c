@@ -603,7 +603,7 @@ char *dict_walk_next(struct dict_walk *walk)
 
 /* ---- samples -------------------------------------------------------------------------------- */
 
-/* Of many: all are walked through, and some taken. */
+/* All are walked through, and some taken. */
 static void sample_walk(const struct dict *dict, struct draw_sample *sample, dict_each_fn each, void *arg)
 {
     struct dict_walk walk;
@@ -630,23 +630,22 @@ static bool seen_add(char **seen, uint64_t mask, char *item)
     return true;
 }
 
-int dict_sample(const struct dict *dict, uint64_t wanted, uint64_t random, dict_each_fn each, void *arg)
+void dict_sample(const struct dict *dict, uint64_t wanted, uint64_t random, dict_each_fn each, void *arg)
 {
     struct draw_sample sample = {.random = random, .left = dict->count};
     uint64_t mask;
-    char **seen;
+    char **seen = NULL;
 
     sample.wanted = wanted = MIN(wanted, dict->count);
-    if (wanted * 3 > dict->count) {
-        sample_walk(dict, &sample, each, arg);
-        return 0;
-    }
     if (wanted == 0)
-        return 0;
+        return;
     mask = (1ull << (65 - __builtin_clzll(wanted))) - 1; /* at most half full */
-    seen = mem_zalloc((mask + 1) * sizeof(seen[0]));
-    if (seen == NULL)
-        return ERR_FULL;
+    if (wanted * 3 <= dict->count)
+        seen = mem_zalloc((mask + 1) * sizeof(seen[0]));
+    if (seen == NULL) {
+        sample_walk(dict, &sample, each, arg);
+        return;
+    }
     while (wanted > 0) {
         char *item = dict_random(dict, draw_u64(&random));
 
@@ -656,7 +655,6 @@ int dict_sample(const struct dict *dict, uint64_t wanted, uint64_t random, dict_
         }
     }
     mem_free(seen);
-    return 0;
 }
 
 /* ---- end ------------------------------------------------------------------------------------ */

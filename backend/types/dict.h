@@ -68,9 +68,8 @@ uint64_t dict_scan(const struct dict *dict, uint64_t cursor, dict_each_fn each, 
 MUST_USE int dict_sorted(const struct dict *dict, dict_each_fn each, void *arg);
 /* An item, all equally likely; `random` is used up. NULL: empty. */
 char *dict_random(const struct dict *dict, uint64_t random);
-/* `wanted` different items (at most all), all choices equally likely. ERR_FULL: none was told. */
-MUST_USE int dict_sample(const struct dict *dict, uint64_t wanted, uint64_t random, dict_each_fn each,
-                         void *arg);
+/* `wanted` different items (at most all), all choices equally likely. */
+void dict_sample(const struct dict *dict, uint64_t wanted, uint64_t random, dict_each_fn each, void *arg);
 /* Dismantles: takes items out in about `max` steps and hands them to `each`, which may free them (NULL: nobody is
  * told). True: empty. Once begun the table is good for nothing else. */
 bool dict_clear_step(struct dict *dict, uint32_t max, dict_each_fn each, void *arg);

@@ -302,8 +302,7 @@ void hash_random(const struct object *object, uint64_t random, struct bytes *fie
     packed_get(&hash->packed, packed_get(&hash->packed, off, field), value);
 }
 
-int hash_sample(const struct object *object, uint64_t wanted, uint64_t random, hash_each_fn each,
-                void *arg)
+void hash_sample(const struct object *object, uint64_t wanted, uint64_t random, hash_each_fn each, void *arg)
 {
     const struct hash *hash = hash_of(object);
     struct draw_sample sample = {.random = random, .left = hash_count(object), .wanted = wanted};
@@ -311,13 +310,14 @@ int hash_sample(const struct object *object, uint64_t wanted, uint64_t random, h
     struct bytes field, value;
     struct hash_walk walk;
 
-    if (!is_packed(hash))
-        return dict_sample(hash->dict, wanted, random, each_item, &pair);
+    if (!is_packed(hash)) {
+        dict_sample(hash->dict, wanted, random, each_item, &pair);
+        return;
+    }
     hash_walk_init(&walk, object);
     while (hash_walk_next(&walk, &field, &value))
         if (draw_takes(&sample))
             each(arg, field, value);
-    return 0;
 }
 
 /* ---- operations for the store --------------------------------------------------------------- */

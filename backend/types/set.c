@@ -324,7 +324,7 @@ struct bytes set_random(const struct object *object, uint64_t random, char digit
     return member;
 }
 
-int set_sample(const struct object *object, uint64_t wanted, uint64_t random, set_each_fn each, void *arg)
+void set_sample(const struct object *object, uint64_t wanted, uint64_t random, set_each_fn each, void *arg)
 {
     const struct set *set = set_of(object);
     struct draw_sample sample = {.random = random, .left = set_count(object), .wanted = wanted};
@@ -332,13 +332,14 @@ int set_sample(const struct object *object, uint64_t wanted, uint64_t random, se
     struct bytes member;
     struct set_walk walk;
 
-    if (form(set) == SET_TABLE)
-        return dict_sample(set->dict, wanted, random, each_item, &each_member);
+    if (form(set) == SET_TABLE) {
+        dict_sample(set->dict, wanted, random, each_item, &each_member);
+        return;
+    }
     set_walk_init(&walk, object);
     while (set_walk_next(&walk, &member))
         if (draw_takes(&sample))
             each(arg, member);
-    return 0;
 }
 
 /* ---- operations for the store --------------------------------------------------------------- */

@@ -45,6 +45,5 @@ typedef void (*set_each_fn)(void *arg, struct bytes member);
 uint64_t set_scan(const struct object *object, uint64_t cursor, set_each_fn each, void *arg);
 /* A member, all equally likely; it may be written to `digits`. It must not be empty. */
 struct bytes set_random(const struct object *object, uint64_t random, char digits[SET_DIGITS_MAX]);
-/* `wanted` different members, all choices equally likely; at most all. ERR_FULL: none was told. */
-MUST_USE int set_sample(const struct object *object, uint64_t wanted, uint64_t random, set_each_fn each,
-                        void *arg);
+/* `wanted` different members (at most all), all choices equally likely. */
+void set_sample(const struct object *object, uint64_t wanted, uint64_t random, set_each_fn each, void *arg);
