@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Elements that leave lists: popped, moved, waited for.
+ *
+ * A reply is composed before its elements go: they are views into the list.
+ */
+#include "backend/cmd/cmd_list.h"
+#include "backend/cmd/handlers.h"
+#include "backend/cmd/reply.h"
+#include "common/base/mem.h"
+
+/* The reply is out already: if the log cannot take the change, the client must not believe it. */
+static void change_after_reply(struct cmd *c, struct store_key *key)
+{
+    if (store_change(c->store, key) == 0)
+        session_hold(c->session, store_lsn(c->store));
+    else
+        c->session->close_after_reply = true;
+}
+
+static void pop_one(struct cmd *c, struct store_key *key, enum deque_end end)
+{
+    struct object *object = store_object_open(c->store, key, STORE_LIST, false);
+
+    if (object == NULL) {
+        cmd_out_of_memory(c);
+        return;
+    }
+    reply_bulk(c, deque_peek(list_items(object), end));
+    list_pop(object, end, 1, store_effects(c->store));
+    change_after_reply(c, key);
+}
+
+/* As an array of at most `count` elements, count > 0. */
+static void pop_several(struct cmd *c, struct store_key *key, enum deque_end end, uint64_t count)
+{
+    struct object *object = store_object_open(c->store, key, STORE_LIST, false);
+    const struct deque *items;
+    struct deque_cursor cursor;
+
+    if (object == NULL) {
+        cmd_out_of_memory(c);
+        return;
+    }
+    items = list_items(object);
+    count = MIN(count, items->count);
+    reply_array(c, count);
+    cursor = deque_seek(items, end == DEQUE_HEAD ? 0 : items->count - 1);
+    for (uint64_t i = 0; i < count; i++)
+        reply_bulk(c, deque_walk(&cursor, deque_other_end(end)));
+    list_pop(object, end, count, store_effects(c->store));
+    change_after_reply(c, key);
+}
+
+static void pop(struct cmd *c, enum deque_end end)
+{
+    struct store_key key;
+    bool has_count = c->argc == 3;
+    int64_t count = 1;
+
+    if (c->argc > 3) {
+        reply_error_format(c, "ERR wrong number of arguments for '%s' command", c->info->name);
+        return;
+    }
+    if (has_count && !arg_i64_range(c, 2, 0, INT64_MAX, &count, ERROR_POSITIVE))
+        return;
+    if (!key_write(c, c->argv[1], STORE_LIST, &key))
+        return;
+    if (key.entry == NULL) {
+        if (has_count)
+            reply_null_array(c);
+        else
+            reply_null(c);
+    } else if (count == 0) {
+        reply_array(c, 0);
+    } else if (has_count) {
+        pop_several(c, &key, end, (uint64_t)count);
+    } else {
+        pop_one(c, &key, end);
+    }
+}
+
+void cmd_lpop(struct cmd *c)
+{
+    pop(c, DEQUE_HEAD);
+}
+
+void cmd_rpop(struct cmd *c)
+{
+    pop(c, DEQUE_TAIL);
+}
+
+/* ---- the first of several lists ----------------------------------------------------------------- */
+
+/* Finds the first of these keys that has elements. False: an error was replied, or the command is parked.
+ * A client that waits does not mind that a key has become something else meanwhile. */
+static bool first_list(struct cmd *c, uint32_t first, uint32_t count, struct store_key *out)
+{
+    enum store_type wanted = c->session->blocked != NULL ? STORE_NONE : STORE_LIST;
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (!key_write(c, c->argv[first + i], wanted, out))
+            return false;
+        if (out->entry != NULL && entry_type(out->entry) == STORE_LIST)
+            return true;
+    }
+    out->entry = NULL;
+    return true;
+}
+
+static bool end_parse(struct cmd *c, uint32_t i, enum deque_end *out)
+{
+    if (arg_is(c, i, "LEFT")) {
+        *out = DEQUE_HEAD;
+    } else if (arg_is(c, i, "RIGHT")) {
+        *out = DEQUE_TAIL;
+    } else {
+        reply_error(c, ERROR_SYNTAX);
+        return false;
+    }
+    return true;
+}
+
+struct mpop {
+    uint32_t first, keys;
+    enum deque_end end;
+    uint64_t count;
+};
+
+/* `at`: the argument with numkeys. */
+static bool mpop_parse(struct cmd *c, uint32_t at, struct mpop *out)
+{
+    int64_t keys, count = -1;
+    uint32_t i;
+
+    if (!arg_i64_range(c, at, 1, INT64_MAX, &keys, "ERR numkeys should be greater than 0"))
+        return false;
+    if (keys >= (int64_t)c->argc - at - 1) {
+        reply_error(c, ERROR_SYNTAX);
+        return false;
+    }
+    out->first = at + 1;
+    out->keys = (uint32_t)keys;
+    i = out->first + out->keys;
+    if (!end_parse(c, i, &out->end))
+        return false;
+    for (i++; i < c->argc; i += 2) {
+        if (count != -1 || !arg_is(c, i, "COUNT") || i + 1 >= c->argc) {
+            reply_error(c, ERROR_SYNTAX);
+            return false;
+        }
+        if (!arg_i64_range(c, i + 1, 1, INT64_MAX, &count, "ERR count should be greater than 0"))
+            return false;
+    }
+    out->count = count == -1 ? 1 : (uint64_t)count;
+    return true;
+}
+
+static void mpop_reply(struct cmd *c, struct store_key *key, const struct mpop *mpop)
+{
+    reply_array(c, 2);
+    reply_bulk(c, key->name);
+    pop_several(c, key, mpop->end, mpop->count);
+}
+
+void cmd_lmpop(struct cmd *c)
+{
+    struct store_key key;
+    struct mpop mpop;
+
+    if (!mpop_parse(c, 1, &mpop) || !first_list(c, mpop.first, mpop.keys, &key))
+        return;
+    if (key.entry == NULL)
+        reply_null_array(c);
+    else
+        mpop_reply(c, &key, &mpop);
+}
+
+void cmd_blmpop(struct cmd *c)
+{
+    struct store_key key;
+    struct mpop mpop;
+    uint64_t timeout_ms;
+
+    if (!mpop_parse(c, 2, &mpop) || !arg_timeout_ms(c, 1, &timeout_ms) ||
+        !first_list(c, mpop.first, mpop.keys, &key))
+        return;
+    if (key.entry == NULL)
+        cmd_block(c, mpop.first, mpop.keys, timeout_ms, reply_null_array);
+    else
+        mpop_reply(c, &key, &mpop);
+}
+
+static void blocking_pop(struct cmd *c, enum deque_end end)
+{
+    struct store_key key;
+    uint64_t timeout_ms;
+
+    if (!arg_timeout_ms(c, c->argc - 1, &timeout_ms) || !first_list(c, 1, c->argc - 2, &key))
+        return;
+    if (key.entry == NULL) {
+        cmd_block(c, 1, c->argc - 2, timeout_ms, reply_null_array);
+        return;
+    }
+    reply_array(c, 2);
+    reply_bulk(c, key.name);
+    pop_one(c, &key, end);
+}
+
+void cmd_blpop(struct cmd *c)
+{
+    blocking_pop(c, DEQUE_HEAD);
+}
+
+void cmd_brpop(struct cmd *c)
+{
+    blocking_pop(c, DEQUE_TAIL);
+}
+
+/* ---- from one list to another ------------------------------------------------------------------- */
+
+/* The element comes to its new place before it leaves the old one, so that none is lost for lack of memory. */
+static int move_element(struct cmd *c, struct store_key *source, struct store_key *target,
+                        const struct bytes *item, enum deque_end from, enum deque_end to)
+{
+    bool is_same = bytes_equal(source->name, target->name);
+    struct object *object = store_object_open(c->store, target, STORE_LIST, true);
+    int err, stored;
+
+    if (object == NULL)
+        return ERR_FULL;
+    err = list_push(object, to, item, 1, store_effects(c->store));
+    if (err == 0 && is_same)
+        list_pop(object, from, 1, store_effects(c->store)); /* its twin, if it is the same end */
+    stored = store_change(c->store, target);
+    if (err != 0 || stored != 0 || is_same)
+        return err != 0 ? err : stored;
+    object = store_object_open(c->store, source, STORE_LIST, false);
+    if (object == NULL)
+        return ERR_FULL;
+    list_pop(object, from, 1, store_effects(c->store));
+    return store_change(c->store, source);
+}
+
+/* The source has elements. */
+static void move(struct cmd *c, struct store_key *source, enum deque_end from, enum deque_end to)
+{
+    struct store_key target;
+    struct bytes item;
+    char *copy;
+
+    if (!key_write(c, c->argv[2], STORE_LIST, &target))
+        return;
+    item = deque_peek(list_of(source), from);
+    copy = mem_alloc(MAX(item.len, (size_t)1));
+    if (copy == NULL) {
+        cmd_out_of_memory(c);
+        return;
+    }
+    memcpy(copy, item.data, item.len);
+    item.data = copy;
+    if (cmd_stored(c, move_element(c, source, &target, &item, from, to)))
+        reply_bulk(c, item);
+    mem_free(copy);
+}
+
+static void move_or_null(struct cmd *c, enum deque_end from, enum deque_end to)
+{
+    struct store_key source;
+
+    if (!key_write(c, c->argv[1], STORE_LIST, &source))
+        return;
+    if (source.entry == NULL)
+        reply_null(c);
+    else
+        move(c, &source, from, to);
+}
+
+void cmd_lmove(struct cmd *c)
+{
+    enum deque_end from, to;
+
+    if (end_parse(c, 3, &from) && end_parse(c, 4, &to))
+        move_or_null(c, from, to);
+}
+
+void cmd_rpoplpush(struct cmd *c)
+{
+    move_or_null(c, DEQUE_TAIL, DEQUE_HEAD);
+}
+
+/* As Redis: in EXEC there is no element, after a wait there is no array of them. */
+static void move_timed_out(struct cmd *c)
+{
+    if (c->in_exec)
+        reply_null(c);
+    else
+        reply_null_array(c);
+}
+
+static void blocking_move(struct cmd *c, enum deque_end from, enum deque_end to)
+{
+    struct store_key source;
+    uint64_t timeout_ms;
+
+    if (!arg_timeout_ms(c, c->argc - 1, &timeout_ms) || !first_list(c, 1, 1, &source))
+        return;
+    if (source.entry == NULL)
+        cmd_block(c, 1, 1, timeout_ms, move_timed_out);
+    else
+        move(c, &source, from, to);
+}
+
+void cmd_blmove(struct cmd *c)
+{
+    enum deque_end from, to;
+
+    if (end_parse(c, 3, &from) && end_parse(c, 4, &to))
+        blocking_move(c, from, to);
+}
+
+void cmd_brpoplpush(struct cmd *c)
+{
+    blocking_move(c, DEQUE_TAIL, DEQUE_HEAD);
+}
