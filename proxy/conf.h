@@ -17,28 +17,12 @@
 #include "common/base/base.h"
 #include "common/base/bytes.h"
 #include "common/base/err.h"
+#include "common/conf/reader.h"
 #include "common/ring/hash.h"
 #include "common/ring/ring.h"
 
-#include <sys/types.h>
-
-#define CONF_FILE_SIZE_MAX (4u << 20)
 #define CONF_POOLS_MAX     10000u
 #define CONF_SERVERS_MAX   RING_SERVERS_MAX /* of a pool */
-
-struct conf_position {
-    uint32_t line, column; /* from 1; 0: unknown */
-};
-
-/* Where somebody listens or can be reached. Either host and port or path. */
-struct conf_address {
-    const char *text; /* as in the file; NULL: not configured */
-    const char *host; /* NULL: a path. "": every local address. Brackets of IPv6 are removed */
-    uint16_t port;
-    const char *path; /* of a unix socket, or NULL */
-    mode_t mode;      /* listeners: of the socket's file; 0: not given */
-    struct conf_position at;
-};
 
 /* A line under `servers:`. */
 struct conf_server {
@@ -85,11 +69,6 @@ enum conf_accept {
     CONF_ACCEPT_reuseport,
     CONF_ACCEPT_exclusive,
     CONF_ACCEPT_mutex,
-};
-
-struct conf_strings {
-    const char *const *items;
-    uint32_t count;
 };
 
 struct conf_pool {
@@ -182,11 +161,6 @@ struct conf_process {
     struct conf_limits limits;
 };
 
-/* Something legal that somebody may regret; `text` starts with file:line:column. */
-struct conf_warning {
-    const char *text;
-};
-
 struct conf {
     const char *path; /* as given */
     struct conf_process process;
@@ -195,11 +169,6 @@ struct conf {
     const struct conf_warning *warnings;
     uint32_t warnings_count;
     void *arena; /* private: owns everything above */
-};
-
-struct conf_error {
-    struct conf_position at;
-    char text[768]; /* one line "file:line:column: what is wrong, what would be right", no newline */
 };
 
 /* Reads, checks, completes. 0, or a negative ERR_ or errno with *error filled in and *out untouched. */

@@ -10,127 +10,9 @@
 
 #include "proxy/conf_private.h"
 
-#include <sys/un.h>
-
 #define KETAMA_PORT    11211
 #define PARTS_MAX      4096 /* slot or key ranges of a server */
 #define SERVER_FORMAT  "\"hostname:port:weight [name]\""
-#define UNIX_PATH_MAX_ (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
-
-/* Cuts the part behind the last `c` off *text; false when there is no `c`. */
-static bool cut_last(struct bytes *text, char c, struct bytes *tail)
-{
-    const char *at = text->len > 0 ? memrchr(text->data, c, text->len) : NULL;
-
-    if (at == NULL)
-        return false;
-    *tail = bytes_skip(*text, (size_t)(at - text->data) + 1);
-    text->len = (size_t)(at - text->data);
-    return true;
-}
-
-static struct bytes trim(struct bytes text)
-{
-    while (text.len > 0 && text.data[0] == ' ')
-        text = bytes_skip(text, 1);
-    while (text.len > 0 && text.data[text.len - 1] == ' ')
-        text.len--;
-    return text;
-}
-
-static struct bytes without_brackets(struct bytes host)
-{
-    if (host.len >= 2 && host.data[0] == '[' && host.data[host.len - 1] == ']')
-        return bytes_of(host.data + 1, host.len - 2);
-    return host;
-}
-
-static bool parse_port(struct bytes text, uint16_t *out)
-{
-    uint32_t port;
-
-    if (!conf_number(text, &port) || port < 1 || port > UINT16_MAX)
-        return false;
-    *out = (uint16_t)port;
-    return true;
-}
-
-bool conf_address_is_local(const struct conf_address *address)
-{
-    const char *host = address->host;
-
-    return address->path != NULL ||
-           (host != NULL && (strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 ||
-                             strcmp(host, "localhost") == 0));
-}
-
-/* ---- listen
- * ----------------------------------------------------------------------------------------- */
-
-static int read_listen_path(struct conf_reader *reader, const struct conf_item *item,
-                            struct bytes text, struct conf_address *address)
-{
-    struct bytes mode;
-    uint32_t value = 0;
-
-    if (cut_last(&text, ' ', &mode)) {
-        bool is_octal = mode.len > 0 && mode.len <= 4;
-
-        for (size_t i = 0; is_octal && i < mode.len; i++) {
-            is_octal = mode.data[i] >= '0' && mode.data[i] <= '7';
-            value = value * 8 + (uint32_t)(mode.data[i] - '0');
-        }
-        if (!is_octal || value > 0777)
-            return conf_fail(reader, item->value->at,
-                             "conf: directive \"%s\" has an invalid file permission in "
-                             "\"socket_path permission\" format string; write three octal digits "
-                             "(0660) behind the path",
-                             item->name);
-    }
-    text = trim(text);
-    if (text.len > UNIX_PATH_MAX_)
-        return conf_fail(
-            reader, item->value->at,
-            "conf: directive \"%s\" has an invalid value; the path of a unix socket has "
-            "at most %zu bytes",
-            item->name, UNIX_PATH_MAX_);
-    address->path = conf_copy(reader->arena, text);
-    address->mode = (mode_t)value;
-    return 0;
-}
-
-int conf_set_listen(struct conf_reader *reader, const struct conf_item *item, void *target)
-{
-    struct conf_address *address = (struct conf_address *)((char *)target + item->key->offset);
-    struct bytes text, port;
-    int err = conf_scalar(reader, item, &text);
-
-    if (err != 0)
-        return err;
-    address->text = conf_copy(reader->arena, text);
-    address->at = item->value->at;
-    if (text.data[0] == '/')
-        return read_listen_path(reader, item, text, address);
-    if (!cut_last(&text, ':', &port))
-        return conf_fail(reader, item->value->at,
-                         "conf: directive \"%s\" has an invalid \"hostname:port\" format string; "
-                         "write 127.0.0.1:22121, or the path of a unix socket",
-                         item->name);
-    if (!parse_port(port, &address->port))
-        return conf_fail(reader, item->value->at,
-                         "conf: directive \"%s\" has an invalid port in \"hostname:port\" format "
-                         "string; a port is 1 to 65535",
-                         item->name);
-    text = without_brackets(text);
-    if (bytes_equal(text, BYTES("*")))
-        text = BYTES_EMPTY;
-    if (text.len > 255 || (text.len > 0 && memchr(text.data, ' ', text.len) != NULL))
-        return conf_fail(reader, item->value->at,
-                         "conf: directive \"%s\" has an invalid value; \"%.*s\" is no host name",
-                         item->name, CONF_SHOW(text));
-    address->host = conf_copy(reader->arena, text);
-    return 0;
-}
 
 /* ---- slots and ranges
  * --------------------------------------------------------------------------------- */
@@ -178,7 +60,7 @@ static int add_slots(struct conf_reader *reader, const struct conf_node *node, s
     struct bytes first = part, last = part;
     uint32_t from, to;
 
-    if (cut_last(&first, '-', &last) && first.len == 0)
+    if (conf_cut_last(&first, '-', &last) && first.len == 0)
         first = part;
     if (!conf_number(first, &from) || !conf_number(last, &to) || from > to || to >= HASH_SLOT_COUNT)
         return conf_fail(reader, node->at,
@@ -278,12 +160,12 @@ static int read_attributes(struct conf_reader *reader, const struct conf_node *n
         bool is_one;
         int err;
 
-        if (!cut_last(&rest, ' ', &word))
+        if (!conf_cut_last(&rest, ' ', &word))
             return 0;
         err = read_attribute(reader, node, word, server, &is_one);
         if (err != 0 || !is_one)
             return err;
-        *line = trim(rest);
+        *line = conf_trim(rest);
     }
 }
 
@@ -301,19 +183,19 @@ static bool split_line(struct bytes line, bool needs_weight, struct parts *parts
     bool is_path = line.data[0] == '/';
     struct bytes rest = line;
 
-    parts->has_name = cut_last(&rest, ' ', &parts->name);
+    parts->has_name = conf_cut_last(&rest, ' ', &parts->name);
     parts->has_weight = true;
     if (!needs_weight && !is_path && rest.len > 0) {
         struct bytes host = rest, tail;
 
         /* Seeds: "host:port" and "[::1]:port" are enough. */
-        if (cut_last(&host, ':', &tail) && host.len > 0 &&
+        if (conf_cut_last(&host, ':', &tail) && host.len > 0 &&
             (memchr(host.data, ':', host.len) == NULL || host.data[host.len - 1] == ']'))
             parts->has_weight = false;
     }
-    if (parts->has_weight && !cut_last(&rest, ':', &parts->weight))
+    if (parts->has_weight && !conf_cut_last(&rest, ':', &parts->weight))
         return false;
-    if (!is_path && !cut_last(&rest, ':', &parts->port))
+    if (!is_path && !conf_cut_last(&rest, ':', &parts->port))
         return false;
     parts->host = rest;
     /* A colon in a path is one too many for twemproxy. */
@@ -337,11 +219,11 @@ static int check_parts(struct conf_reader *reader, const struct conf_node *node,
                          "conf: directive \"servers\" has an invalid weight in " SERVER_FORMAT
                          " format string; at most %u",
                          RING_WEIGHT_MAX);
-    if (!is_path && !parse_port(parts->port, &server->address.port))
+    if (!is_path && !conf_parse_port(parts->port, &server->address.port))
         return conf_fail(reader, node->at,
                          "conf: directive \"servers\" has an invalid port in " SERVER_FORMAT
                          " format string; a port is 1 to 65535");
-    if (parts->host.len == 0 || parts->host.len > (is_path ? UNIX_PATH_MAX_ : 255) ||
+    if (parts->host.len == 0 || parts->host.len > (is_path ? CONF_UNIX_PATH_MAX : 255) ||
         (!is_path && memchr(parts->host.data, ' ', parts->host.len) != NULL))
         return conf_fail(reader, node->at,
                          "conf: directive \"servers\" has an invalid value; \"%.*s\" is no %s",
@@ -389,7 +271,7 @@ int conf_read_server(struct conf_reader *reader, const struct conf_node *node, b
     if (is_path)
         server->address.path = conf_copy(arena, parts.host);
     else
-        server->address.host = conf_copy(arena, without_brackets(parts.host));
+        server->address.host = conf_copy(arena, conf_without_brackets(parts.host));
     /* The label of an unnamed unix socket ends in a colon: twemproxy cuts "host:port" out of the
      * line by lengths, and the port of a path has none. Keys are placed by it, so it stays. */
     if (parts.has_name)
@@ -413,7 +295,7 @@ int conf_read_master(struct conf_reader *reader, const struct conf_node *node,
         return conf_fail(reader, node->at,
                          "conf: directive \"sentinel_master\" has an invalid value; write the name "
                          "that the sentinels monitor, or a list of them");
-    if (cut_last(&name, ':', &weight) && (!conf_number(weight, &master->weight) ||
+    if (conf_cut_last(&name, ':', &weight) && (!conf_number(weight, &master->weight) ||
                                           master->weight == 0 || master->weight > RING_WEIGHT_MAX))
         return conf_fail(
             reader, node->at,

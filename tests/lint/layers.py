@@ -14,7 +14,7 @@ import re
 import lint
 
 ORDER = [
-    "common/base", "common/command", "common/proto", "common/ring", "common/wire", "common/stats",
+    "common/base", "common/command", "common/proto", "common/ring", "common/wire", "common/stats", "common/conf",
     "common/io", "nginx-style-master", "proxy",
     "backend/store", "backend/types", "backend/cmd", "backend/repl", "backend/coordinator", "backend",
     "ctl",

@@ -7,7 +7,7 @@
  */
 #include "config.h"
 
-#include "proxy/conf_private.h"
+#include "common/conf/reader.h"
 
 #include <limits.h>
 #include <stdio.h>

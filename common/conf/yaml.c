@@ -8,7 +8,7 @@
  */
 #include "config.h"
 
-#include "proxy/conf_private.h"
+#include "common/conf/reader.h"
 
 #include <yaml.h>
 
@@ -248,7 +248,7 @@ static int check_bytes(struct conf_reader *reader, struct bytes yaml)
 
     if (yaml.len > CONF_FILE_SIZE_MAX)
         return conf_fail(reader, (struct conf_position){0, 0},
-                         "conf: the file has more than %u bytes; split it into several proxies",
+                         "conf: the file has more than %u bytes; split it",
                          CONF_FILE_SIZE_MAX);
     if ((yaml.len >= 3 && memcmp(yaml.data, "\xef\xbb\xbf", 3) == 0) ||
         (yaml.len >= 2 &&
@@ -270,14 +270,12 @@ static int check_root(struct tree *tree, struct conf_node **root)
     if (tree->document_count == 0)
         return conf_fail(
             reader, (struct conf_position){1, 1},
-            "conf: '%s' must contain only 1 document; found 0 documents; write at least "
-            "one pool",
-            reader->path);
+            "conf: '%s' must contain only 1 document; found 0 documents; write %s", reader->path,
+            reader->wants_what);
     if (tree->root->kind != CONF_NODE_MAPPING)
         return conf_fail(reader, tree->root->at,
-                         "conf: '%s' has invalid empty \"key:\" at depth 0; start with the name of "
-                         "a pool and a colon",
-                         reader->path);
+                         "conf: '%s' has invalid empty \"key:\" at depth 0; start with %s",
+                         reader->path, reader->starts_with);
     *root = tree->root;
     return 0;
 }
