@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/backend/store/store_world.h"
+
+/* Rounds of changes, background work and lives; after each death the store must hold the right prefix. */
+static void live(struct world *w, unsigned ops)
+{
+    for (unsigned i = 0; i < ops; i++) {
+        if (world_random(w, 4) == 0)
+            store_turn_end(w->store);
+        if (world_random(w, 60) == 0)
+            store_checkpoint(w->store);
+        if (world_random(w, 10) == 0)
+            world_spill(w, 4);
+        if (world_random(w, 3) == 0)
+            sim_run_for(w->sim, world_random(w, 3000));
+        world_random_op(w);
+    }
+}
+
+static void test_lives_end_in_every_way(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        struct world w;
+        struct sim_options options;
+
+        sim_options_calm(&options);
+        world_init(&w, seed, &options);
+        w.options.fsync = (enum store_fsync)(seed % 3);
+        world_open(&w);
+        for (unsigned life = 0; life < 6; life++) {
+            uint64_t lsn;
+
+            live(&w, 150);
+            world_check(&w, UINT64_MAX);
+            live(&w, 100);
+            switch (world_random(&w, 3)) {
+            case 0:
+                world_close(&w);
+                world_open(&w);
+                world_check(&w, UINT64_MAX);
+                break;
+            case 1:
+                sim_run_for(w.sim, world_random(&w, 2000));
+                world_die(&w, false);
+                world_open(&w);
+                lsn = store_lsn(w.store);
+                assert_int_equal(lsn, w.marks.appended);
+                world_forget_after(&w, lsn);
+                world_check(&w, lsn);
+                break;
+            case 2:
+                world_die(&w, true);
+                world_open(&w);
+                lsn = store_lsn(w.store);
+                assert_true(lsn >= w.marks.durable && lsn <= w.marks.appended);
+                world_forget_after(&w, lsn);
+                world_check(&w, lsn);
+                break;
+            }
+        }
+        world_deinit(&w);
+    }
+}
+
+/* Little room and many overwrites: the cleaner must give space back for ever, and lose nothing. */
+static void test_cleaner_keeps_up(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_init(&w, 77, NULL);
+    w.options.disk_max = 12u * (256u << 10);
+    w.value_max = 3000;
+    world_open(&w);
+    for (unsigned round = 0; round < 60; round++) {
+        live(&w, 100);
+        store_turn_end(w.store);
+        for (unsigned i = 0; i < 200 && store_may_write(w.store, true) != 0; i++)
+            sim_run_for(w.sim, 20000);
+        assert_int_equal(store_may_write(w.store, true), 0);
+    }
+    assert_true(w.store->stats.cleaner_segments > 0);
+    world_check(&w, UINT64_MAX);
+    world_close(&w);
+    world_open(&w);
+    world_check(&w, UINT64_MAX);
+    world_deinit(&w);
+}
+
+static void test_values_go_cold_and_come_back(void **state)
+{
+    struct world w;
+    struct store_stats stats;
+
+    (void)state;
+    world_init(&w, 5, NULL);
+    world_open(&w);
+    for (uint16_t k = 0; k < WORLD_KEYS; k++)
+        world_set(&w, 0, k, k + 1u, 100 + k * 40u);
+    store_turn_end(w.store);
+    for (unsigned i = 0; i < 20; i++)
+        world_spill(&w, WORLD_KEYS);
+    store_stats_get(w.store, &stats);
+    assert_true(stats.cold_keys > WORLD_KEYS / 2);
+    world_check(&w, UINT64_MAX);
+    store_stats_get(w.store, &stats);
+    assert_int_equal(stats.cold_keys, 0);
+    assert_true(stats.fetches > WORLD_KEYS / 2);
+    world_deinit(&w);
+}
+
+static void test_expiry(void **state)
+{
+    struct world w;
+    struct store_key key;
+    struct store_attributes soon;
+
+    (void)state;
+    world_init(&w, 6, NULL);
+    world_open(&w);
+    soon.expire_ms = store_now_ms(w.store) + 1000;
+    soon.mc_flags = 0;
+    store_find(w.store, 0, BYTES("a"), &key);
+    assert_int_equal(store_put_string(w.store, &key, BYTES("1"), &soon), 0);
+    assert_int_equal(store_expiring_count(w.store, 0), 1);
+    store_turn_end(w.store);
+    world_close(&w);
+    world_open(&w);
+    store_find(w.store, 0, BYTES("a"), &key);
+    assert_non_null(key.entry);
+    assert_int_equal(entry_expire_ms(key.entry), soon.expire_ms);
+    store_now_set(w.store, soon.expire_ms);
+    store_find(w.store, 0, BYTES("a"), &key);
+    assert_null(key.entry);
+    assert_int_equal(store_count(w.store, 0), 0);
+    assert_int_equal(store_expiring_count(w.store, 0), 0);
+    /* The clock never goes back (S8). */
+    store_now_set(w.store, soon.expire_ms - 500);
+    assert_int_equal(store_now_ms(w.store), soon.expire_ms);
+    world_deinit(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_values_go_cold_and_come_back),
+        cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_lives_end_in_every_way),
+        cmocka_unit_test(test_cleaner_keeps_up),
+    };
+
+    return cmocka_run_group_tests_name("store", tests, NULL, NULL);
+}
