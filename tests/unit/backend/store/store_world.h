@@ -13,6 +13,7 @@
 
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner.h"
+#include "backend/store/effect.h"
 #include "backend/store/store_private.h"
 #include "backend/types/hash.h"
 #include "backend/types/string.h"
@@ -20,6 +21,8 @@
 #include "common/base/mem.h"
 #include "common/io/io_sim.h"
 #include "common/io/io_sim_disk.h"
+
+#include <stdio.h>
 
 #define WORLD_KEYS   64u
 #define WORLD_FIELDS 6u
