@@ -614,6 +614,27 @@ struct entry *index_find(const struct index *index, uint64_t hash, uint8_t db, s
     return NULL;
 }
 
+struct entry *index_find_hash(const struct index *index, uint64_t hash)
+{
+    const struct bucket *b = bucket_of(index, hash);
+    uint8_t tag = tag_of(hash);
+
+    for (unsigned found = bucket_match(b, tag); found != 0; found &= found - 1) {
+        struct entry *entry = slot_load(b->slots, (unsigned)__builtin_ctz(found));
+
+        if (LIKELY(entry_hash(index, entry) == hash))
+            return entry;
+    }
+    for (const struct node *n = bucket_link(b); n != NULL; n = node_link(n))
+        for (unsigned found = node_match(n, tag); found != 0; found &= found - 1) {
+            struct entry *entry = slot_load(n->slots, (unsigned)__builtin_ctz(found));
+
+            if (LIKELY(entry_hash(index, entry) == hash))
+                return entry;
+        }
+    return NULL;
+}
+
 int index_insert(struct index *index, uint64_t hash, struct entry *entry)
 {
     int err;

@@ -35,6 +35,8 @@ uint64_t index_hash(const struct index *index, uint8_t db, struct bytes key); /*
 
 /* NULL: not there. */
 struct entry *index_find(const struct index *index, uint64_t hash, uint8_t db, struct bytes key);
+/* By the hash alone, for those who remember keys by it. Two keys of one hash: either. */
+struct entry *index_find_hash(const struct index *index, uint64_t hash);
 /* The key must not be there. ERR_FULL: out of memory, nothing changed. */
 MUST_USE int index_insert(struct index *index, uint64_t hash, struct entry *entry);
 /* `old` must be there; `now` has the same key. */

@@ -157,12 +157,12 @@ void *slab_get(struct slab *slab, size_t size)
         return NULL;
     object = page->free;
     if (object != NULL) {
-        ASAN_UNPOISON_MEMORY_REGION(object, size);
+        ASAN_UNPOISON_MEMORY_REGION(object, MAX(size, sizeof(void *)));
         memcpy(&page->free, object, sizeof(page->free));
     } else {
         ASSERT(page->carved < page->capacity);
         object = page_object(page, page->carved++);
-        ASAN_UNPOISON_MEMORY_REGION(object, size);
+        ASAN_UNPOISON_MEMORY_REGION(object, MAX(size, sizeof(void *)));
     }
     page->used++;
     slab->used_bytes += slab_charge(size);

@@ -118,6 +118,7 @@ static void key_check(struct keys *keys, uint32_t number)
     uint64_t hash = hash_of(keys, number);
 
     assert_ptr_equal(index_find(keys->index, hash, db_of(number), key), keys->entries[number]);
+    assert_ptr_equal(index_find_hash(keys->index, hash), keys->entries[number]);
     /* The same name in another database is another key. */
     assert_null(index_find(keys->index, hash, 5, key));
 }
