@@ -152,14 +152,13 @@ bool hash_get(const struct object *object, struct bytes field, struct bytes *val
     return off != UINT32_MAX;
 }
 
-static int packed_set(struct hash *hash, struct bytes field, struct bytes value, bool *is_new)
+/* `off`: where the field is, UINT32_MAX: nowhere. */
+static int packed_set(struct hash *hash, uint32_t off, struct bytes field, struct bytes value)
 {
-    uint32_t off = packed_find(&hash->packed, field, 0, 2);
     struct bytes found;
     int err;
 
-    *is_new = off == UINT32_MAX;
-    if (!*is_new)
+    if (off != UINT32_MAX)
         return packed_replace(&hash->packed, packed_get(&hash->packed, off, &found), value);
     off = hash->packed.len;
     err = packed_append(&hash->packed, field);
@@ -197,13 +196,15 @@ static int table_set(struct hash *hash, struct bytes field, struct bytes value, 
 int hash_set(struct object *object, struct bytes field, struct bytes value, bool *is_new)
 {
     struct hash *hash = hash_of(object);
+    uint32_t off;
     int err;
 
     if (is_packed(hash)) {
+        off = packed_find(&hash->packed, field, 0, 2);
+        *is_new = off == UINT32_MAX;
         if (field.len <= HASH_PACKED_SIZE_MAX && value.len <= HASH_PACKED_SIZE_MAX &&
-            (hash_count(object) < HASH_PACKED_FIELDS_MAX ||
-             packed_find(&hash->packed, field, 0, 2) != UINT32_MAX))
-            return packed_set(hash, field, value, is_new);
+            (!*is_new || hash_count(object) < HASH_PACKED_FIELDS_MAX))
+            return packed_set(hash, off, field, value);
         err = make_table(hash);
         if (err != 0)
             return err;

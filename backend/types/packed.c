@@ -118,26 +118,31 @@ uint32_t packed_at(const struct packed *packed, uint32_t index)
     return off;
 }
 
+/* Names often differ at their end alone: that byte is looked at first. */
+static inline bool item_is(struct bytes here, struct bytes item)
+{
+    return here.len == item.len &&
+           (here.len == 0 || (here.data[here.len - 1] == item.data[item.len - 1] &&
+                              memcmp(here.data, item.data, here.len) == 0));
+}
+
 uint32_t packed_find(const struct packed *packed, struct bytes item, uint32_t first, uint32_t stride)
 {
     const char *at, *end;
-    uint32_t skip = 0;
+    struct bytes here;
 
     ASSERT(stride > 0);
     if (first >= packed->count)
         return UINT32_MAX;
     end = packed->data + packed->len;
     for (at = packed->data + packed_at(packed, first); at < end;) {
-        struct bytes here;
         const char *next = item_read(at, &here);
 
-        if (skip == 0) {
-            if (bytes_equal(here, item))
-                return (uint32_t)(at - packed->data);
-            skip = stride;
-        }
-        skip--;
+        if (item_is(here, item))
+            return (uint32_t)(at - packed->data);
         at = next;
+        for (uint32_t skip = 1; skip < stride && at < end; skip++)
+            at = item_read(at, &here);
     }
     return UINT32_MAX;
 }
