@@ -245,7 +245,7 @@ static int store_put_whole(struct store *store, struct store_key *key, struct re
     struct entry *old = key->entry;
     uint64_t old_address = old != NULL ? old->address : 0, address;
     size_t old_bytes = old != NULL ? store_record_bytes(old) : 0;
-    bool existed = old != NULL;
+    bool existed = old != NULL, was_hot = existed && !entry_is_cold(old);
     int err;
 
     err = store_append(store, record, &address);
@@ -276,7 +276,8 @@ static int store_put_whole(struct store *store, struct store_key *key, struct re
         store_object_destroy(store, old_object);
     if (parts->object != NULL)
         store_object_account(store, parts->object);
-    spill_inserted(store, key->hash, key->entry, existed);
+    if (!was_hot)
+        spill_inserted(store, key->hash, key->entry);
     store_changed(store, key, existed);
     return 0;
 }
@@ -353,7 +354,7 @@ int store_put_object(struct store *store, struct store_key *key, struct object *
     return store_put_whole(store, key, &record, &parts);
 }
 
-int store_delete(struct store *store, struct store_key *key)
+static int store_remove(struct store *store, struct store_key *key, enum store_change_kind kind)
 {
     struct record record = {.type = RECORD_TOMB, .db = key->db, .key = key->name};
     uint64_t address;
@@ -369,8 +370,28 @@ int store_delete(struct store *store, struct store_key *key)
     store->absent_lsn = record.lsn;
     store_entry_destroy(store, key->hash, key->entry);
     key->entry = NULL;
-    store_tell_changed(store, key->db, key->name, STORE_REMOVED);
+    store_tell_changed(store, key->db, key->name, kind);
     return 0;
+}
+
+int store_delete(struct store *store, struct store_key *key)
+{
+    return store_remove(store, key, STORE_REMOVED);
+}
+
+/* The name lies in the entry that goes away. */
+int store_evict(struct store *store, struct store_key *key)
+{
+    struct buffer name = {0};
+    int err;
+
+    buffer_append(&name, key->name.data, key->name.len);
+    if (name.failed)
+        return ERR_FULL;
+    key->name = buffer_bytes(&name);
+    err = store_remove(store, key, STORE_EVICTED);
+    buffer_deinit(&name);
+    return err;
 }
 
 int store_take_object(struct store *store, struct store_key *key, struct object **out)
@@ -504,7 +525,7 @@ int store_change(struct store *store, struct store_key *key)
     store->open_key.entry = NULL;
     store_object_account(store, object);
     if (is_new)
-        spill_inserted(store, key->hash, key->entry, false);
+        spill_inserted(store, key->hash, key->entry);
     store_changed(store, key, !is_new);
     return 0;
 }

@@ -262,7 +262,7 @@ static int fetch_install(struct fetch *fetch, struct entry *e, struct bytes valu
         return err;
     if (object != NULL)
         store_object_account(store, object);
-    spill_inserted(store, fetch->hash, e, false);
+    spill_inserted(store, fetch->hash, e);
     return 0;
 }
 

@@ -301,6 +301,8 @@ static void open_log_opened(void *arg, int err)
 
     if (err == 0)
         err = index_create(store_log_hash_seed(store->log), &store->index);
+    if (err == 0)
+        err = spill_create(store);
     if (err != 0) {
         open_end(store, err);
         return;
@@ -337,6 +339,14 @@ static int open_log(struct store *store)
     return err;
 }
 
+/* Without a directory: a cache that forgets. */
+static int open_memory(struct store *store)
+{
+    int err = index_create(io_random64(store->io), &store->index);
+
+    return err != 0 ? err : spill_create(store);
+}
+
 int store_create(const struct store_options *options, void (*done)(void *arg, int err), void *arg,
                  struct store **out)
 {
@@ -359,9 +369,7 @@ int store_create(const struct store_options *options, void (*done)(void *arg, in
     if (err == 0)
         err = fetches_create(store);
     if (err == 0)
-        err = spill_create(store);
-    if (err == 0)
-        err = options->dir != NULL ? open_log(store) : index_create(io_random64(store->io), &store->index);
+        err = options->dir != NULL ? open_log(store) : open_memory(store);
     if (err != 0) {
         store_free(store);
         return err;

@@ -6,29 +6,40 @@
  *       An object with a chain gets its image first.
  *   P2  Spilling changes neither LSN nor content; it writes nothing but images.
  */
+#include "backend/store/residency.h"
 #include "backend/store/store_private.h"
 
 #include "common/base/mem.h"
 
+#define SPILL_BUDGET      2000u /* entries a step looks at */
 #define SPILL_WORTH_BYTES 16u /* less is not gained by making a value cold */
 
 int spill_create(struct store *store)
 {
-    MAYBE(store);
-    return 0;
+    return residency_create(store->index, &store->residency);
 }
 
 void spill_destroy(struct store *store)
 {
-    MAYBE(store);
+    residency_destroy(&store->residency);
 }
 
-void spill_inserted(struct store *store, uint64_t hash, struct entry *e, bool existed)
+static void spill_pressure(struct store *store)
 {
-    MAYBE(store);
-    MAYBE(hash);
-    MAYBE(e);
-    MAYBE(existed);
+    residency_pressure_set(store->residency, store_memory_bytes(store), store->options.memory_max,
+                           index_count(store->index) - store->cold_count);
+}
+
+void spill_inserted(struct store *store, uint64_t hash, struct entry *e)
+{
+    size_t size = slab_charge(entry_size(e));
+
+    if (entry_is_object(e))
+        size += entry_object(e)->accounted_bytes;
+    if (residency_inserted(store->residency, hash, size))
+        e->type_flags |= ENTRY_MAIN;
+    else
+        e->type_flags &= (uint8_t)~ENTRY_MAIN;
 }
 
 size_t spill_entry(struct store *store, uint64_t hash, struct entry **e)
@@ -63,6 +74,7 @@ size_t spill_entry(struct store *store, uint64_t hash, struct entry **e)
         return 0;
     parts.key = buffer_bytes(&store->scratch);
     parts.is_cold = true;
+    parts.is_main = false;
     parts.object = NULL;
     parts.value = bytes_of("", MIN(value_len, (uint64_t)ENTRY_VALUE_LEN_MAX));
     if (store_entry_put(store, hash, e, &parts) != 0)
@@ -74,8 +86,38 @@ size_t spill_entry(struct store *store, uint64_t hash, struct entry **e)
     return gained;
 }
 
+/* In a cache it goes away; elsewhere it goes cold. */
+static uint64_t spill_victim(void *arg, struct entry *e)
+{
+    struct store *store = arg;
+    struct store_key key = {.name = entry_key(e), .db = entry_db(e), .entry = e};
+    uint64_t before = store_memory_bytes(store), after;
+
+    if (e == store->open_key.entry)
+        return 0;
+    key.hash = index_hash(store->index, key.db, key.name);
+    if (store->options.namespaces[key.db].is_cache) {
+        if (!store_is_flushed(store, e) && store_evict(store, &key) != 0)
+            return 0;
+        store->stats.evictions++;
+    } else {
+        spill_entry(store, key.hash, &e);
+    }
+    after = store_memory_bytes(store);
+    return before > after ? before - after : 0;
+}
+
+bool spill_step(struct store *store, uint32_t budget)
+{
+    uint64_t max = store->options.memory_max, used = store_memory_bytes(store);
+
+    spill_pressure(store);
+    if (LIKELY(max == 0 || used <= max))
+        return false;
+    return residency_spill(store->residency, used - max, budget, spill_victim, store) > 0;
+}
+
 bool spill_work(struct store *store)
 {
-    MAYBE(store);
-    return false;
+    return spill_step(store, SPILL_BUDGET);
 }

@@ -3,6 +3,9 @@
 
 #include "common/base/mem.h"
 
+#define SPILL_AT_ONCE 4000u /* entries looked at when a write would be refused */
+#define SPILL_TURN    500u  /* ... at the end of a turn */
+
 /* ---- look-ups --------------------------------------------------------------------------------- */
 
 void store_now_set(struct store *store, uint64_t now_ms)
@@ -94,15 +97,19 @@ uint64_t store_memory_bytes(const struct store *store)
     return index_bytes(store->index) + slab_used_bytes(store->slab) + store->object_bytes;
 }
 
-static bool store_is_memory_full(const struct store *store)
+/* Values are spilled from maxmemory on, at the end of every turn; one turn may pass it by a sixteenth. What is above
+ * that, and cannot be spilled at once, is refused. */
+static bool store_is_memory_full(struct store *store)
 {
-    uint64_t max = store->options.memory_max;
+    uint64_t max = store->options.memory_max, limit = max + max / 16;
 
-    /* Values are spilled from maxmemory on; what cannot be spilled may pass it by a sixteenth. */
-    return max != 0 && store_memory_bytes(store) > max + max / 16;
+    if (LIKELY(max == 0 || store_memory_bytes(store) <= limit))
+        return false;
+    MAYBE(spill_step(store, SPILL_AT_ONCE));
+    return store_memory_bytes(store) > limit;
 }
 
-int store_may_write(const struct store *store, bool grows)
+int store_may_write(struct store *store, bool grows)
 {
     if (store->log != NULL) {
         if (UNLIKELY(store_log_error(store->log) != 0))
@@ -135,6 +142,8 @@ void store_turn_end(struct store *store)
 {
     if (store->open_key.entry != NULL)
         store_open_cancel(store);
+    if (UNLIKELY(store->options.memory_max != 0 && store_memory_bytes(store) > store->options.memory_max))
+        MAYBE(spill_step(store, SPILL_TURN));
     if (store->log != NULL)
         store_log_turn_end(store->log);
 }

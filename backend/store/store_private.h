@@ -105,6 +105,8 @@ void store_entry_destroy(struct store *store, uint64_t hash, struct entry *e);
 void store_object_destroy(struct store *store, struct object *object);
 /* Frees a bounded part of what is dying. True: more is left. */
 bool store_dying_work(struct store *store, uint32_t elements_max);
+/* A key of a cache goes away for want of memory. */
+MUST_USE int store_evict(struct store *store, struct store_key *key);
 /* Takes the new empty object back that was opened and not changed. */
 void store_open_cancel(struct store *store);
 /* Writes the image of a hot object whose chain is not empty: a local record, same LSN. */
@@ -149,10 +151,12 @@ void chains_destroy(struct store *store);
 
 /* ---- spill.c ---- */
 
-/* A value has come into memory; `existed`: in place of another one. */
-void spill_inserted(struct store *store, uint64_t hash, struct entry *e, bool existed);
+/* A value has become hot. */
+void spill_inserted(struct store *store, uint64_t hash, struct entry *e);
 /* Makes a hot entry cold, if that may be: it has an address and no chain. Returns bytes gained; *e follows. */
 size_t spill_entry(struct store *store, uint64_t hash, struct entry **e);
+/* Gives memory back until maxmemory holds, looking at no more than `budget` entries. True: it gained some. */
+bool spill_step(struct store *store, uint32_t budget);
 /* A step. True: more is to do now. */
 bool spill_work(struct store *store);
 MUST_USE int spill_create(struct store *store);
