@@ -6,17 +6,9 @@
  */
 #include "backend/cmd/cmd_list.h"
 #include "backend/cmd/handlers.h"
+#include "backend/cmd/pop.h"
 #include "backend/cmd/reply.h"
 #include "common/base/mem.h"
-
-/* The reply is out already: if the log cannot take the change, the client must not believe it. */
-static void change_after_reply(struct cmd *c, struct store_key *key)
-{
-    if (store_change(c->store, key) == 0)
-        session_hold(c->session, store_lsn(c->store));
-    else
-        c->session->close_after_reply = true;
-}
 
 static void pop_one(struct cmd *c, struct store_key *key, enum deque_end end)
 {
@@ -28,7 +20,7 @@ static void pop_one(struct cmd *c, struct store_key *key, enum deque_end end)
     }
     reply_bulk(c, deque_peek(list_items(object), end));
     list_pop(object, end, 1, store_effects(c->store));
-    change_after_reply(c, key);
+    pop_change(c, key);
 }
 
 /* As an array of at most `count` elements, count > 0. */
@@ -49,7 +41,7 @@ static void pop_several(struct cmd *c, struct store_key *key, enum deque_end end
     for (uint64_t i = 0; i < count; i++)
         reply_bulk(c, deque_walk(&cursor, deque_other_end(end)));
     list_pop(object, end, count, store_effects(c->store));
-    change_after_reply(c, key);
+    pop_change(c, key);
 }
 
 static void pop(struct cmd *c, enum deque_end end)
@@ -92,27 +84,13 @@ void cmd_rpop(struct cmd *c)
 
 /* ---- the first of several lists ----------------------------------------------------------------- */
 
-/* Finds the first of these keys that has elements. False: an error was replied, or the command is parked.
- * A client that waits does not mind that a key has become something else meanwhile. */
-static bool first_list(struct cmd *c, uint32_t first, uint32_t count, struct store_key *out)
-{
-    enum store_type wanted = c->session->blocked != NULL ? STORE_NONE : STORE_LIST;
-
-    for (uint32_t i = 0; i < count; i++) {
-        if (!key_write(c, c->argv[first + i], wanted, out))
-            return false;
-        if (out->entry != NULL && entry_type(out->entry) == STORE_LIST)
-            return true;
-    }
-    out->entry = NULL;
-    return true;
-}
+static const char *const end_words[2] = {[DEQUE_HEAD] = "LEFT", [DEQUE_TAIL] = "RIGHT"};
 
 static bool end_parse(struct cmd *c, uint32_t i, enum deque_end *out)
 {
-    if (arg_is(c, i, "LEFT")) {
+    if (arg_is(c, i, end_words[DEQUE_HEAD])) {
         *out = DEQUE_HEAD;
-    } else if (arg_is(c, i, "RIGHT")) {
+    } else if (arg_is(c, i, end_words[DEQUE_TAIL])) {
         *out = DEQUE_TAIL;
     } else {
         reply_error(c, ERROR_SYNTAX);
@@ -121,74 +99,39 @@ static bool end_parse(struct cmd *c, uint32_t i, enum deque_end *out)
     return true;
 }
 
-struct mpop {
-    uint32_t first, keys;
-    enum deque_end end;
-    uint64_t count;
-};
-
-/* `at`: the argument with numkeys. */
-static bool mpop_parse(struct cmd *c, uint32_t at, struct mpop *out)
-{
-    int64_t keys, count = -1;
-    uint32_t i;
-
-    if (!arg_i64_range(c, at, 1, INT64_MAX, &keys, "ERR numkeys should be greater than 0"))
-        return false;
-    if (keys >= (int64_t)c->argc - at - 1) {
-        reply_error(c, ERROR_SYNTAX);
-        return false;
-    }
-    out->first = at + 1;
-    out->keys = (uint32_t)keys;
-    i = out->first + out->keys;
-    if (!end_parse(c, i, &out->end))
-        return false;
-    for (i++; i < c->argc; i += 2) {
-        if (count != -1 || !arg_is(c, i, "COUNT") || i + 1 >= c->argc) {
-            reply_error(c, ERROR_SYNTAX);
-            return false;
-        }
-        if (!arg_i64_range(c, i + 1, 1, INT64_MAX, &count, "ERR count should be greater than 0"))
-            return false;
-    }
-    out->count = count == -1 ? 1 : (uint64_t)count;
-    return true;
-}
-
-static void mpop_reply(struct cmd *c, struct store_key *key, const struct mpop *mpop)
+static void mpop_reply(struct cmd *c, struct store_key *key, const struct pop *what)
 {
     reply_array(c, 2);
     reply_bulk(c, key->name);
-    pop_several(c, key, mpop->end, mpop->count);
+    pop_several(c, key, (enum deque_end)what->word, what->count);
 }
 
 void cmd_lmpop(struct cmd *c)
 {
     struct store_key key;
-    struct mpop mpop;
+    struct pop what;
 
-    if (!mpop_parse(c, 1, &mpop) || !first_list(c, mpop.first, mpop.keys, &key))
+    if (!pop_parse(c, 1, end_words, &what) || !pop_find(c, what.first, what.keys, STORE_LIST, &key))
         return;
     if (key.entry == NULL)
         reply_null_array(c);
     else
-        mpop_reply(c, &key, &mpop);
+        mpop_reply(c, &key, &what);
 }
 
 void cmd_blmpop(struct cmd *c)
 {
     struct store_key key;
-    struct mpop mpop;
+    struct pop what;
     uint64_t timeout_ms;
 
-    if (!mpop_parse(c, 2, &mpop) || !arg_timeout_ms(c, 1, &timeout_ms) ||
-        !first_list(c, mpop.first, mpop.keys, &key))
+    if (!pop_parse(c, 2, end_words, &what) || !arg_timeout_ms(c, 1, &timeout_ms) ||
+        !pop_find(c, what.first, what.keys, STORE_LIST, &key))
         return;
     if (key.entry == NULL)
-        cmd_block(c, mpop.first, mpop.keys, timeout_ms, reply_null_array);
+        cmd_block(c, what.first, what.keys, timeout_ms, reply_null_array);
     else
-        mpop_reply(c, &key, &mpop);
+        mpop_reply(c, &key, &what);
 }
 
 static void blocking_pop(struct cmd *c, enum deque_end end)
@@ -196,7 +139,7 @@ static void blocking_pop(struct cmd *c, enum deque_end end)
     struct store_key key;
     uint64_t timeout_ms;
 
-    if (!arg_timeout_ms(c, c->argc - 1, &timeout_ms) || !first_list(c, 1, c->argc - 2, &key))
+    if (!arg_timeout_ms(c, c->argc - 1, &timeout_ms) || !pop_find(c, 1, c->argc - 2, STORE_LIST, &key))
         return;
     if (key.entry == NULL) {
         cmd_block(c, 1, c->argc - 2, timeout_ms, reply_null_array);
@@ -303,7 +246,7 @@ static void blocking_move(struct cmd *c, enum deque_end from, enum deque_end to)
     struct store_key source;
     uint64_t timeout_ms;
 
-    if (!arg_timeout_ms(c, c->argc - 1, &timeout_ms) || !first_list(c, 1, 1, &source))
+    if (!arg_timeout_ms(c, c->argc - 1, &timeout_ms) || !pop_find(c, 1, 1, STORE_LIST, &source))
         return;
     if (source.entry == NULL)
         cmd_block(c, 1, 1, timeout_ms, move_timed_out);
