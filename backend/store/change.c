@@ -444,6 +444,12 @@ struct object *store_object_open(struct store *store, struct store_key *key, enu
     return object;
 }
 
+const struct object_ops *store_type_ops(const struct store *store, enum store_type type)
+{
+    ASSERT(type > STORE_NONE && type < STORE_TYPE_COUNT && store->options.types[type] != NULL);
+    return store->options.types[type];
+}
+
 struct buffer *store_effects(struct store *store)
 {
     return &store->effects;

@@ -150,6 +150,8 @@ MUST_USE int store_take_object(struct store *store, struct store_key *key, struc
  * absent without `create`. Then change it and end with store_change(), in the same command. */
 struct object *store_object_open(struct store *store, struct store_key *key, enum store_type type,
                                  bool create);
+/* What the store was given for this type. */
+const struct object_ops *store_type_ops(const struct store *store, enum store_type type);
 /* The operations' buffer of the change under way: fill it with effect_…(). */
 struct buffer *store_effects(struct store *store);
 /* Logs the operations and re-charges the object. An object that is empty now is removed with its key (strings
@@ -161,7 +163,6 @@ MUST_USE int store_set_expire(struct store *store, struct store_key *key, uint64
 MUST_USE int store_delete(struct store *store, struct store_key *key);
 /* Removes all keys of a database, STORE_DBS: of all. O(1): memory is given back in steps. */
 MUST_USE int store_flush(struct store *store, uint8_t db);
-MUST_USE int store_swap(struct store *store, uint8_t db, uint8_t other); /* ERR_UNSUPPORTED unless one is empty */
 
 /* A command's or a transaction's records stand or fall together: between these two they are one unit of
  * recovery. May not nest. */

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/cmd/key_move.h"
+
+#include "backend/cmd/reply.h"
+#include "common/base/err.h"
+
+void key_find_in(struct cmd *c, uint8_t db, struct bytes name, struct store_key *out)
+{
+    store_find(c->store, db, name, out);
+    session_hold(c->session, out->entry != NULL ? entry_lsn(out->entry) : store_absent_lsn(c->store));
+}
+
+const char *key_type_name(const struct entry *entry)
+{
+    switch (entry == NULL ? STORE_NONE : entry_type(entry)) {
+    case STORE_STRING:
+        return "string";
+    case STORE_LIST:
+        return "list";
+    case STORE_SET:
+        return "set";
+    case STORE_ZSET:
+        return "zset";
+    case STORE_HASH:
+        return "hash";
+    case STORE_STREAM:
+        return "stream";
+    case STORE_NONE:
+    case STORE_TYPE_COUNT:
+        break;
+    }
+    return "none";
+}
+
+/* The source stays; the target's entry is another run of bytes, so the value may be a view of the source's. */
+static bool string_copy(struct cmd *c, const struct store_key *source, struct store_key *target)
+{
+    struct store_attributes attributes = key_attributes(source);
+
+    return cmd_stored(c, store_put_string(c->store, target, store_string(source->entry), &attributes));
+}
+
+static bool object_move(struct cmd *c, struct store_key *source, struct store_key *target)
+{
+    struct store_attributes attributes = key_attributes(source);
+    const struct object_ops *ops = store_type_ops(c->store, entry_type(source->entry));
+    struct object *object;
+    int err;
+
+    if (!cmd_stored(c, store_take_object(c->store, source, &object)))
+        return false;
+    err = store_put_object(c->store, target, object, &attributes);
+    if (err == 0)
+        return cmd_stored(c, 0);
+    /* No memory for the new name: back to the old one. */
+    if (store_put_object(c->store, source, object, &attributes) != 0)
+        ops->destroy(object);
+    return cmd_stored(c, err);
+}
+
+bool key_move(struct cmd *c, struct store_key *source, struct store_key *target)
+{
+    uint8_t db = source->db;
+
+    if (entry_is_object(source->entry))
+        return object_move(c, source, target);
+    if (!string_copy(c, source, target))
+        return false;
+    store_find(c->store, db, source->name, source); /* putting may have made room by moving it */
+    return cmd_stored(c, store_delete(c->store, source));
+}
+
+bool key_copy(struct cmd *c, struct store_key *source, struct store_key *target)
+{
+    struct store_attributes attributes = key_attributes(source);
+    const struct object_ops *ops = store_type_ops(c->store, entry_type(source->entry));
+    struct buffer image = {0};
+    struct object *object = NULL;
+    int err = ERR_FULL;
+
+    if (entry_type(source->entry) == STORE_STRING)
+        return string_copy(c, source, target);
+    ops->encode(entry_object(source->entry), &image);
+    if (!image.failed)
+        object = ops->decode(buffer_bytes(&image));
+    buffer_deinit(&image);
+    if (object != NULL) {
+        err = store_put_object(c->store, target, object, &attributes);
+        if (err != 0)
+            ops->destroy(object);
+    }
+    return cmd_stored(c, err);
+}
