@@ -19,6 +19,7 @@
 #define WORK_IDLE_MS   20u
 #define DYING_ELEMENTS 2000u /* a step */
 #define SWEEP_BUCKETS  256u
+#define EXPIRY_BUDGET  2000u
 #define EFFECTS_KEEP   (64u << 10)
 
 /* ---- the end ---------------------------------------------------------------------------------- */
@@ -142,6 +143,26 @@ static bool flushed_work(struct store *store)
     return true;
 }
 
+static void expire_each(void *arg, struct entry *e)
+{
+    struct store *store = arg;
+
+    if (!store_is_flushed(store, e))
+        store_expire(store, index_hash(store->index, entry_db(e), entry_key(e)), e);
+}
+
+static bool expiry_step(struct store *store)
+{
+    uint64_t expiring = 0;
+
+    for (uint8_t db = 0; db < STORE_DBS; db++)
+        expiring += store->expiring[db];
+    if (expiring == 0 || (store->log != NULL && !store_log_has_room(store->log)))
+        return false;
+    return expiry_work(&store->expiry, store->index, store->now_ms, expiring, EXPIRY_BUDGET, expire_each, store) >
+           EXPIRY_BUDGET / 16;
+}
+
 static void work_checkpointed(struct store *store, int err)
 {
     if (err != 0)
@@ -176,8 +197,10 @@ static bool work_step(struct store *store)
     bool is_busy = store_dying_work(store, DYING_ELEMENTS);
 
     is_busy |= flushed_work(store);
-    if (store->state == STORE_OPEN)
+    if (store->state == STORE_OPEN) {
+        is_busy |= expiry_step(store);
         is_busy |= spill_work(store);
+    }
     if (store->log != NULL)
         is_busy |= log_work(store);
     if (store->effects.cap > EFFECTS_KEEP)
@@ -364,6 +387,7 @@ int store_create(const struct store_options *options, void (*done)(void *arg, in
     store->work_timer.fire = work_fire;
     store->work_timer.arg = store;
     list_init(&store->dying);
+    expiry_init(&store->expiry);
     store_now_set(store, io_wall_us(store->io) / 1000);
     err = slab_create(&store->slab);
     if (err == 0)

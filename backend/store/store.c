@@ -25,8 +25,17 @@ void store_tell_changed(struct store *store, uint8_t db, struct bytes key, enum 
         store->options.hooks.changed(store->options.hooks.arg, db, key, kind);
 }
 
-/* What can no longer be seen leaves the index when somebody comes across it. Without a tombstone where none can be
- * written: the record itself says when it expired. */
+/* Without a tombstone where none can be written: the record itself says when it expired. */
+void store_expire(struct store *store, uint64_t hash, struct entry *e)
+{
+    if (store_log_expired(store, e) != 0)
+        store->absent_lsn = MAX(store->absent_lsn, entry_lsn(e));
+    store->stats.expirations++;
+    store_tell_changed(store, entry_db(e), entry_key(e), STORE_EXPIRED);
+    store_entry_destroy(store, hash, e);
+}
+
+/* What can no longer be seen leaves the index when somebody comes across it. */
 static void store_find_gone(struct store *store, struct store_key *key)
 {
     struct entry *e = key->entry;
@@ -37,11 +46,7 @@ static void store_find_gone(struct store *store, struct store_key *key)
         store_entry_destroy(store, key->hash, e);
         return;
     }
-    store->stats.expirations++;
-    if (store_log_expired(store, e) != 0)
-        store->absent_lsn = MAX(store->absent_lsn, entry_lsn(e));
-    store_tell_changed(store, key->db, key->name, STORE_EXPIRED);
-    store_entry_destroy(store, key->hash, e);
+    store_expire(store, key->hash, e);
 }
 
 void store_find(struct store *store, uint8_t db, struct bytes name, struct store_key *out)

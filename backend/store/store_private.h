@@ -12,6 +12,7 @@
  *     cleaner.c     dead space comes back
  */
 #pragma once
+#include "backend/store/expiry.h"
 #include "backend/store/index.h"
 #include "backend/store/log.h"
 #include "backend/store/slab.h"
@@ -21,7 +22,6 @@
 struct chains;
 struct checkpoint;
 struct cleaner;
-struct expiry;
 struct fetches;
 struct residency;
 
@@ -50,7 +50,7 @@ struct store {
     struct chains *chains;   /* of objects that recovery found as image and deltas; NULL: none are left */
     struct fetches *fetches;
     struct residency *residency;
-    struct expiry *expiry;
+    struct expiry expiry;
     struct checkpoint *checkpoint;
     struct cleaner *cleaner;
     struct io_timer work_timer;
@@ -85,6 +85,8 @@ static inline bool store_is_expired(const struct store *store, const struct entr
 }
 
 uint64_t store_memory_bytes(const struct store *store);
+/* An entry whose time is over goes, with a tombstone if one can be written. */
+void store_expire(struct store *store, uint64_t hash, struct entry *e);
 void store_tell_changed(struct store *store, uint8_t db, struct bytes key, enum store_change_kind kind);
 
 /* ---- open.c ---- */
