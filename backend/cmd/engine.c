@@ -24,7 +24,7 @@ static int engine_create_parts(struct engine *engine)
     if (err == 0)
         err = blocked_table_create(&engine->blocked);
     if (err == 0)
-        err = pubsub_create(&engine->pubsub);
+        err = pubsub_create(io_random64(engine->io), &engine->pubsub);
     if (err == 0)
         err = slow_log_create(&engine->slow_log);
     if (err == 0)
@@ -43,6 +43,8 @@ int engine_create(const struct engine_options *options, struct engine **out)
     engine->io = options->io;
     engine->log = options->log;
     engine->store = options->store;
+    engine->run_id[0] = io_random64(options->io);
+    engine->run_id[1] = io_random64(options->io);
     list_init(&engine->sessions);
     list_init(&engine->parked);
     list_init(&engine->paused);

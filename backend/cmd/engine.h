@@ -30,6 +30,8 @@ struct engine_counters {
     } mc;
 };
 
+#define ENGINE_ERROR_STATS_MAX 24
+
 struct engine_options {
     struct io *io;
     struct log *log;
@@ -42,6 +44,10 @@ struct engine_options {
     uint32_t clients_max;
     uint64_t memory_max;         /* what the store was given, for CONFIG GET */
     enum store_fsync fsync;
+    bool is_cache;               /* the first database evicts */
+    const char *dir;             /* of the shard; NULL: not told */
+    void (*stop)(void *arg);     /* SHUTDOWN: ends the process as SIGTERM does; NULL: refused */
+    void *stop_arg;
 };
 
 enum engine_pause { ENGINE_PAUSE_NONE, ENGINE_PAUSE_WRITES, ENGINE_PAUSE_ALL };
@@ -63,6 +69,17 @@ struct engine {
     struct mc *mc;
     struct engine_counters counters;
     struct engine_options options;
+    uint64_t run_id[2];            /* random */
+    uint64_t save_count, save_ms;  /* checkpoints seen, and when the last was */
+    uint64_t memory_peak;
+    struct {
+        uint64_t at_ms, commands, bytes_in, bytes_out, ops_per_s, in_per_s, out_per_s;
+    } rate; /* between the last two times that INFO was asked */
+    struct {
+        char prefix[20];
+        uint64_t count;
+    } error_stats[ENGINE_ERROR_STATS_MAX];
+    struct store_stats stats_base; /* as it was at CONFIG RESETSTAT */
     uint64_t now_ms;      /* the turn's wall clock, as store_now_ms() */
     uint64_t started_ms;
     uint64_t executing_since_us; /* of a command that is timed; 0: none */
@@ -79,6 +96,10 @@ struct engine {
 
 MUST_USE int engine_create(const struct engine_options *options, struct engine **out);
 void engine_destroy(struct engine **engine); /* all sessions are gone */
+/* Milliseconds of the epoch: the newest checkpoint, or the start. */
+uint64_t engine_last_save_ms(struct engine *engine);
+/* An error reply, without its '-': for INFO errorstats. */
+void engine_error_note(struct engine *engine, const char *text);
 /* At the start of each turn's first command: one clock for the turn. */
 void engine_turn_begin(struct engine *engine);
 /* Before the frame is sealed: wakes who waits for keys that changed in this turn. */

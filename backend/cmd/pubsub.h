@@ -6,7 +6,7 @@
 #include "backend/cmd/settings.h"
 #include "backend/cmd/engine.h"
 
-MUST_USE int pubsub_create(struct pubsub_table **out);
+MUST_USE int pubsub_create(uint64_t seed, struct pubsub_table **out);
 void pubsub_destroy(struct pubsub_table **table); /* no session is subscribed */
 
 /* All of a session's subscriptions, MONITOR too, without a word: RESET, and the end. */
@@ -18,9 +18,12 @@ struct pubsub_counts {
     uint32_t channels, patterns, shard_channels;
 };
 struct pubsub_counts pubsub_counts_of(const struct session *session);
+/* Topics of the shard. */
+struct pubsub_counts pubsub_counts_all(const struct engine *engine);
 
-/* Returns how many got it. */
-uint64_t pubsub_publish(struct engine *engine, struct bytes channel, struct bytes message, bool is_shard);
+/* Returns how many got it. It leaves when hold_lsn is committed. */
+uint64_t pubsub_publish(struct engine *engine, struct bytes channel, struct bytes message, bool is_shard,
+                        uint64_t hold_lsn);
 /* As notify-keyspace-events says; cheap when it says nothing. `event` is Redis's: "set", "expired" ... */
 void pubsub_notify(struct engine *engine, enum notify_flag class, const char *event, struct bytes key,
                    uint8_t db);

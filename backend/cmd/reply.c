@@ -101,6 +101,7 @@ void reply_error(struct cmd *c, const char *text)
 {
     c->has_failed = true;
     c->engine->counters.errors++;
+    engine_error_note(c->engine, text);
     append_line(c->session, '-', text);
 }
 

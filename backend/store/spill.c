@@ -107,6 +107,23 @@ static uint64_t spill_victim(void *arg, struct entry *e)
     return before > after ? before - after : 0;
 }
 
+static void spill_each(void *arg, struct entry *e)
+{
+    struct store *store = arg;
+
+    if (e != store->open_key.entry && !store_is_flushed(store, e))
+        spill_entry(store, index_hash(store->index, entry_db(e), entry_key(e)), &e);
+}
+
+void store_spill_all(struct store *store)
+{
+    uint64_t at = 0;
+
+    do
+        at = index_sweep(store->index, at, spill_each, store);
+    while (at != 0);
+}
+
 bool spill_step(struct store *store, uint32_t budget)
 {
     uint64_t max = store->options.memory_max, used = store_memory_bytes(store);
@@ -120,4 +137,9 @@ bool spill_step(struct store *store, uint32_t budget)
 bool spill_work(struct store *store)
 {
     return spill_step(store, SPILL_BUDGET);
+}
+
+void store_expiry_pause(struct store *store, bool paused)
+{
+    store->is_expiry_paused = paused;
 }

@@ -195,6 +195,11 @@ struct entry *store_random(struct store *store, uint8_t db);
  * 200 us. Called by the store's own timer; tests may call it. */
 void store_work(struct store *store);
 
+/* For tests: every value goes cold that can. */
+void store_spill_all(struct store *store);
+/* Whether keys are looked for that have expired and that nobody asks for. */
+void store_expiry_pause(struct store *store, bool paused);
+
 struct store_stats {
     uint64_t memory_bytes, index_bytes, entry_bytes, object_bytes; /* accounted */
     uint64_t keys, hot_keys, cold_keys;

@@ -57,7 +57,7 @@ struct store {
     uint64_t sweep_at;       /* of the walk that frees what was flushed */
     struct store_stats stats;
     uint8_t state;           /* enum store_state */
-    bool is_replaying;
+    bool is_replaying, is_expiry_paused;
     uint32_t sweep_rounds;
     uint64_t checkpoint_again_ms; /* not before, after one has failed */
     bool is_checkpoint_wanted, is_last_checkpoint;

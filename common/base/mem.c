@@ -130,6 +130,32 @@ void mem_trim(void)
 #endif
 }
 
+#ifdef HAVE_JEMALLOC
+static uint64_t mem_statistic(const char *name)
+{
+    size_t value = 0, size = sizeof(value);
+
+    return mallctl(name, &value, &size, NULL, 0) == 0 ? value : 0;
+}
+#endif
+
+void mem_usage_get(struct mem_usage *out)
+{
+#ifdef HAVE_JEMALLOC
+    uint64_t epoch = 1;
+
+    MAYBE(mallctl("epoch", NULL, NULL, &epoch, sizeof(epoch)));
+    out->allocated = mem_statistic("stats.allocated");
+    out->active = mem_statistic("stats.active");
+    out->resident = mem_statistic("stats.resident");
+#else
+    struct mallinfo2 info = mallinfo2();
+
+    out->allocated = info.uordblks + info.hblkhd;
+    out->active = out->resident = info.arena + info.hblkhd;
+#endif
+}
+
 void mem_pool_init(struct mem_pool *pool, size_t object_size, uint32_t idle_max)
 {
     ASSERT(object_size >= sizeof(void *));

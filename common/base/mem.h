@@ -34,6 +34,12 @@ void mem_region_put(void *region);
 /* Gives pages that are free back to the operating system. Costs a walk over the arenas: for timers. */
 void mem_trim(void);
 
+/* What the heap takes: bytes asked for, pages in use for them, pages that are there. Costs a walk: for reports. */
+struct mem_usage {
+    uint64_t allocated, active, resident;
+};
+void mem_usage_get(struct mem_usage *out);
+
 /* Fixed-size objects, kept on a free list of at most `idle_max`; what is above goes back to the heap.
  * The memory of a returned object is poisoned in sanitizer builds. */
 struct mem_pool {
