@@ -523,9 +523,10 @@ int store_change(struct store *store, struct store_key *key)
     }
     err = store_append_delta(store, key, object);
     if (UNLIKELY(err != 0)) {
-        /* Memory has what the log will never have: the shard cannot go on with this key. Nothing but the end
-         * of memory or disk comes here, and store_may_write() has asked for both before. */
+        /* Memory has what the log will never have. Nothing but the very end of memory or disk comes here, as
+         * store_may_write() has asked for both before and deletes have a reserve. */
         store_object_account(store, object);
+        store_break(store, err);
         return err;
     }
     store->open_key.entry = NULL;

@@ -258,15 +258,21 @@ static void on_state(void *arg)
         store->options.hooks.state(store->options.hooks.arg);
 }
 
+void store_break(struct store *store, int err)
+{
+    store->stats.write_errors++;
+    if (store->stats.is_read_only)
+        return;
+    store->stats.is_read_only = true;
+    log_line(store->text_log, LOG_ALERT, "store: a write failed, this shard is read-only until it is started "
+             "again shard=%u dir=%s why=\"%s\"", store->options.shard,
+             store->options.dir != NULL ? store->options.dir : "-", err_text(err));
+    on_state(store);
+}
+
 static void on_failed(void *arg, int err)
 {
-    struct store *store = arg;
-
-    store->stats.write_errors++;
-    store->stats.is_read_only = true;
-    log_line(store->text_log, LOG_ALERT, "store: the log has failed, this shard is read-only until it is started "
-             "again shard=%u dir=%s why=\"%s\"", store->options.shard, store->options.dir, err_text(err));
-    on_state(store);
+    store_break(arg, err);
 }
 
 /* ---- opening ---------------------------------------------------------------------------------- */

@@ -116,9 +116,9 @@ static bool store_is_memory_full(struct store *store)
 
 int store_may_write(struct store *store, bool grows)
 {
+    if (UNLIKELY(store->stats.is_read_only))
+        return -EROFS;
     if (store->log != NULL) {
-        if (UNLIKELY(store_log_error(store->log) != 0))
-            return -EROFS;
         if (grows && UNLIKELY(store_log_is_disk_full(store->log)))
             return -ENOSPC;
         if (UNLIKELY(!store_log_has_room(store->log)))

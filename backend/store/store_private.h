@@ -91,6 +91,8 @@ void store_tell_changed(struct store *store, uint8_t db, struct bytes key, enum 
 
 /* ---- open.c ---- */
 
+/* Memory and log have parted, or the log has failed: nothing more is changed in this life. */
+void store_break(struct store *store, int err);
 /* Frees all entries and objects, at the end. */
 void store_keys_destroy(struct store *store);
 
