@@ -12,7 +12,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* New ones at the end: the corpus counts on their places. */
-static const struct object_ops *const types[] = {&hash_ops, &set_ops};
+static const struct object_ops *const types[] = {&hash_ops, &set_ops, &list_ops, &zset_ops};
 
 static void check_image(const struct object_ops *ops, const struct object *object)
 {
