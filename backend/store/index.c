@@ -525,6 +525,13 @@ static bool index_merge(struct index *index)
     return true;
 }
 
+/* The bucket that is split next. Its line is asked for right after a split, those of its entries shortly before the
+ * next one is due: an insert in between costs them nothing. */
+static inline struct bucket *next_split(const struct index *index)
+{
+    return bucket_at(index, index->bucket_count - (index->mask >> 1) - 1);
+}
+
 static void index_grow(struct index *index)
 {
     for (unsigned i = 0; i < STEPS_MAX; i++)
@@ -648,6 +655,9 @@ int index_insert(struct index *index, uint64_t hash, struct entry *entry)
     if (index->count * 4 > index->bucket_count * FILL_HIGH_X4) {
         index->bucket_floor = BUCKETS_MIN; /* the room that was reserved is used up */
         index_grow(index);
+        __builtin_prefetch(next_split(index), 0, 3);
+    } else if (index->count * 4 > index->bucket_count * FILL_HIGH_X4 - 8) {
+        chain_prefetch(next_split(index));
     }
     return 0;
 }
