@@ -131,8 +131,9 @@ struct store_log_read {
     size_t size_hint;    /* bytes of the record, if known; 0: not */
     void (*done)(struct store_log_read *read, int err); /* 0, ERR_CORRUPT (logged with file and offset), -EIO */
     void *arg;
+    struct bytes key;     /* borrows until done; data NULL: any */
     struct record record; /* valid inside done(); views into a buffer that ends with it */
-    uint64_t private_[24];
+    uint64_t private_[28];
 };
 /* Also finds what is not written yet. The segment is pinned meanwhile. */
 void store_log_read(struct store_log *log, struct store_log_read *read);

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * log_private.h - the parts of the log.
+ *
+ *     log.c          appending: records, frames, page writes; the marks
+ *     log_write.c    the queues of writes, flushes, failure
+ *     log_cold.c     cold page writes
+ *     log_segment.c  the table of segments, free ones, opening and giving back
+ *     log_ring.c     the log ring
+ *     log_open.c     the directory; opening and closing
+ *     log_scan.c     page writes of a segment, one after the other
+ *     log_recover.c  what a scan finds: chain, transactions, torn tails
+ *     log_replay.c   the ring's frames, the end of a recovery
+ *     log_read.c     single records, walks
+ *
+ * Two queues of writes, hot and cold, each in the order of submission. A write that is done is taken off when all
+ * before it are done, so `written` is a prefix. A segment's header goes through its queue before its page writes.
+ *
+ * Blobs of the hot log: the record gets a segment of its own, with a higher sequence than the open one, which goes on
+ * behind it. The chain tells recovery where the blob's frame belongs.
+ */
+#pragma once
+#include "backend/store/frame.h"
+#include "backend/store/segment.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+
+#define LOG_CLASSES        8u
+#define LOG_PAGE_MAX       (1u << 20)
+#define LOG_COLD_BUFFER    (256u << 10)
+#define LOG_WRITE_AT       (128u << 10) /* pending bytes that are written without waiting for the timer */
+#define LOG_TIMER_MS       1000u
+#define LOG_HEAP_MAX       (64u << 20)  /* of page writes outside of the ring: above, there is no room */
+#define LOG_READY_TARGET   3u
+#define LOG_READY_MIN      2u           /* free segments that clients leave to deletes and the cleaner */
+#define LOG_SEQUENCE_SKIP  16u          /* of a start: names that a lost header may have used */
+#define LOG_SEGMENT_SIZE   (64u << 20)
+#define LOG_SEGMENT_MIN    (64u << 10)
+#define LOG_RING_SIZE      (4u << 20)
+#define LOG_PATH_MAX       1024
+#define RECORD_AT          (PAGE_SIZE_ + PAGE_HEADER_SIZE + FRAME_HEADER_SIZE) /* first one of a segment */
+
+struct segment {
+    struct segment_info info; /* first */
+    struct store_log *log;
+    struct io_file *file;     /* owns; NULL: not there yet (a blob), or closed */
+    struct list_node dirty;   /* on its queue's list: written, not flushed */
+    struct list_node sealing; /* on log->sealing: a footer is due once `seal_no` is durable */
+    struct io_op flush_op;
+    struct io_op op;          /* being made, given back */
+    struct segment_header header;
+    uint64_t record_count, seal_no, chain_end;
+    uint64_t written_end, flushing_end, flushed_end; /* of page writes: prefix that is done, and flushed */
+    uint64_t done_count, flushing_count; /* writes; when the flush under way began */
+    uint32_t writes_left;     /* queued, not done */
+    bool is_hot;
+    bool is_footed;           /* a footer was read or written: all of it is durable */
+    bool is_finished;         /* no more page writes: sealed with the last one */
+    bool has_header;          /* on disk */
+    bool has_page;            /* when it was opened, a page write's header was at its start */
+    bool is_orphan;           /* hot, of no use to a recovery */
+    bool is_stalled;          /* a blob that the disk had no room for */
+    char *scratch;            /* owns: a page for `op` */
+};
+
+/* One write on its way: a page write, a header or a footer. */
+struct log_write {
+    struct io_op op;
+    struct list_node node; /* in its queue */
+    struct store_log *log;
+    struct segment *segment;
+    char *data; /* in the ring, or owns */
+    size_t size;
+    uint64_t off, no;
+    uint64_t committed_before, committed_lsn; /* hot page writes: last whole LSN before and with it; else 0 */
+    uint32_t ring_page, ring_count, ring_skip; /* pages; count 0: heap */
+    bool is_hot, is_page, is_done, is_submitted;
+};
+
+struct log_queue {
+    struct list writes;                    /* of log_write: not written, or behind such a one */
+    uint64_t next_no, done_no, durable_no; /* given, prefix written, prefix flushed */
+    struct list dirty;                     /* of segments */
+};
+
+/* The open page write; data NULL: none. */
+struct log_page {
+    char *data;
+    size_t cap, at, limit; /* records may go up to `limit` without another look; 0: the slow way */
+    size_t frame_at;       /* of the open frame; 0: none */
+    uint32_t record_count, frame_count;
+    uint64_t address;      /* of data[0] */
+    uint64_t first_lsn;    /* of the open frame */
+    uint64_t off, committed_before;
+    struct segment *segment;
+    uint32_t ring_page, ring_count, ring_skip;
+};
+
+struct log_cold {
+    struct segment *segment;
+    char *data; /* owns */
+    size_t cap, at;
+    uint32_t record_count, epoch;
+    uint64_t first_lsn, last_lsn, off;
+};
+
+struct log_ring {
+    char *base;             /* mapped or owns: header, table, pages */
+    struct ring_entry *table;
+    char *data;
+    size_t map_size;
+    uint32_t page_count, head, tail, used;
+    bool is_shared, had_content;
+};
+
+struct log_waiter {
+    struct list_node node;
+    uint64_t hot_no, cold_no;
+    void (*done)(void *arg, int err);
+    void *arg;
+};
+
+enum log_state { LOG_NEW, LOG_OPENING, LOG_OPENED, LOG_RECOVERING, LOG_RUNNING, LOG_CLOSING, LOG_CLOSED };
+
+struct store_log {
+    struct log_page page; /* hottest first */
+    uint64_t last_lsn;
+    uint32_t epoch;
+    bool is_atomic, is_unit_open; /* unit: the last frame sealed said that it goes on */
+    bool has_sealed;              /* frames in the open page write */
+    uint64_t chain, sealed_lsn; /* last LSN of the last whole unit */
+    uint64_t wall_ms;
+    struct store_marks marks;
+
+    struct store_log_options options;
+    struct io *io;
+    struct log *text;
+    char *dir;                  /* owns */
+    size_t page_max, blob_from; /* bytes of a record */
+    int error;
+    uint8_t state;
+    struct log_queue hot, cold;
+    struct mem_pool writes;
+    struct log_ring ring;
+    size_t heap_bytes;          /* of page writes outside of the ring */
+    uint32_t heap_count;        /* hot ones */
+    struct log_cold classes[LOG_CLASSES];
+    struct segment *hot_segment; /* open; NULL: none */
+
+    struct segment **used;       /* owns; by sequence */
+    uint32_t used_count, used_cap, last_found;
+    struct segment **ready;      /* owns: free, at hand */
+    uint32_t ready_count, ready_cap;
+    struct list sealing;
+    struct segment *making;      /* owns: a free one on its way */
+    uint64_t next_sequence;
+    uint32_t next_slot, freeing_count;
+    uint64_t disk_bytes, hot_from;
+    uint64_t prev_sequence, prev_end; /* the hot segment before the open one */
+    bool is_out_of_space;        /* the file system said so */
+
+    struct io_timer timer, soon, space_timer;
+    bool had_room;
+    /* The flush under way. */
+    uint32_t flush_count, writes_submitted;
+    uint64_t flush_hot_no, flush_cold_no, flush_lsn;
+    bool is_flushing, flush_is_full;
+    struct list flushing;        /* of segments: `dirty` */
+    uint64_t flush_wanted;       /* hot number */
+    struct list waiters, waiters_done;
+    struct list reads_done;
+
+    struct io_file *lock_file;   /* owns */
+    struct shard_file shard;
+    unsigned char boot[16];
+    struct log_open *open;       /* owns; while it opens or closes */
+    struct log_recover *recover; /* owns */
+    struct store_log_stats stats;
+};
+
+static inline uint64_t address_of(uint64_t sequence, uint64_t off)
+{
+    return sequence << STORE_LOG_OFF_BITS | off >> 4;
+}
+
+/* ---- log.c ---- */
+void log_page_close(struct store_log *log); /* seals, pads, queues */
+void log_frame_seal(struct store_log *log, bool continues);
+void log_appended_update(struct store_log *log);
+void log_arm_timer(struct store_log *log);
+void log_page_header(const struct store_log *log, const struct segment *segment, uint64_t off, size_t used,
+                     uint32_t frame_count, char *at);
+void log_count_record(struct segment *segment, const struct record *record, size_t size);
+
+/* ---- log_write.c ---- */
+struct log_write *log_write_get(struct store_log *log, struct segment *segment, char *data, size_t size,
+                                uint64_t off);
+void log_write_queue(struct log_write *write);
+void log_write_submit_waiting(struct segment *segment); /* its file is there now */
+void log_writes_destroy(struct store_log *log);
+void log_pump(struct store_log *log);
+void log_fail(struct store_log *log, int err, const struct segment *segment, const char *what);
+void log_soon(struct store_log *log);
+void log_soon_fire(struct io_timer *timer);
+void log_room_check(struct store_log *log);
+
+/* ---- log_cold.c ---- */
+void log_cold_close(struct store_log *log, struct log_cold *cold);
+void log_cold_close_all(struct store_log *log);
+int log_blob_begin(struct store_log *log, size_t size, bool is_hot, struct segment **out);
+
+/* ---- log_segment.c ---- */
+struct segment *log_segment_find(struct store_log *log, uint64_t sequence);
+void log_segment_path(const struct store_log *log, uint32_t slot, char path[LOG_PATH_MAX]);
+struct segment *log_segment_create(struct store_log *log, uint32_t slot, uint64_t size);
+void log_segment_destroy(struct segment *segment);
+void log_segment_use(struct store_log *log, struct segment *segment);
+void log_segment_add_ready(struct store_log *log, struct segment *segment);
+bool log_segment_available(const struct store_log *log, bool is_hot);
+void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t kind, uint8_t class, bool is_hot);
+struct segment *log_segment_take(struct store_log *log, uint8_t kind, uint8_t class, bool is_hot);
+void log_segment_finish(struct segment *segment); /* no more page writes: its footer is due */
+void log_segments_foot(struct store_log *log);    /* footers that may be written now */
+void log_segments_make(struct store_log *log);    /* free ones, if there are too few */
+void log_segment_make_file(struct store_log *log, struct segment *segment);
+uint64_t log_segment_end(const struct segment *segment); /* where its last page write must end */
+void log_space_fire(struct io_timer *timer);
+
+/* ---- log_ring.c ---- */
+struct ring_entry {
+    uint64_t sequence;
+    uint32_t block, sealed; /* bytes; 0: nothing */
+};
+int log_ring_open(struct store_log *log);
+void log_ring_close(struct store_log *log);
+/* A run of pages with at least `min` bytes, at most `max`; false: no room. */
+bool log_ring_take(struct log_ring *ring, size_t min, size_t max, struct log_page *page);
+void log_ring_give_back(struct log_ring *ring, struct log_page *page, size_t used); /* of the last run taken */
+void log_ring_release(struct log_ring *ring, const struct log_write *write); /* the first run */
+void log_ring_sealed(struct log_ring *ring, const struct log_page *page);
+void log_ring_appended_set(struct log_ring *ring, uint64_t lsn);
+uint64_t log_ring_appended(const struct log_ring *ring);
+void log_ring_reset(struct log_ring *ring);
+
+/* ---- log_open.c ---- */
+bool log_is_quiet(const struct store_log *log);
+void log_open_made(struct store_log *log); /* a free segment came, or none can be had */
+
+/* ---- log_scan.c ---- */
+struct log_scan {
+    struct segment *segment;
+    uint64_t off, end;
+    /* A page write whose header verifies and belongs there. True: go on; false: log_scan_go() will be called, with
+     * `off` moved by whoever scans. */
+    bool (*page)(struct log_scan *scan, const struct page *page, struct bytes data);
+    /* 0: `end` was reached; ERR_CORRUPT: no page write at `off`; else the error of a read. */
+    void (*done)(struct log_scan *scan, int err);
+    void *arg;
+    struct io_op op;
+    char *buffer; /* owns */
+    size_t cap, len;
+    uint64_t buffer_off;
+    uint32_t piece;  /* bytes read at once; 0: as many as is good */
+    bool skips_bad;  /* looks for page writes anywhere */
+};
+void log_scan_start(struct log_scan *scan, struct segment *segment, uint64_t off, uint64_t end);
+void log_scan_go(struct log_scan *scan);
+void log_scan_deinit(struct log_scan *scan);
+/* Whether every frame in it verifies, and nothing else is there. */
+bool log_page_is_whole(const struct segment *segment, const struct page *page, struct bytes data);
+bool log_page_belongs(const struct segment *segment, uint64_t off, const struct page *page);
+
+/* ---- log_recover.c, log_replay.c ---- */
+void log_recover_end(struct log_recover *recover, int err);
+void log_replay_ring(struct log_recover *recover);
+void log_recover_soon(struct store_log *log);
+void log_recover_free(struct store_log *log);
+
+/* ---- log_read.c ---- */
+void log_reads_deliver(struct store_log *log);

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The end of a recovery: frames of the ring that the disk does not have, then everything is made durable.
+ *
+ * The ring stays as it is until its frames are durable in a new segment: whoever is killed meanwhile leaves it to the
+ * next. They go there as they are, byte by byte. What `appended` promised must be there in the end.
+ */
+#include "backend/store/format_private.h"
+#include "backend/store/log_recover.h"
+
+#include <stdlib.h>
+
+static int by_lsn(const void *a, const void *b)
+{
+    const struct frame *x = &((const struct ring_frame *)a)->frame, *y = &((const struct ring_frame *)b)->frame;
+
+    if (x->first_lsn != y->first_lsn)
+        return x->first_lsn < y->first_lsn ? -1 : 1;
+    return x->last_lsn == y->last_lsn ? 0 : x->last_lsn < y->last_lsn ? -1 : 1;
+}
+
+static void frames_add(struct log_recover *r, struct bytes sealed, uint32_t *cap)
+{
+    struct frame frame;
+
+    while (frame_decode(sealed, &frame)) {
+        if (r->frame_count == *cap) {
+            *cap = MAX(64u, 2 * *cap);
+            r->frames = must_realloc(r->frames, *cap * sizeof(*r->frames));
+        }
+        r->frames[r->frame_count++] = (struct ring_frame){frame, sealed.data};
+        sealed = bytes_skip(sealed, frame.size);
+    }
+}
+
+static void frames_collect(struct log_recover *r)
+{
+    const struct log_ring *ring = &r->log->ring;
+    uint32_t cap = 0;
+
+    for (uint32_t i = 0; i < ring->page_count; i++) {
+        size_t sealed = __atomic_load_n(&ring->table[i].sealed, __ATOMIC_ACQUIRE);
+
+        if (sealed > PAGE_HEADER_SIZE && sealed <= (size_t)(ring->page_count - i) * PAGE_SIZE_)
+            frames_add(r, bytes_of(ring->data + (size_t)i * PAGE_SIZE_ + PAGE_HEADER_SIZE, sealed - PAGE_HEADER_SIZE),
+                       &cap);
+    }
+    if (r->frame_count > 0)
+        qsort(r->frames, r->frame_count, sizeof(*r->frames), by_lsn);
+}
+
+/* Only the frames that continue the log stay, up to the last whole unit. */
+static void frames_choose(struct log_recover *r)
+{
+    uint64_t chain = r->chain, pending_chain = r->pending_chain;
+    uint32_t count = 0, whole = 0;
+
+    for (uint32_t i = 0; i < r->frame_count; i++) {
+        const struct frame *frame = &r->frames[i].frame;
+
+        if (frame->chain_before == chain && chain != pending_chain)
+            count = whole; /* the unit before was given up */
+        else if (frame->chain_before != pending_chain)
+            continue;
+        r->frames[count++] = r->frames[i];
+        pending_chain = r->frames[count - 1].frame.chain;
+        if ((r->frames[count - 1].frame.flags & FRAME_CONTINUES) == 0) {
+            chain = pending_chain;
+            whole = count;
+        }
+    }
+    r->frame_count = whole;
+}
+
+/* ---- into a new segment ----------------------------------------------------------------------- */
+
+/* Frames from `from` on that go into one page write. */
+static uint32_t page_frames(const struct log_recover *r, uint32_t from, size_t *size)
+{
+    uint32_t to = from;
+
+    *size = PAGE_HEADER_SIZE;
+    while (to < r->frame_count && (to == from || *size + r->frames[to].frame.size <= r->log->page_max))
+        *size += r->frames[to++].frame.size;
+    return to;
+}
+
+static int page_place(struct log_recover *r, size_t size, uint64_t chain)
+{
+    struct store_log *log = r->log;
+    struct segment *segment = log->hot_segment;
+
+    if (segment != NULL && log_segment_end(segment) - segment->info.used_bytes >= size)
+        return 0;
+    if (!log_segment_available(log, false) || size > log->options.segment_size - 2 * PAGE_SIZE_)
+        return -ENOSPC;
+    if (segment != NULL)
+        log_segment_finish(segment);
+    log->chain = chain;
+    log->last_lsn = r->lsn; /* a recovery that starts there begins with that */
+    log->hot_segment = log_segment_take(log, SEGMENT_HOT, 0, true);
+    return 0;
+}
+
+static int page_replay(struct log_recover *r, uint32_t from, uint32_t to, size_t used)
+{
+    struct store_log *log = r->log;
+    size_t size = round_up(used, PAGE_SIZE_), at = PAGE_HEADER_SIZE;
+    int err = page_place(r, size, r->frames[from].frame.chain_before);
+    struct segment *segment = log->hot_segment;
+    struct log_write *write;
+    char *data;
+
+    if (err != 0)
+        return err;
+    data = mem_alloc_aligned(size, PAGE_SIZE_);
+    if (data == NULL)
+        return ERR_FULL;
+    memset(data, 0, size);
+    for (uint32_t i = from; i < to && err == 0; i++) {
+        const struct ring_frame *frame = &r->frames[i];
+        struct bytes bytes = bytes_of(data + at, frame->frame.size);
+
+        memcpy(data + at, frame->data, frame->frame.size);
+        segment->chain_end = frame->frame.chain;
+        err = log_recover_take(r, segment, address_of(segment->info.sequence, segment->info.used_bytes + at),
+                               &frame->frame, bytes, true, true);
+        at += frame->frame.size;
+    }
+    log_page_header(log, segment, segment->info.used_bytes, used, to - from, data);
+    write = log_write_get(log, segment, data, size, segment->info.used_bytes);
+    write->is_page = true;
+    segment->info.used_bytes += size;
+    log->heap_count++;
+    log->heap_bytes += size;
+    log_write_queue(write);
+    return err;
+}
+
+static int frames_replay(struct log_recover *r)
+{
+    int err = 0;
+
+    for (uint32_t i = 0; i < r->frame_count && err == 0;) {
+        size_t used;
+        uint32_t to = page_frames(r, i, &used);
+
+        err = page_replay(r, i, to, used);
+        i = to;
+    }
+    return err;
+}
+
+/* ---- the end ---------------------------------------------------------------------------------- */
+
+/* Told from the loop, when nothing is under way any more: the scans' structs may be in use up the stack. */
+void log_recover_end(struct log_recover *r, int err)
+{
+    struct store_log *log = r->log;
+
+    r->err = err;
+    r->is_over = true;
+    log_soon(log);
+    if (err != 0)
+        return;
+    log->state = LOG_RUNNING;
+    r->replay.done(r->replay.arg, 0);
+}
+
+void log_recover_failed(struct log_recover *r)
+{
+    struct store_log *log = r->log;
+
+    log_error(log->text, "store: the log cannot be recovered shard=%u dir=%s why=\"%s\"", log->options.shard, log->dir,
+              err_text(r->err));
+    log->state = LOG_CLOSED;
+    r->replay.done(r->replay.arg, r->err);
+}
+
+static void replay_durable(void *arg, int err)
+{
+    struct log_recover *r = arg;
+    struct store_log *log = r->log;
+
+    if (err != 0) {
+        log_recover_end(r, log->error != 0 ? log->error : err);
+        return;
+    }
+    log_ring_reset(&log->ring);
+    log->chain = r->chain;
+    log->sealed_lsn = r->lsn;
+    log->last_lsn = MAX(r->lsn_floor, r->lsn_max);
+    log->marks = (struct store_marks){.appended = r->lsn, .written = r->lsn, .durable = r->lsn};
+    if (log->ring.is_shared)
+        log_ring_appended_set(&log->ring, r->lsn);
+    log_recover_end(r, 0);
+}
+
+void log_replay_ring(struct log_recover *r)
+{
+    struct store_log *log = r->log;
+    int err = 0;
+
+    if (log->ring.had_content) {
+        frames_collect(r);
+        frames_choose(r);
+        err = frames_replay(r);
+        if (err == 0 && r->lsn < log_ring_appended(&log->ring)) {
+            log_error(log->text,
+                      "store: the log ring promises changes that are neither in it nor on disk; remove it to go on "
+                      "without them ring=%s lsn=%llu found=%llu",
+                      log->options.ring_path, (unsigned long long)log_ring_appended(&log->ring),
+                      (unsigned long long)r->lsn);
+            err = ERR_CORRUPT;
+        }
+    }
+    if (err != 0) {
+        log_recover_end(r, err);
+        return;
+    }
+    store_log_flush(log, replay_durable, r);
+}

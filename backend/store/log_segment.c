@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Segments: free ones made ahead of time, the table of those in use, giving back.
+ *
+ *     make file ──> ready ──take──> open ──finish──> sealed ──cleaned──> cleaned ──release──┐
+ *                     ^                                                                      │
+ *                     └──────────────── header says that it is free ─────────────────────────┘
+ *
+ * A full disk is no failure: whoever needs a free segment and finds none is refused, and once a second it is tried
+ * again. Of the last LOG_READY_MIN free ones, clients take none, the hot log takes all but one, the cleaner that one.
+ */
+#include "backend/store/format_private.h"
+#include "backend/store/log_private.h"
+
+#include <stdio.h>
+
+/* ---- the table -------------------------------------------------------------------------------- */
+
+void log_segment_path(const struct store_log *log, uint32_t slot, char path[LOG_PATH_MAX])
+{
+    (void)snprintf(path, LOG_PATH_MAX, "%s/%06u.seg", log->dir, slot);
+}
+
+struct segment *log_segment_create(struct store_log *log, uint32_t slot, uint64_t size)
+{
+    struct segment *segment = must_zalloc(sizeof(*segment));
+
+    segment->log = log;
+    segment->info.slot = slot;
+    segment->info.size = size;
+    log->disk_bytes += size;
+    return segment;
+}
+
+void log_segment_destroy(struct segment *segment)
+{
+    struct store_log *log = segment->log;
+
+    log->disk_bytes -= segment->info.size;
+    if (segment->file != NULL)
+        io_file_close(segment->file);
+    if (list_node_is_linked(&segment->dirty))
+        list_remove(&segment->dirty);
+    if (list_node_is_linked(&segment->sealing))
+        list_remove(&segment->sealing);
+    mem_free(segment->scratch);
+    mem_free(segment);
+}
+
+static void grow(struct segment ***table, uint32_t count, uint32_t *cap)
+{
+    if (count < *cap)
+        return;
+    *cap = MAX(16u, 2 * *cap);
+    *table = must_realloc(*table, *cap * sizeof(struct segment *));
+}
+
+/* Index of the first with at least this sequence. */
+static uint32_t used_place(const struct store_log *log, uint64_t sequence)
+{
+    uint32_t low = 0, high = log->used_count;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (log->used[middle]->info.sequence < sequence)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+void log_segment_use(struct store_log *log, struct segment *segment)
+{
+    uint32_t at = used_place(log, segment->info.sequence);
+
+    grow(&log->used, log->used_count, &log->used_cap);
+    memmove(&log->used[at + 1], &log->used[at], (log->used_count - at) * sizeof(struct segment *));
+    log->used[at] = segment;
+    log->used_count++;
+}
+
+static void used_remove(struct store_log *log, uint32_t at)
+{
+    log->used_count--;
+    memmove(&log->used[at], &log->used[at + 1], (log->used_count - at) * sizeof(struct segment *));
+    log->last_found = 0;
+}
+
+struct segment *log_segment_find(struct store_log *log, uint64_t sequence)
+{
+    uint32_t at = log->last_found;
+
+    if (log->hot_segment != NULL && log->hot_segment->info.sequence == sequence)
+        return log->hot_segment;
+    if (at >= log->used_count || log->used[at]->info.sequence != sequence) {
+        at = used_place(log, sequence);
+        if (at == log->used_count || log->used[at]->info.sequence != sequence)
+            return NULL;
+        log->last_found = at;
+    }
+    return log->used[at];
+}
+
+uint32_t store_log_segment_count(const struct store_log *log)
+{
+    return log->used_count;
+}
+
+struct segment_info *store_log_segment(struct store_log *log, uint32_t i)
+{
+    ASSERT(i < log->used_count);
+    return &log->used[i]->info;
+}
+
+struct segment_info *store_log_segment_find(struct store_log *log, uint64_t sequence)
+{
+    struct segment *segment = log_segment_find(log, sequence);
+
+    return segment != NULL ? &segment->info : NULL;
+}
+
+void store_log_pin(struct store_log *log, uint64_t sequence, bool on)
+{
+    struct segment *segment = log_segment_find(log, sequence);
+
+    if (segment == NULL)
+        return;
+    ASSERT(on || segment->info.pins > 0);
+    segment->info.pins += on ? 1u : UINT32_MAX;
+}
+
+uint64_t store_log_hot_sequence(const struct store_log *log)
+{
+    return log->hot_segment != NULL ? log->hot_segment->info.sequence : log->next_sequence;
+}
+
+uint64_t store_log_cold_sequence(const struct store_log *log)
+{
+    uint64_t lowest = log->next_sequence;
+
+    for (unsigned i = 0; i < LOG_CLASSES; i++)
+        if (log->classes[i].segment != NULL)
+            lowest = MIN(lowest, log->classes[i].segment->info.sequence);
+    return lowest;
+}
+
+uint64_t store_log_next_sequence(const struct store_log *log)
+{
+    return log->next_sequence;
+}
+
+uint64_t log_segment_end(const struct segment *segment)
+{
+    return segment->info.size - PAGE_SIZE_;
+}
+
+/* ---- making files ----------------------------------------------------------------------------- */
+
+static bool is_no_space(ssize_t result)
+{
+    return result == -ENOSPC || result == -EDQUOT || result == -EFBIG;
+}
+
+static void space_again(struct store_log *log)
+{
+    log->is_out_of_space = true;
+    if (!io_timer_is_running(&log->space_timer))
+        io_timer_start(log->io, &log->space_timer, LOG_TIMER_MS);
+}
+
+static void make_given_up(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+    struct store_log *log = segment->log;
+
+    if (segment == log->making) {
+        log->making = NULL;
+        log_segment_destroy(segment);
+        log_open_made(log);
+    } else {
+        segment->is_stalled = true;
+    }
+}
+
+static void make_failed(struct segment *segment, ssize_t result)
+{
+    struct store_log *log = segment->log;
+    char path[LOG_PATH_MAX];
+
+    if (!is_no_space(result)) {
+        log_fail(log, (int)result, segment, "make segment");
+        log_open_made(log);
+        return;
+    }
+    if (!log->is_out_of_space)
+        log_warn(log->text, "store: the disk is full shard=%u dir=%s why=\"%s\"", log->options.shard, log->dir,
+                 err_text((int)result));
+    space_again(log);
+    if (segment->file != NULL)
+        io_file_close(segment->file);
+    segment->file = NULL;
+    log_segment_path(log, segment->info.slot, path);
+    segment->op.done = make_given_up;
+    io_unlink(log->io, &segment->op, path);
+}
+
+static void make_done(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+    struct store_log *log = segment->log;
+
+    if (op->result < 0) {
+        make_failed(segment, op->result);
+        return;
+    }
+    log->is_out_of_space = false;
+    segment->is_stalled = false;
+    if (segment == log->making) {
+        log->making = NULL;
+        log_segment_add_ready(log, segment);
+        log_segments_make(log);
+        log_open_made(log);
+    } else {
+        log_write_submit_waiting(segment);
+    }
+    log_room_check(log);
+}
+
+static void make_synced(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+
+    if (op->result < 0) {
+        make_failed(segment, op->result);
+        return;
+    }
+    op->done = make_done;
+    io_dirsync(segment->log->io, op, segment->log->dir);
+}
+
+static void make_sized(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+
+    if (op->result < 0) {
+        make_failed(segment, op->result);
+        return;
+    }
+    op->done = make_synced;
+    io_file_datasync(segment->file, op);
+}
+
+static void make_allocated(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+
+    if (op->result == -EOPNOTSUPP) { /* then it grows as it is written, and may be refused later */
+        op->done = make_sized;
+        io_file_truncate(segment->file, op, segment->info.size);
+        return;
+    }
+    make_sized(op);
+}
+
+static void make_opened(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+
+    if (op->result < 0) {
+        make_failed(segment, op->result);
+        return;
+    }
+    op->done = make_allocated;
+    io_file_allocate(segment->file, op, 0, segment->info.size);
+}
+
+void log_segment_make_file(struct store_log *log, struct segment *segment)
+{
+    char path[LOG_PATH_MAX];
+    int flags = IO_FILE_READ | IO_FILE_WRITE | IO_FILE_CREATE | (log->options.direct ? IO_FILE_DIRECT : 0);
+
+    log_segment_path(log, segment->info.slot, path);
+    segment->op.done = make_opened;
+    segment->op.arg = segment;
+    io_file_open(log->io, &segment->op, path, flags, &segment->file);
+}
+
+static bool may_make(const struct store_log *log)
+{
+    return !log->is_out_of_space && (log->options.disk_max == 0 ||
+                                     log->disk_bytes + log->options.segment_size <= log->options.disk_max);
+}
+
+void log_segments_make(struct store_log *log)
+{
+    if (log->making != NULL || log->error != 0 || log->state >= LOG_CLOSING ||
+        log->ready_count + log->freeing_count >= LOG_READY_TARGET || !may_make(log))
+        return;
+    log->making = log_segment_create(log, log->next_slot++, log->options.segment_size);
+    log_segment_make_file(log, log->making);
+}
+
+/* There may be room again. */
+void log_space_fire(struct io_timer *timer)
+{
+    struct store_log *log = timer->arg;
+
+    if (log->error != 0 || log->state >= LOG_CLOSING)
+        return;
+    log->is_out_of_space = false;
+    for (uint32_t i = 0; i < log->used_count; i++) {
+        struct segment *segment = log->used[i];
+
+        if (segment->is_stalled) {
+            segment->is_stalled = false;
+            log_segment_make_file(log, segment);
+        }
+    }
+    log_segments_make(log);
+}
+
+bool store_log_is_disk_full(const struct store_log *log)
+{
+    uint64_t count = log->ready_count + log->freeing_count + (log->making != NULL);
+
+    if (count >= LOG_READY_MIN || log->state != LOG_RUNNING)
+        return false;
+    if (log->is_out_of_space)
+        return true;
+    return log->options.disk_max != 0 &&
+           log->disk_bytes + (LOG_READY_MIN - count) * log->options.segment_size > log->options.disk_max;
+}
+
+/* ---- taking, sealing -------------------------------------------------------------------------- */
+
+void log_segment_add_ready(struct store_log *log, struct segment *segment)
+{
+    grow(&log->ready, log->ready_count, &log->ready_cap);
+    log->ready[log->ready_count++] = segment;
+}
+
+bool log_segment_available(const struct store_log *log, bool is_hot)
+{
+    return log->ready_count > (is_hot ? 1u : 0u);
+}
+
+void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t kind, uint8_t class, bool is_hot)
+{
+    struct segment_header *header = &segment->header;
+    char *page = mem_alloc_aligned(PAGE_SIZE_, PAGE_SIZE_);
+    uint64_t size = segment->info.size;
+    uint32_t slot = segment->info.slot;
+
+    ASSERT(page != NULL);
+    segment->info = (struct segment_info){
+        .sequence = log->next_sequence++,
+        .slot = slot,
+        .state = SEGMENT_OPEN,
+        .kind = kind,
+        .class = class,
+        .size = size,
+        .used_bytes = PAGE_SIZE_,
+        .created_ms = log->wall_ms,
+    };
+    segment->is_hot = is_hot;
+    segment->is_footed = segment->is_finished = segment->has_header = segment->is_orphan = false;
+    segment->record_count = segment->seal_no = segment->chain_end = 0;
+    segment->written_end = segment->flushing_end = segment->flushed_end = 0;
+    *header = (struct segment_header){
+        .kind = kind,
+        .class = class,
+        .shard = log->options.shard,
+        .epoch = log->epoch,
+        .flags = is_hot && kind == SEGMENT_BLOB ? SEGMENT_IS_HOT : 0,
+        .sequence = segment->info.sequence,
+        .size = size,
+        .prev_sequence = is_hot ? log->prev_sequence : 0,
+        .prev_end = is_hot ? log->prev_end : 0,
+        .chain_before = is_hot ? log->chain : 0,
+        .first_lsn = log->last_lsn + 1,
+        .created_ms = log->wall_ms,
+        .mark = log->marks.durable,
+    };
+    memcpy(header->uuid, log->shard.uuid, sizeof(header->uuid));
+    segment_header_encode(header, page);
+    log_segment_use(log, segment);
+    log_write_queue(log_write_get(log, segment, page, PAGE_SIZE_, 0));
+}
+
+struct segment *log_segment_take(struct store_log *log, uint8_t kind, uint8_t class, bool is_hot)
+{
+    struct segment *segment;
+
+    ASSERT(log->ready_count > 0);
+    segment = log->ready[--log->ready_count];
+    log_segment_begin(log, segment, kind, class, is_hot);
+    log_segments_make(log);
+    if (!is_hot || store_log_is_disk_full(log))
+        log_room_check(log);
+    return segment;
+}
+
+void log_segment_finish(struct segment *segment)
+{
+    struct store_log *log = segment->log;
+
+    ASSERT(!segment->is_finished);
+    segment->is_finished = true;
+    segment->seal_no = (segment->is_hot ? &log->hot : &log->cold)->next_no;
+    if (segment->writes_left == 0)
+        segment->info.state = SEGMENT_SEALED;
+    list_push_back(&log->sealing, &segment->sealing);
+    if (segment->is_hot && segment->info.kind == SEGMENT_HOT) {
+        log->prev_sequence = segment->info.sequence;
+        log->prev_end = segment->info.used_bytes;
+    }
+}
+
+static void segment_foot(struct store_log *log, struct segment *segment)
+{
+    const struct segment_info *info = &segment->info;
+    char *page = mem_alloc_aligned(PAGE_SIZE_, PAGE_SIZE_);
+    struct segment_footer footer = {
+        .kind = info->kind,
+        .class = info->class,
+        .shard = log->options.shard,
+        .sequence = info->sequence,
+        .used_bytes = info->used_bytes,
+        .record_count = segment->record_count,
+        .record_bytes = info->record_bytes,
+        .first_lsn = info->first_lsn,
+        .last_lsn = info->last_lsn,
+        .expire_max_ms = info->expire_max_ms,
+        .created_ms = info->created_ms,
+        .chain = segment->chain_end,
+    };
+
+    ASSERT(page != NULL);
+    memcpy(footer.uuid, log->shard.uuid, sizeof(footer.uuid));
+    segment_footer_encode(&footer, page);
+    segment->is_footed = true;
+    log_write_queue(log_write_get(log, segment, page, PAGE_SIZE_, log_segment_end(segment)));
+}
+
+void log_segments_foot(struct store_log *log)
+{
+    LIST_FOR_EACH(&log->sealing, node) {
+        struct segment *segment = CONTAINER_OF(node, struct segment, sealing);
+        const struct log_queue *queue = segment->is_hot ? &log->hot : &log->cold;
+
+        if (segment->seal_no > queue->durable_no)
+            continue;
+        list_remove(node);
+        segment_foot(log, segment);
+    }
+}
+
+/* ---- giving back ------------------------------------------------------------------------------ */
+
+void store_log_cleaned(struct store_log *log, uint64_t sequence)
+{
+    struct segment *segment = log_segment_find(log, sequence);
+
+    if (segment == NULL)
+        return;
+    ASSERT(segment->info.state == SEGMENT_SEALED || segment->info.state == SEGMENT_CLEANED);
+    segment->info.state = SEGMENT_CLEANED;
+}
+
+static void free_done(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+    struct store_log *log = segment->log;
+
+    log->freeing_count--;
+    if (op->result < 0) {
+        log_fail(log, (int)op->result, segment, "free segment");
+        log_segment_destroy(segment);
+        return;
+    }
+    mem_free(segment->scratch);
+    segment->scratch = NULL;
+    log_segment_add_ready(log, segment);
+    log_room_check(log);
+}
+
+/* It keeps its sequence in the header (G7). Nobody waits for that to be durable: until the file has another header it
+ * is at worst found as a segment without anything live. */
+static void segment_free(struct store_log *log, struct segment *segment)
+{
+    segment->scratch = mem_alloc_aligned(PAGE_SIZE_, PAGE_SIZE_);
+    ASSERT(segment->scratch != NULL);
+    if (list_node_is_linked(&segment->dirty))
+        list_remove(&segment->dirty);
+    if (list_node_is_linked(&segment->sealing))
+        list_remove(&segment->sealing);
+    segment->header.kind = SEGMENT_HEADER_FREE;
+    segment->info.state = SEGMENT_FREE;
+    segment_header_encode(&segment->header, segment->scratch);
+    log->freeing_count++;
+    segment->op = (struct io_op){.done = free_done, .arg = segment};
+    io_file_write(segment->file, &segment->op, segment->scratch, PAGE_SIZE_, 0);
+}
+
+static void unlink_done(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+    struct store_log *log = segment->log;
+
+    log->freeing_count--;
+    if (op->result < 0 && op->result != -ENOENT)
+        log_warn(log->text, "store: a segment cannot be removed shard=%u slot=%u why=\"%s\"", log->options.shard,
+                 segment->info.slot, err_text((int)op->result));
+    log_segment_destroy(segment);
+    log_segments_make(log);
+    log_room_check(log);
+}
+
+/* Only while a higher sequence is on disk (G7). */
+static bool segment_may_go(const struct store_log *log, const struct segment *segment)
+{
+    return log->hot_segment != NULL && log->hot_segment->has_header &&
+           log->hot_segment->info.sequence > segment->info.sequence;
+}
+
+static void segment_unlink(struct store_log *log, struct segment *segment)
+{
+    char path[LOG_PATH_MAX];
+
+    log_segment_path(log, segment->info.slot, path);
+    log->freeing_count++;
+    segment->info.state = SEGMENT_FREE;
+    segment->op = (struct io_op){.done = unlink_done, .arg = segment};
+    io_unlink(log->io, &segment->op, path);
+}
+
+static bool is_releasable(const struct store_log *log, const struct segment *segment, uint64_t hot_from)
+{
+    if (segment->info.state != SEGMENT_CLEANED || segment->info.pins > 0 || segment->writes_left > 0)
+        return false;
+    if (log->is_flushing && list_node_is_linked(&segment->dirty))
+        return false;
+    /* A recovery follows the hot chain from there on. */
+    return !segment->is_hot || segment->is_orphan || segment->info.sequence < hot_from;
+}
+
+void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_from)
+{
+    uint32_t i = 0;
+
+    MAYBE(cold_from > 0); /* a cold segment without anything live is missed by nobody */
+    log->hot_from = hot_from;
+    while (i < log->used_count && log->error == 0) {
+        struct segment *segment = log->used[i];
+        bool is_odd = segment->info.size != log->options.segment_size;
+
+        if (!is_releasable(log, segment, hot_from) || (is_odd && !segment_may_go(log, segment))) {
+            i++;
+            continue;
+        }
+        used_remove(log, i);
+        if (is_odd)
+            segment_unlink(log, segment);
+        else
+            segment_free(log, segment);
+    }
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * segment.h - the first and the last page of a segment's file, and the file "shard" of a directory.
+ *
+ * HEADER, 4096 bytes at 0
+ *     0 u32 magic   4 u16 version   6 u8 kind   7 u8 class   8 u64 sequence   16 uuid of the directory
+ *    32 u32 shard  36 u32 epoch    40 u64 size of the file
+ *    48 u64 sequence of the hot segment before   56 u64 where that one ends, whatever lies behind it
+ *    64 u64 chain of the hot frame before        72 u64 lowest LSN that a record in it can have
+ *    80 u64 created, ms   88 u64 durable mark    96 u32 flags   100 zeroes   4088 u64 XXH3_64 of 0 .. 4087
+ *   A segment that was given back keeps its sequence here, with kind SEGMENT_HEADER_FREE: so sequences are never
+ *   used twice.
+ *
+ * FOOTER, 4096 bytes at the end of the file
+ *     0 u32 magic   4 u16 version   6 u8 kind   7 u8 class   8 u64 sequence   16 uuid
+ *    32 u32 shard  36 u32 zero     40 u64 bytes used   48 u64 records   56 u64 bytes of records
+ *    64 u64 lowest LSN   72 u64 highest LSN   80 u64 highest expiry   88 u64 created, ms
+ *    96 u64 chain behind it   104 zeroes   4088 u64 XXH3_64 of 0 .. 4087
+ *   It is written when everything before it is durable: what does not verify in a segment with a footer is damage.
+ *
+ * SHARD, 4096 bytes
+ *     0 u32 magic   4 u16 version   6 u16 zero   8 u32 shard   12 u32 count of shards   16 uuid
+ *    32 16 bytes: seed of the hashes   48 zeroes   4088 u64 XXH3_64 of 0 .. 4087
+ */
+#pragma once
+#include "backend/store/log.h"
+
+#define SEGMENT_HEADER_FREE 0xffu
+#define SEGMENT_IS_HOT      0x01u /* flag: a blob that belongs to the hot log */
+
+struct segment_header {
+    uint8_t kind, class;
+    uint32_t shard, epoch, flags;
+    uint64_t sequence, size, prev_sequence, prev_end, chain_before, first_lsn, created_ms, mark;
+    unsigned char uuid[16];
+};
+void segment_header_encode(const struct segment_header *header, char page[PAGE_SIZE_]);
+bool segment_header_decode(const char page[PAGE_SIZE_], struct segment_header *out);
+
+struct segment_footer {
+    uint8_t kind, class;
+    uint32_t shard;
+    uint64_t sequence, used_bytes, record_count, record_bytes, first_lsn, last_lsn, expire_max_ms,
+        created_ms, chain;
+    unsigned char uuid[16];
+};
+void segment_footer_encode(const struct segment_footer *footer, char page[PAGE_SIZE_]);
+bool segment_footer_decode(const char page[PAGE_SIZE_], struct segment_footer *out);
+
+struct shard_file {
+    uint32_t shard, shard_count;
+    unsigned char uuid[16], seed[16];
+};
+void shard_file_encode(const struct shard_file *file, char page[PAGE_SIZE_]);
+bool shard_file_decode(const char page[PAGE_SIZE_], struct shard_file *out);

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a recovery finds after a death at any moment: kills with the ring, power cuts, again and again.
+ */
+#include "tests/unit/backend/store/log_test.h"
+
+/* One random thing that a store does. */
+static void step(struct world *w)
+{
+    uint64_t kind = draw(w) % 100;
+
+    if (kind < 60) {
+        MAYBE(world_append(w) == 0);
+    } else if (kind < 68) {
+        world_transaction(w, 2 + (uint32_t)(draw(w) % 6));
+    } else if (kind < 74 && w->count > 0) {
+        world_copy_cold(w, (uint32_t)(draw(w) % w->count));
+    } else if (kind < 76) {
+        store_log_flush(w->log, world_done, w);
+    } else if (kind < 95) {
+        store_log_turn_end(w->log);
+        for (uint64_t i = draw(w) % 8; i > 0; i--)
+            MAYBE(sim_step(w->sim));
+    } else {
+        store_log_turn_end(w->log);
+        sim_run_for(w->sim, draw(w) % 800000);
+    }
+}
+
+struct plan {
+    uint32_t lives, steps;
+    bool power_cuts, kills;
+    enum store_fsync fsync;
+    bool no_ring;
+};
+
+/* Lives and deaths. After each, what was promised is there, and it is a prefix of what was done. */
+static void run(uint64_t seed, const struct plan *plan)
+{
+    struct world w;
+    uint64_t promised = 0;
+
+    world_init(&w, seed);
+    w.options.fsync = plan->fsync;
+    if (plan->no_ring)
+        w.options.ring_path = NULL;
+    for (uint32_t life = 0; life < plan->lives; life++) {
+        bool is_cut = plan->power_cuts && (!plan->kills || draw(&w) % 2 == 0);
+        struct store_marks marks;
+
+        if (draw(&w) % 4 == 0) { /* dies while it recovers */
+            struct store_log_replay replay = {.arg = &w, .record = world_record, .done = world_done};
+            bool is_cut_now = plan->power_cuts && is_cut;
+
+            if (is_cut_now || !plan->power_cuts || plan->kills) {
+                assert_int_equal(world_open(&w), 0);
+                w.seen_count = 0;
+                store_log_recover(w.log, 0, 0, &replay);
+                for (uint64_t i = draw(&w) % 60; i > 0; i--)
+                    MAYBE(sim_step(w.sim));
+                world_crash(&w, false);
+            }
+        }
+        assert_int_equal(world_start(&w), 0);
+        world_check_prefix(&w, promised);
+        world_check_reads(&w, 1 + w.count / 16);
+        for (uint32_t i = 0; i < plan->steps; i++)
+            step(&w);
+        for (uint64_t i = draw(&w) % 40; i > 0; i--)
+            MAYBE(sim_step(w.sim));
+        marks = store_log_marks(w.log);
+        assert_true(marks.durable <= marks.written && marks.written <= marks.appended);
+        promised = is_cut ? marks.durable : plan->no_ring ? marks.written : marks.appended;
+        world_crash(&w, is_cut);
+        if (is_cut)
+            MAYBE(w.seen_cold);
+    }
+    assert_int_equal(world_start(&w), 0);
+    world_check_prefix(&w, promised);
+    world_check_reads(&w, 1);
+    assert_int_equal(w.corrupt_lines, 0);
+    world_deinit(&w);
+}
+
+static void run_many(const char *name, struct plan plan, uint64_t seeds)
+{
+    const char *only = getenv("LOG_TEST_SEED"), *many = getenv("LOG_TEST_SEEDS");
+    uint64_t from = only != NULL ? strtoull(only, NULL, 10) : 1;
+    uint64_t count = only != NULL ? 1 : many != NULL ? strtoull(many, NULL, 10) : seeds;
+
+    for (uint64_t seed = from; seed < from + count; seed++) {
+        plan.fsync = (enum store_fsync)(seed % 3);
+        if (getenv("LOG_TEST_TRACE") != NULL)
+            (void)fprintf(stderr, "# %s seed %llu\n", name, (unsigned long long)seed);
+        run(seed, &plan);
+    }
+}
+
+static void test_a_killed_process_loses_nothing_that_was_sealed(void **state)
+{
+    (void)state;
+    run_many("kill", (struct plan){.lives = 5, .steps = 60, .kills = true}, 60);
+}
+
+static void test_without_a_ring_what_was_written_is_there(void **state)
+{
+    (void)state;
+    run_many("no ring", (struct plan){.lives = 5, .steps = 60, .kills = true, .no_ring = true}, 40);
+}
+
+static void test_a_power_cut_loses_nothing_that_was_durable(void **state)
+{
+    (void)state;
+    run_many("cut", (struct plan){.lives = 5, .steps = 60, .power_cuts = true}, 60);
+}
+
+static void test_kills_and_power_cuts_in_any_order(void **state)
+{
+    (void)state;
+    run_many("both", (struct plan){.lives = 8, .steps = 40, .kills = true, .power_cuts = true}, 60);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_killed_process_loses_nothing_that_was_sealed),
+        cmocka_unit_test(test_without_a_ring_what_was_written_is_there),
+        cmocka_unit_test(test_a_power_cut_loses_nothing_that_was_durable),
+        cmocka_unit_test(test_kills_and_power_cuts_in_any_order),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
