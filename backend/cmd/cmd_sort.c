@@ -276,10 +276,20 @@ static int bytes_compare(struct bytes a, struct bytes b)
     return a.len < b.len ? -1 : 1;
 }
 
-static int weight_compare(const struct element *a, const struct element *b)
+static struct bytes until_nul(struct bytes text)
+{
+    const char *nul = text.len > 0 ? memchr(text.data, '\0', text.len) : NULL;
+
+    return bytes_first(text, nul != NULL ? (size_t)(nul - text.data) : text.len);
+}
+
+/* Redis compares C strings (strcoll() in the C locale), unless it stores the result. */
+static int weight_compare(const struct element *a, const struct element *b, bool as_strings)
 {
     if (a->weight.data == NULL || b->weight.data == NULL)
         return (a->weight.data != NULL) - (b->weight.data != NULL);
+    if (as_strings)
+        return bytes_compare(until_nul(a->weight), until_nul(b->weight));
     return bytes_compare(a->weight, b->weight);
 }
 
@@ -290,7 +300,7 @@ static int element_compare(const void *left, const void *right, void *arg)
     int order;
 
     if (sort->is_alpha)
-        order = weight_compare(a, b);
+        order = weight_compare(a, b, !sort->has_store);
     else if (a->score != b->score)
         order = a->score < b->score ? -1 : 1;
     else

@@ -165,31 +165,29 @@ void bits_field_set(unsigned char *data, uint64_t at, unsigned width, uint64_t f
     }
 }
 
+/* Redis 7.0 finds overflows by room that it computes modulo 2^64: where a value far outside is SET to few bits, a
+ * very negative one saturates to the greatest number. Clients may know. */
 bool bits_add_signed(int64_t value, int64_t increment, unsigned width, enum bits_overflow overflow,
                      int64_t *out)
 {
     int64_t max = width == 64 ? INT64_MAX : ((int64_t)1 << (width - 1)) - 1;
     int64_t min = -max - 1;
-    int64_t sum;
-    bool is_over;
+    int64_t room_up = (int64_t)((uint64_t)max - (uint64_t)value);
+    int64_t room_down = (int64_t)((uint64_t)min - (uint64_t)value);
+    bool is_over = value > max || ((width != 64 || (value >= 0 && increment > 0)) && increment > room_up);
+    bool is_under = value < min || ((width != 64 || (value < 0 && increment < 0)) && increment < room_down);
+    uint64_t sum = (uint64_t)value + (uint64_t)increment;
 
-    if (!__builtin_add_overflow(value, increment, &sum)) {
-        if (sum >= min && sum <= max) {
-            *out = sum;
-            return true;
-        }
-        is_over = sum > max;
-    } else {
-        is_over = increment > 0;
+    if (!is_over && !is_under) {
+        *out = (int64_t)sum;
+        return true;
     }
     if (overflow == BITS_SATURATE) {
         *out = is_over ? max : min;
     } else {
-        uint64_t wrapped = (uint64_t)value + (uint64_t)increment;
-
         if (width < 64)
-            wrapped &= ((uint64_t)1 << width) - 1;
-        *out = bits_field_signed(wrapped, width);
+            sum &= ((uint64_t)1 << width) - 1;
+        *out = bits_field_signed(sum, width);
     }
     return false;
 }

@@ -25,7 +25,7 @@ STRINGS = """
 """
 
 BITS = """
-    setbit B O G|setbit B O G|setbit B O 1|setbit B I 1|setbit B O I|getbit B O|getbit B I|getbit K O
+    setbit B O G|setbit B O G|setbit B O 1|setbit B Q 1|setbit B O I|getbit B O|getbit B Q|getbit K O
     bitcount B|bitcount B N N|bitcount B I N|bitcount B N N bit|bitcount B N N byte|bitcount B N N bogus|bitcount B N
     bitcount K|bitcount K N N bit|bitcount B 3 77 bit|bitcount B -50 -3 bit
     bitpos B G|bitpos B G N|bitpos B G N N|bitpos B G N N bit|bitpos B G N N byte|bitpos B G N N bogus|bitpos B 2
@@ -63,7 +63,7 @@ KEYS = """
     scan 99999999999999999999|scan 0 match|object encoding K|object refcount none|object freq none|object freq K
     object encoding none|object idletime none|object help|object bogus K|object encoding|object
     get K|flushdb async|flushdb sync|flushdb|flushdb bogus|flushall bogus|wait 0 0|wait 0 1|wait x 0|wait 0 -1
-    wait 0 x|swapdb 0 x|swapdb x 0|swapdb 0 99|swapdb 99 0|swapdb D D|echo V|rename list1 K
+    wait 0 x|swapdb 0 x|swapdb x 0|swapdb 0 99|swapdb 99 0|echo V|rename list1 K
 """
 
 SORT = """
@@ -71,7 +71,7 @@ SORT = """
     set w_1 3|set w_2 1|set w_3 2|set w_a z|set w_b y|set w_c x|hset o_1 f 10|hset o_2 f 5|hset o_a f q
     sort L|sort L desc|sort L alpha|sort L alpha desc|sort L limit N N|sort L by w_*|sort L by w_* alpha
     sort L by w_* desc alpha|sort L by nosort|sort L by nosort get #|sort L by nosort desc limit 1 2
-    sort L get #|sort L alpha get w_* get # get o_*->f|sort L by o_*->f|sort L by o_*->f alpha limit 0 5
+    sort L get #|sort L alpha get w_* get # get o_*->f|sort L by o_*->f|sort L by o_*->f alpha
     sort L alpha store out|sort L by nosort store out|lrange out 0 -1|sort L by nosort get w_* store out
     sort M alpha|sort M|sort M by nosort store out|sort M alpha desc limit 0 2|sort Z alpha|sort Z by nosort
     sort Z by nosort desc|sort Z by nosort limit 1 1|sort Z by nosort desc limit 0 2|sort Z
@@ -91,6 +91,7 @@ def bitmaps(rng):
         rng, BITS,
         B=lambda rng: b"bits%d" % rng.randrange(5),
         G=lambda rng: rng.choice([b"0", b"1"]),
+        Q=lambda rng: rng.choice([b"x", b"", b"-1", b"01", b"4294967296", b"9223372036854775807", b"9223372036854775808"]),
         O=lambda rng: str(rng.choice([0, 1, 7, 8, 9, 63, 64, 100, 1000, 131071, 131072, 131073, 200000])).encode(),
         T=lambda rng: rng.choice([b"u", b"i"]) + str(rng.choice([1, 2, 5, 7, 8, 9, 13, 16, 31, 32, 33, 62, 63])).encode()
         if rng.randrange(8) else b"i64",

@@ -102,6 +102,8 @@ static void test_additions_overflow_as_asked(void **state)
     assert_true(!bits_add_signed(INT64_MAX, 1, 64, BITS_WRAP, &i) && i == INT64_MIN);
     assert_true(!bits_add_signed(INT64_MIN, -1, 64, BITS_SATURATE, &i) && i == INT64_MIN);
     assert_true(!bits_add_signed(300, 0, 8, BITS_WRAP, &i) && i == 44);
+    assert_true(!bits_add_signed(-300, 0, 8, BITS_SATURATE, &i) && i == -128);
+    assert_true(!bits_add_signed(INT64_MIN, 0, 5, BITS_SATURATE, &i) && i == 15); /* as Redis 7.0 */
     assert_true(bits_add_unsigned(250, 5, 8, BITS_WRAP, &u) && u == 255);
     assert_true(!bits_add_unsigned(250, 6, 8, BITS_WRAP, &u) && u == 0);
     assert_true(!bits_add_unsigned(250, 6, 8, BITS_SATURATE, &u) && u == 255);
