@@ -190,38 +190,52 @@ static enum cmd_result trouble_reply(struct session *session, enum mc_trouble tr
 
 /* What one mg found, and what it tells of it. */
 struct fetched {
-    bool is_created, is_won;
-    uint64_t state;      /* MC_FLAGS_... before this request */
-    int64_t ttl_before_s, ttl_s;
+    bool is_created, is_won, was_fetched;
+    uint64_t state;        /* MC_FLAGS_... before this request */
+    uint64_t old_expire_ms; /* of the item before this request; 0 of one that it makes */
     uint32_t idle_s;
-    bool was_fetched;
 };
 
-static bool recaches(const struct meta *meta, const struct fetched *fetched, uint64_t expire_ms)
+/* What a flag in its place in the line makes of the time to live. */
+static void flag_expire(const struct meta *meta, const struct fetched *fetched, char flag, uint64_t *expire_ms)
 {
-    return meta->has_recache && (fetched->state & MC_FLAGS_SENT) == 0 && !fetched->is_created &&
-           expire_ms != 0 && expire_ms < meta->recache_expire_ms;
+    if (flag == 'T')
+        *expire_ms = meta->expire_ms;
+    else if (flag == 'N' && fetched->is_created)
+        *expire_ms = meta->vivify_expire_ms;
 }
 
-/* T stands before R: R looks at the new time to live. */
-static bool is_first(const struct meta *meta, char flag, char other)
+/* Returns the time to live that all flags make, and tells whether this client is to fetch the value anew: R looks at
+ * the time to live as it stands when its turn comes. */
+static uint64_t flags_walk(const struct session *session, const struct meta *meta, struct fetched *fetched)
 {
-    for (uint32_t i = 0; i < meta->count; i++)
-        if (meta->flags[i].data[0] == flag || meta->flags[i].data[0] == other)
-            return meta->flags[i].data[0] == flag;
-    return false;
+    uint64_t expire_ms = fetched->old_expire_ms;
+
+    fetched->is_won = fetched->is_created && meta->vivifies;
+    for (uint32_t i = 0; i < meta->count; i++) {
+        char flag = meta->flags[i].data[0];
+
+        flag_expire(meta, fetched, flag, &expire_ms);
+        /* In whole seconds, as memcached's clock has no others. */
+        if (flag == 'R' && (fetched->state & MC_FLAGS_SENT) == 0 && !fetched->is_created && expire_ms != 0 &&
+            mc_ttl_of_s(session, expire_ms) < mc_ttl_of_s(session, meta->recache_expire_ms))
+            fetched->is_won = true;
+    }
+    if (fetched->state == MC_FLAGS_STALE)
+        fetched->is_won = true;
+    return expire_ms;
 }
 
-static void mg_flags(struct line *line, const struct mc_request *request, const struct meta *meta,
+static void mg_flags(struct session *session, struct line *line, const struct mc_request *request, const struct meta *meta,
                      const struct fetched *fetched, const struct store_key *key)
 {
-    bool is_after_t = false;
+    uint64_t expire_ms = fetched->old_expire_ms;
 
     for (uint32_t i = 0; i < meta->count; i++) {
+        flag_expire(meta, fetched, meta->flags[i].data[0], &expire_ms);
         switch (meta->flags[i].data[0]) {
-        case 'T': is_after_t = true; break;
         case 's': line_unsigned(line, 's', mc_value_len(key->entry)); break;
-        case 't': line_number(line, 't', is_after_t ? fetched->ttl_s : fetched->ttl_before_s); break;
+        case 't': line_number(line, 't', mc_ttl_of_s(session, expire_ms)); break;
         case 'c': line_unsigned(line, 'c', mc_cas(key->entry)); break;
         case 'f': line_unsigned(line, 'f', (uint32_t)entry_mc_flags(key->entry)); break;
         case 'l': line_unsigned(line, 'l', fetched->idle_s); break;
@@ -262,13 +276,13 @@ static void mg_reply(struct session *session, const struct mc_request *request, 
 
         line_append(&line, BYTES("VA "));
         line_append(&line, bytes_of(digits, u64_to_digits(value.len, digits)));
-        mg_flags(&line, request, meta, fetched, key);
+        mg_flags(session, &line, request, meta, fetched, key);
         line_send(session, &line);
         reply_raw(session, value);
         mc_reply(session, "\r\n", 2);
     } else {
         line_append(&line, BYTES("HD"));
-        mg_flags(&line, request, meta, fetched, key);
+        mg_flags(session, &line, request, meta, fetched, key);
         line_send(session, &line);
     }
 }
@@ -333,25 +347,23 @@ static void mg_mark(struct session *session, const struct meta *meta, const stru
 static enum cmd_result mg_hit(struct session *session, const struct mc_request *request,
                               const struct meta *meta, struct fetched *fetched, struct store_key *key)
 {
-    uint64_t expire_before_ms = entry_expire_ms(key->entry);
-    bool dies = meta->has_new_ttl && mc_is_past(session, meta->expire_ms);
-    enum mc_trouble trouble;
+    bool dies = false;
+    uint64_t expire_ms;
 
-    fetched->state = entry_mc_flags(key->entry) & (MC_FLAGS_STALE | MC_FLAGS_SENT);
-    fetched->ttl_before_s = fetched->ttl_s = mc_ttl_s(session, key->entry);
-    fetched->idle_s = fetched->is_created ? 0 : mc_idle_s(session, key);
-    fetched->was_fetched = entry_access(key->entry) > 0;
-    if (meta->has_new_ttl && !dies) {
-        trouble = mc_touch(session, key, meta->expire_ms);
-        if (trouble != MC_FINE)
-            return trouble_reply(session, trouble);
-        fetched->ttl_s = mc_ttl_s(session, key->entry);
-    } else if (dies) {
-        fetched->ttl_s = 0;
+    if (!fetched->is_created) {
+        fetched->state = entry_mc_flags(key->entry) & (MC_FLAGS_STALE | MC_FLAGS_SENT);
+        fetched->old_expire_ms = entry_expire_ms(key->entry);
+        fetched->idle_s = mc_idle_s(session, key);
+        fetched->was_fetched = entry_access(key->entry) > 0;
+        expire_ms = flags_walk(session, meta, fetched);
+        dies = meta->has_new_ttl && mc_is_past(session, expire_ms);
+        if (meta->has_new_ttl && !dies) {
+            enum mc_trouble trouble = mc_touch(session, key, expire_ms);
+
+            if (trouble != MC_FINE)
+                return trouble_reply(session, trouble);
+        }
     }
-    if (recaches(meta, fetched, is_first(meta, 'T', 'R') ? meta->expire_ms : expire_before_ms) ||
-        fetched->state == MC_FLAGS_STALE)
-        fetched->is_won = true;
     mg_mark(session, meta, fetched, key);
     mg_reply(session, request, meta, fetched, key);
     mg_count(session, request, meta, true);
@@ -383,10 +395,10 @@ static enum cmd_result execute_mg(struct session *session, const struct mc_reque
             mg_miss(session, request, meta);
             return CMD_DONE;
         }
-        trouble = vivify(session, request, meta->vivify_expire_ms, &key);
+        fetched.is_created = true;
+        trouble = vivify(session, request, flags_walk(session, meta, &fetched), &key);
         if (trouble != MC_FINE)
             return trouble_reply(session, trouble);
-        fetched.is_created = fetched.is_won = true;
         if (key.entry == NULL) {
             mg_ghost(session, request, meta);
             mg_count(session, request, meta, true);
@@ -503,10 +515,19 @@ static enum cmd_result execute_md(struct session *session, const struct mc_reque
     return CMD_DONE;
 }
 
-static void ma_reply(struct session *session, const struct mc_request *request, const struct meta *meta,
-                     const struct mc_add *add, int64_t ttl_before_s)
+/* The time to live that T and N make in their order, up to the flag before `end`. */
+static uint64_t ma_expire(const struct meta *meta, const struct fetched *fetched, uint32_t end)
 {
-    int64_t ttl_s = ttl_before_s;
+    uint64_t expire_ms = fetched->old_expire_ms;
+
+    for (uint32_t i = 0; i < end; i++)
+        flag_expire(meta, fetched, meta->flags[i].data[0], &expire_ms);
+    return expire_ms;
+}
+
+static void ma_reply(struct session *session, const struct mc_request *request, const struct meta *meta,
+                     const struct mc_add *add, const struct fetched *fetched)
+{
     struct line line = {.len = 0};
     char digits[21];
     size_t len = u64_to_digits(add->value, digits);
@@ -521,13 +542,8 @@ static void ma_reply(struct session *session, const struct mc_request *request, 
     }
     for (uint32_t i = 0; i < meta->count; i++) {
         switch (meta->flags[i].data[0]) {
-        case 'T':
-        case 'N':
-            if (add->at.entry != NULL)
-                ttl_s = mc_ttl_s(session, add->at.entry);
-            break;
         case 'c': line_unsigned(&line, 'c', add->new_cas); break;
-        case 't': line_number(&line, 't', ttl_s); break;
+        case 't': line_number(&line, 't', mc_ttl_of_s(session, ma_expire(meta, fetched, i))); break;
         default: line_echo(&line, request, meta->flags[i]); break;
         }
     }
@@ -542,13 +558,11 @@ static void ma_reply(struct session *session, const struct mc_request *request, 
 static enum cmd_result ma_create(struct session *session, const struct mc_request *request,
                                  const struct meta *meta, struct mc_add *add)
 {
+    struct fetched fetched = {.is_created = true};
     char digits[21];
-    struct mc_put put = {.key = request->route_key, .expire_ms = meta->vivify_expire_ms,
-                         .mode = MC_MODE_ADD};
+    struct mc_put put = {.key = request->route_key, .mode = MC_MODE_ADD,
+                         .expire_ms = ma_expire(meta, &fetched, meta->count)};
 
-    /* In the line's order the later of T and N stands. */
-    if (meta->has_new_ttl && is_first(meta, 'N', 'T'))
-        put.expire_ms = meta->expire_ms;
     put.value = bytes_of(digits, u64_to_digits(meta->initial, digits));
     switch (mc_store(session, &put)) {
     case MC_STORED: break;
@@ -559,8 +573,7 @@ static enum cmd_result ma_create(struct session *session, const struct mc_reques
     }
     add->value = meta->initial;
     add->new_cas = put.new_cas;
-    mc_find(session, request->route_key, &add->at);
-    ma_reply(session, request, meta, add, -1);
+    ma_reply(session, request, meta, add, &fetched);
     return CMD_DONE;
 }
 
@@ -571,19 +584,19 @@ static enum cmd_result execute_ma(struct session *session, const struct mc_reque
     struct mc_add add = {.key = request->route_key, .delta = request->delta, .cas = meta->cas,
                          .is_decr = meta->mode == 'D' || meta->mode == '-',
                          .sets_expire = meta->has_new_ttl, .expire_ms = meta->expire_ms};
+    struct fetched fetched = {.is_created = false};
     struct store_key before;
-    int64_t ttl_before_s = -1;
 
     if (meta->mode != 0 && strchr("ID+-", meta->mode) == NULL) {
         mc_reply_line(session, "CLIENT_ERROR invalid mode for ma M token");
         return CMD_DONE;
     }
     if (mc_find(session, request->route_key, &before))
-        ttl_before_s = mc_ttl_s(session, before.entry);
+        fetched.old_expire_ms = entry_expire_ms(before.entry);
     switch (mc_add(session, &add)) {
     case MC_ADDED:
         if (!request->is_quiet)
-            ma_reply(session, request, meta, &add, ttl_before_s);
+            ma_reply(session, request, meta, &add, &fetched);
         break;
     case MC_ADD_NOT_FOUND:
         if (meta->vivifies)

@@ -65,7 +65,11 @@ void mc_bump(struct session *session, const struct store_key *key);
 /* Seconds since the item was stored or bumped. */
 uint32_t mc_idle_s(struct session *session, const struct store_key *key);
 /* Seconds to live, rounded up as memcached's clock does; -1: for ever. */
-int64_t mc_ttl_s(const struct session *session, const struct entry *entry);
+int64_t mc_ttl_of_s(const struct session *session, uint64_t expire_ms);
+static inline int64_t mc_ttl_s(const struct session *session, const struct entry *entry)
+{
+    return mc_ttl_of_s(session, entry_expire_ms(entry));
+}
 
 /* Of the request's exptime: 0 never, else milliseconds of the epoch; MC_EXPIRED: at once. */
 uint64_t mc_expire_ms(const struct session *session, int64_t exptime);

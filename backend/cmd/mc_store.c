@@ -137,9 +137,9 @@ uint32_t mc_idle_s(struct session *session, const struct store_key *key)
     return mc->times[slot].tag == tag_of(key) ? now_s - mc->times[slot].time_s : now_s;
 }
 
-int64_t mc_ttl_s(const struct session *session, const struct entry *entry)
+int64_t mc_ttl_of_s(const struct session *session, uint64_t expire_ms)
 {
-    uint64_t expire_ms = entry_expire_ms(entry), now_ms = session->engine->now_ms;
+    uint64_t now_ms = session->engine->now_ms;
 
     if (expire_ms == 0)
         return -1;
