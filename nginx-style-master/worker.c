@@ -246,11 +246,26 @@ static void guards_watch(struct worker *worker)
     }
 }
 
+/* Of an upgrade. Ours may still be on its way out. */
+static bool another_master_lives(const struct worker *worker)
+{
+    struct shm_table *table = worker->master->shm.table;
+
+    for (uint32_t i = 0; i < SHM_MASTERS_MAX; i++) {
+        const struct shm_master *master = &table->masters[i];
+
+        if (master != worker->master->self && shm_pid_is_alive(atomic_load(&master->pid), master->pid_start))
+            return true;
+    }
+    return false;
+}
+
 /* Nobody assigns sockets any more, so each worker takes from all of them. */
 static void master_is_gone(struct worker *worker)
 {
     struct lanes all = {.is_accepting = 1};
 
+    memset(all.bits, 0xff, sizeof(all.bits));
     close(worker->channel);
     worker->channel = -1;
     if (worker->handler == NULL || worker->handler->master_gone == NULL) {
@@ -260,10 +275,12 @@ static void master_is_gone(struct worker *worker)
     if (!worker->child->is_stats && !worker->is_draining) {
         log_warn(worker->master->log, "the master is gone, this worker goes on master_pid=%d",
                  (int)worker->slot->master_pid);
-        memset(all.bits, 0xff, sizeof(all.bits));
         if (atomic_load(&worker->slot->state) == WORKER_STATE_SERVING)
             lanes_apply(worker, &all);
     }
+    /* It may have died before it heard that this process is ready. */
+    if (worker->child->is_stats && !another_master_lives(worker))
+        lanes_apply(worker, &all);
     /* A stats process that stays answers for its own addresses: a new master would ask it in vain else, when
      * no worker lives. */
     if (!worker->is_draining)
