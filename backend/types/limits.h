@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#define HASH_PACKED_FIELDS_MAX  128u
+#define HASH_PACKED_FIELDS_MAX  512u
 #define HASH_PACKED_SIZE_MAX    64u /* of a field, of a value */
 #define SET_INTS_MAX            512u
 /* Redis has no such form before 7.2: OBJECT ENCODING calls it a hashtable. */

@@ -8,17 +8,18 @@ all, or the only one: otherwise the two servers would part for good.
 from differential import Forms, compare, compare_unordered, family, unordered, unordered_pairs
 
 MANY_PAIRS = " ".join(["Q B"] * 40)
+WIDE_PAIRS = " ".join(["W B"] * 90)
 MANY_WORDS = " ".join(["M"] * 60)
 MANY_NUMBERS = " ".join(["D"] * 150)
 
 HASHES = f"""
     hset H Q B|hset H Q B|hset H Q B Q B Q B|hset H Q B Q|hset H Q|hmset H Q B|hmset H Q B Q B|hmset H Q B Q|hmset H Q
-    hset H {MANY_PAIRS}|hset H {MANY_PAIRS}|hset big {MANY_PAIRS}|hset big {MANY_PAIRS}|hset big {MANY_PAIRS}
+    hset H {MANY_PAIRS}|hset H {MANY_PAIRS}|hset big {WIDE_PAIRS}|hset big {WIDE_PAIRS}|hset big {WIDE_PAIRS}
     hset H Q V|hset H V B|hset big V V|hset H same B same B same B
-    hsetnx H Q B|hsetnx H Q|hsetnx K Q B|hget H Q|hget H Q|hget big Q|hget H|hget H Q Q|hmget H Q Q Q nothing|hmget H
+    hsetnx H Q B|hsetnx H Q|hsetnx K Q B|hget H Q|hget H Q|hget big W|hget H|hget H Q Q|hmget H Q Q Q nothing|hmget H
     hmget none Q Q|hgetall H|hgetall big|hgetall none|hkeys H|hkeys big|hkeys none|hvals H|hvals big|hvals none|hlen H
-    hlen big|hlen none|hlen|hstrlen H Q|hstrlen big Q|hstrlen none Q|hexists H Q|hexists big Q|hexists none Q|hexists H
-    hdel H Q|hdel H Q Q Q|hdel big Q Q Q Q Q Q Q Q|hdel none Q|hdel H|hdel H Q Q Q Q Q Q Q Q Q Q Q Q Q Q Q Q
+    hlen big|hlen none|hlen|hstrlen H Q|hstrlen big Q|hstrlen none Q|hexists H Q|hexists big W|hexists none Q|hexists H
+    hdel H Q|hdel H Q Q Q|hdel big W W W W W W W W|hdel none Q|hdel H|hdel H Q Q Q Q Q Q Q Q Q Q Q Q Q Q Q Q
     hincrby H Q I|hincrby H i1 I|hincrby H i1 I|hincrby big i1 1|hincrby H i1|hincrby none2 i1 I
     hset H i1 I|hset H d1 F|hincrbyfloat H d1 F|hincrbyfloat H d1 F|hincrbyfloat H i1 F|hincrbyfloat big d1 0.1
     hincrbyfloat H Q F|hincrbyfloat H d1|hincrbyfloat none3 d1 F
@@ -32,7 +33,7 @@ HASHES = f"""
     hscan none 0|hscan none 0 bogus|hscan H 0 bogus|hscan H 0 count 0|hscan H 0 count x|hscan H 0 count -1|hscan H x
     hscan H 0 match|hscan H 0 type hash|hscan none x|hscan H|hscan H I count 1000 bogus|hscan K 0|hscan H -1 bogus
     hscan H 18446744073709551616|hscan H -|hscan H 1x|hscan H 0 COUNT 1000 MATCH f?
-    object encoding H|object encoding big|type H|del H|del big|del none2|del none3|copy H H2|hgetall H2|del H2
+    object encoding H|object encoding big|object encoding big|type H|del H|del big|del none2|del none3|copy H H2|hgetall H2|del H2
     rename H H3|hgetall H3|rename H3 H|expire H 1000|ttl H|persist H|hgetall H|exists H
     hset K Q B|hget K Q|hdel K Q|hgetall K|hlen K|hkeys K|hvals K|hincrby K Q 1|hincrby K Q x|hincrbyfloat K Q 1
     hexists K Q|hstrlen K Q|hmget K Q Q|hmset K Q B|hrandfield K
@@ -100,6 +101,7 @@ def number(rng):
 @family("hashes")
 def hashes(rng):
     return Forms(rng, HASHES, H=lambda rng: b"hash%d" % rng.randrange(4), B=sized, K=lambda rng: b"astring",
+                 W=lambda rng: b"f%d" % rng.randrange(700),
                  Q=lambda rng: b"f%d" % rng.randrange(180) if rng.randrange(3) == 0 else b"f%d" % rng.randrange(9))
 
 
