@@ -165,7 +165,7 @@ void log_page_close(struct store_log *log)
         return;
     log_frame_seal(log, log->is_atomic);
     size = round_up(page->at, PAGE_SIZE_);
-    ASSERT(page->frame_count > 0 && size <= page->cap);
+    ASSERT(page->frame_count > 0 && page->at <= page->cap);
     memset(page->data + page->at, 0, size - page->at);
     log_page_header(log, segment, page->off, page->at, page->frame_count, page->data);
     if (page->ring_count > 0)
@@ -190,6 +190,7 @@ void log_page_close(struct store_log *log)
 /* Where the next page write goes, decided before anything changes. */
 struct page_plan {
     struct log_page page;
+    size_t need;
     bool is_blob, is_roll;
 };
 
@@ -254,6 +255,8 @@ static void page_open(struct store_log *log, struct page_plan *plan)
     page->segment = segment;
     page->off = segment->info.used_bytes;
     page->at = PAGE_HEADER_SIZE;
+    if (plan->is_blob) /* one record, also if there is room behind it */
+        page->cap = plan->need;
     page->address = address_of(segment->info.sequence, page->off);
     page->committed_before = log->sealed_lsn;
     if (page->ring_count > 0) {
@@ -268,8 +271,8 @@ static void page_open(struct store_log *log, struct page_plan *plan)
 static NOINLINE int append_place(struct store_log *log, size_t size)
 {
     struct log_page *page = &log->page;
-    struct page_plan plan = {0};
     size_t need = PAGE_HEADER_SIZE + FRAME_HEADER_SIZE + size;
+    struct page_plan plan = {.need = need};
     int err;
 
     if (log->error != 0)
@@ -368,6 +371,11 @@ void store_log_turn_end(struct store_log *log)
         turn_always(log);
         return;
     }
+    if (log->held_bytes > LOG_HELD_MAX && log->flush_wanted <= log->hot.durable_no) {
+        log_page_close(log);
+        log->flush_wanted = log->hot.next_no;
+        log_pump(log);
+    }
     if (log->page.at >= LOG_WRITE_AT || (log->page.data != NULL && (!log->ring.is_shared || log->page.ring_count == 0)))
         log_page_close(log);
     log_arm_timer(log);
@@ -387,7 +395,7 @@ static void timer_fire(struct io_timer *timer)
     log_arm_timer(log);
 }
 
-void store_log_flush(struct store_log *log, void (*done)(void *arg, int err), void *arg)
+void log_flush(struct store_log *log, bool is_forced, void (*done)(void *arg, int err), void *arg)
 {
     struct log_waiter *waiter = must_zalloc(sizeof(*waiter));
 
@@ -398,10 +406,18 @@ void store_log_flush(struct store_log *log, void (*done)(void *arg, int err), vo
         log_page_close(log);
         log_cold_close_all(log);
     }
+    if (log->held_bytes > 0)
+        log->flush_wanted = MAX(log->flush_wanted, log->hot.next_no);
     waiter->hot_no = log->hot.next_no;
     waiter->cold_no = log->cold.next_no;
+    waiter->full_no = is_forced ? log->full_flushes + 1 + log->is_flushing : 0;
     list_push_back(&log->waiters, &waiter->node);
     log_soon(log);
+}
+
+void store_log_flush(struct store_log *log, void (*done)(void *arg, int err), void *arg)
+{
+    log_flush(log, false, done, arg);
 }
 
 /* ---- state ------------------------------------------------------------------------------------ */

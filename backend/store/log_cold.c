@@ -43,6 +43,7 @@ void log_cold_close(struct store_log *log, struct log_cold *cold)
     cold->segment->info.used_bytes = cold->off + size;
     write = log_write_get(log, cold->segment, cold->data, size, cold->off);
     write->is_page = true;
+    write->lsn_needed = cold->last_lsn;
     cold->data = NULL;
     log_write_queue(write);
     log->stats.page_writes++;

@@ -16,6 +16,9 @@
  * Two queues of writes, hot and cold, each in the order of submission. A write that is done is taken off when all
  * before it are done, so `written` is a prefix. A segment's header goes through its queue before its page writes.
  *
+ * A cold page write waits until the LSNs in it are durable: a copy must not outlive what it was copied from, or a
+ * change that was lost would come back with it.
+ *
  * Blobs of the hot log: the record gets a segment of its own, with a higher sequence than the open one, which goes on
  * behind it. The chain tells recovery where the blob's frame belongs.
  */
@@ -31,6 +34,7 @@
 #define LOG_WRITE_AT       (128u << 10) /* pending bytes that are written without waiting for the timer */
 #define LOG_TIMER_MS       1000u
 #define LOG_HEAP_MAX       (64u << 20)  /* of page writes outside of the ring: above, there is no room */
+#define LOG_HELD_MAX       (4u << 20)   /* of cold page writes that wait: above, the hot log is flushed */
 #define LOG_READY_TARGET   3u
 #define LOG_READY_MIN      2u           /* free segments that clients leave to deletes and the cleaner */
 #define LOG_SEQUENCE_SKIP  16u          /* of a start: names that a lost header may have used */
@@ -72,6 +76,7 @@ struct log_write {
     char *data; /* in the ring, or owns */
     size_t size;
     uint64_t off, no;
+    uint64_t lsn_needed;   /* cold page writes: must be durable before */
     uint64_t committed_before, committed_lsn; /* hot page writes: last whole LSN before and with it; else 0 */
     uint32_t ring_page, ring_count, ring_skip; /* pages; count 0: heap */
     bool is_hot, is_page, is_done, is_submitted;
@@ -115,7 +120,7 @@ struct log_ring {
 
 struct log_waiter {
     struct list_node node;
-    uint64_t hot_no, cold_no;
+    uint64_t hot_no, cold_no, full_no;
     void (*done)(void *arg, int err);
     void *arg;
 };
@@ -142,6 +147,7 @@ struct store_log {
     struct log_queue hot, cold;
     struct mem_pool writes;
     struct log_ring ring;
+    size_t held_bytes;          /* of cold page writes that wait for durable LSNs */
     size_t heap_bytes;          /* of page writes outside of the ring */
     uint32_t heap_count;        /* hot ones */
     struct log_cold classes[LOG_CLASSES];
@@ -165,6 +171,7 @@ struct store_log {
     uint32_t flush_count, writes_submitted;
     uint64_t flush_hot_no, flush_cold_no, flush_lsn;
     bool is_flushing, flush_is_full;
+    uint64_t full_flushes; /* done, of both queues */
     struct list flushing;        /* of segments: `dirty` */
     uint64_t flush_wanted;       /* hot number */
     struct list waiters, waiters_done;
@@ -187,6 +194,8 @@ static inline uint64_t address_of(uint64_t sequence, uint64_t off)
 void log_page_close(struct store_log *log); /* seals, pads, queues */
 void log_frame_seal(struct store_log *log, bool continues);
 void log_appended_update(struct store_log *log);
+/* As store_log_flush(); `is_forced`: also what was found dirty, not only our own writes. */
+void log_flush(struct store_log *log, bool is_forced, void (*done)(void *arg, int err), void *arg);
 void log_arm_timer(struct store_log *log);
 void log_page_header(const struct store_log *log, const struct segment *segment, uint64_t off, size_t used,
                      uint32_t frame_count, char *at);
@@ -196,7 +205,7 @@ void log_count_record(struct segment *segment, const struct record *record, size
 struct log_write *log_write_get(struct store_log *log, struct segment *segment, char *data, size_t size,
                                 uint64_t off);
 void log_write_queue(struct log_write *write);
-void log_write_submit_waiting(struct segment *segment); /* its file is there now */
+void log_writes_submit(struct store_log *log); /* those that have waited: for a file, for durable LSNs */
 void log_writes_destroy(struct store_log *log);
 void log_pump(struct store_log *log);
 void log_fail(struct store_log *log, int err, const struct segment *segment, const char *what);

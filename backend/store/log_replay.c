@@ -218,5 +218,5 @@ void log_replay_ring(struct log_recover *r)
         log_recover_end(r, err);
         return;
     }
-    store_log_flush(log, replay_durable, r);
+    log_flush(log, true, replay_durable, r);
 }

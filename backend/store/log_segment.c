@@ -223,7 +223,7 @@ static void make_done(struct io_op *op)
         log_segments_make(log);
         log_open_made(log);
     } else {
-        log_write_submit_waiting(segment);
+        log_writes_submit(log);
     }
     log_room_check(log);
 }

@@ -121,8 +121,15 @@ static void write_done(struct io_op *op)
     log_room_check(log);
 }
 
-static void write_submit(struct log_write *write)
+static void write_try_submit(struct log_write *write)
 {
+    struct store_log *log = write->log;
+
+    if (write->is_submitted || write->segment->file == NULL || log->error != 0 ||
+        write->lsn_needed > log->marks.durable)
+        return;
+    if (write->lsn_needed != 0)
+        log->held_bytes -= write->size;
     write->is_submitted = true;
     write->log->writes_submitted++;
     write->op = (struct io_op){.done = write_done, .arg = write};
@@ -137,21 +144,17 @@ void log_write_queue(struct log_write *write)
     write->no = ++queue->next_no;
     write->segment->writes_left++;
     list_push_back(&queue->writes, &write->node);
-    if (write->segment->file != NULL && write->log->error == 0)
-        write_submit(write);
+    if (write->lsn_needed != 0)
+        write->log->held_bytes += write->size;
+    write_try_submit(write);
 }
 
-void log_write_submit_waiting(struct segment *segment)
+void log_writes_submit(struct store_log *log)
 {
-    struct store_log *log = segment->log;
-    struct log_queue *queue = segment->is_hot ? &log->hot : &log->cold;
-
-    LIST_FOR_EACH(&queue->writes, node) {
-        struct log_write *write = CONTAINER_OF(node, struct log_write, node);
-
-        if (write->segment == segment && !write->is_submitted && log->error == 0)
-            write_submit(write);
-    }
+    LIST_FOR_EACH(&log->hot.writes, node)
+        write_try_submit(CONTAINER_OF(node, struct log_write, node));
+    LIST_FOR_EACH(&log->cold.writes, node)
+        write_try_submit(CONTAINER_OF(node, struct log_write, node));
 }
 
 static void queue_destroy(struct log_queue *queue)
@@ -198,11 +201,14 @@ static void flush_ended(struct store_log *log)
     log->is_flushing = false;
     log->stats.flushes++;
     log->hot.durable_no = MAX(log->hot.durable_no, log->flush_hot_no);
+    log->full_flushes += log->flush_is_full;
     if (log->flush_is_full)
         log->cold.durable_no = MAX(log->cold.durable_no, log->flush_cold_no);
     log->marks.durable = MAX(durable, log->flush_lsn);
     ASSERT(log->marks.durable <= log->marks.written);
     log_segments_foot(log);
+    if (log->held_bytes > 0)
+        log_writes_submit(log);
     log_pump(log);
     if (log->options.fsync == STORE_FSYNC_ALWAYS && log->has_sealed && log->state == LOG_RUNNING)
         store_log_turn_end(log);
@@ -268,7 +274,8 @@ static void waiters_check(struct store_log *log)
         struct log_waiter *waiter = CONTAINER_OF(node, struct log_waiter, node);
 
         if (log->error == 0 &&
-            (waiter->hot_no > log->hot.durable_no || waiter->cold_no > log->cold.durable_no))
+            (waiter->hot_no > log->hot.durable_no || waiter->cold_no > log->cold.durable_no ||
+             waiter->full_no > log->full_flushes))
             break;
         list_remove(node);
         list_push_back(&log->waiters_done, node);
