@@ -31,6 +31,10 @@ int store_append(struct store *store, struct record *record, uint64_t *address)
         *address = 0;
         return 0;
     }
+    if (UNLIKELY(store->lsn_gap != 0)) {
+        store_log_lsn_floor(store->log, store_log_last_lsn(store->log) + store->lsn_gap);
+        store->lsn_gap = 0;
+    }
     err = store_log_append(store->log, record, address);
     if (err == 0)
         store->stats.record_bytes_client += record_size(record);
@@ -592,6 +596,7 @@ int store_image(struct store *store, uint64_t hash, struct entry *e)
         .db = entry_db(e),
         .value_type = object->type,
         .lsn = entry_lsn(e),
+        .epoch = store->epoch,
         .expire_ms = entry_expire_ms(e),
         .mc_flags = entry_mc_flags(e),
         .base_lsn = object->base_lsn,

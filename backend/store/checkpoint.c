@@ -96,6 +96,16 @@ uint64_t checkpoint_cold_from(const struct store *store)
     return store->checkpoint->generation == 0 ? 0 : store->checkpoint->meta.cold_from;
 }
 
+uint64_t checkpoint_lsn(const struct store *store)
+{
+    return store->checkpoint->generation == 0 ? 0 : store->checkpoint->meta.lsn;
+}
+
+uint32_t checkpoint_epoch(const struct store *store)
+{
+    return store->checkpoint->generation == 0 ? 0 : store->checkpoint->meta.epoch;
+}
+
 uint64_t checkpoint_page_lsn(const struct store *store, uint64_t hash)
 {
     const struct checkpoint *c = store->checkpoint;
@@ -557,6 +567,7 @@ void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct s
         .cold_from = store_log_cold_sequence(store->log),
         .bits = bits,
         .page_count = 1u << bits,
+        .epoch = store->epoch,
     };
     c->state = CHECKPOINT_OPENING;
     c->next_pages = mem_zalloc(sizeof(*c->next_pages) * c->next.page_count);

@@ -14,8 +14,8 @@
  *     entry: u64 address | u48 lsn, u8 type, u8 flags | u32 value length | u16 key length | u8 db | u8 zero
  *            [u64 expire_ms] [u64 mc_flags] [u64 base_lsn, u64 image_lsn]   key
  *     META
- *       magic, version, lsn, hot_from, cold_from, wall clock, keys, bits, pages, flush_lsn of 16 databases, then for
- *       each page: offset, length, entries, lsn, first chain segment
+ *       magic, version, lsn, hot_from, cold_from, wall clock, keys, bits, pages, epoch, zero, flush_lsn of 16
+ *       databases, then for each page: offset, length, entries, lsn, first chain segment
  *
  *   K1  A page says for each of its keys what was true at the page's LSN, and nothing of any other key.
  *   K2  A manifest slot is written only when its data file, and the log up to the last LSN that any page has,
@@ -38,6 +38,8 @@ void checkpoint_load(struct store *store, void (*done)(struct store *store, int 
 /* What replay needs after it; all 0 without a checkpoint. */
 uint64_t checkpoint_hot_from(const struct store *store);
 uint64_t checkpoint_cold_from(const struct store *store);
+uint64_t checkpoint_lsn(const struct store *store);
+uint32_t checkpoint_epoch(const struct store *store);
 uint64_t checkpoint_page_lsn(const struct store *store, uint64_t hash);
 /* Records with a lower or equal LSN that took keys away are no longer needed by any checkpoint kept (L4). */
 uint64_t checkpoint_horizon(const struct store *store);

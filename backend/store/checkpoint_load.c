@@ -231,6 +231,7 @@ static void meta_read(struct io_op *op)
     }
     memcpy(store->flush_lsn, c->meta.flush_lsn, sizeof(store->flush_lsn));
     store_now_set(store, c->meta.wall_ms); /* S8 */
+    store->stats.checkpoint_lsn = c->meta.lsn;
     if (index_reserve(store->index, c->meta.keys) != 0) {
         load_end(store, ERR_FULL);
         return;

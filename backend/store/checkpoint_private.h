@@ -30,10 +30,10 @@ _Static_assert(sizeof(struct checkpoint_slot) == 56, "the slot is as checkpoint.
 struct checkpoint_meta {
     uint32_t magic, version;
     uint64_t lsn, hot_from, cold_from, wall_ms, keys;
-    uint32_t bits, page_count;
+    uint32_t bits, page_count, epoch, zero;
     uint64_t flush_lsn[STORE_DBS];
 };
-_Static_assert(sizeof(struct checkpoint_meta) == 56 + 8 * STORE_DBS, "no padding");
+_Static_assert(sizeof(struct checkpoint_meta) == 64 + 8 * STORE_DBS, "no padding");
 
 struct checkpoint_page {
     uint64_t off;

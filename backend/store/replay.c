@@ -12,6 +12,10 @@
  *       just that LSN, the record is a copy of it that lies elsewhere, and the later one found is used.
  *   Y3  A delta belongs to the incarnation with its base. It is kept (as a place to read) while it is newer than
  *       the image. At the end a chain without image must begin with the delta that created the key.
+ *   Y5  What is local (a copy, an image) may be on disk though the change that it shows is not: it was flushed
+ *       earlier than the frames before it. Such a record is valid iff its LSN is not above the last one of its epoch
+ *       in the hot log. Each life has an epoch of its own, so an LSN that is given a second time is of a later epoch,
+ *       and what is left of the first one stays invalid for ever. Who comes before its epoch's end is known waits.
  *   Y4  A flush hides every record of its database with a lower LSN, before or after it.
  *
  * Why tombstones and pages suffice: what a page does not have was not there at the page's LSN; every record
@@ -19,8 +23,10 @@
  */
 #include "backend/store/replay.h"
 
+#include "backend/store/checkpoint.h"
 #include "backend/store/effect.h"
 #include "backend/store/store_private.h"
+#include "common/base/mem.h"
 
 bool delta_is_attribute(const struct record *record)
 {
@@ -222,9 +228,11 @@ static int replay_flush(struct store *store, const struct record *record)
     return 0;
 }
 
-int replay_record(struct store *store, const struct record *record, uint64_t address, uint64_t page_lsn)
+/* One record that is valid. */
+static int replay_valid(struct store *store, const struct record *record, uint64_t address)
 {
-    uint64_t hash;
+    uint64_t hash, page_lsn;
+    bool is_old;
     struct entry *e;
 
     store_log_lsn_floor(store->log, record->lsn);
@@ -237,15 +245,17 @@ int replay_record(struct store *store, const struct record *record, uint64_t add
     if (record->lsn <= store->flush_lsn[record->db]) /* Y4 */
         return 0;
     hash = index_hash(store->index, record->db, record->key);
+    page_lsn = checkpoint_page_lsn(store, hash);
+    is_old = record->lsn <= page_lsn;
     e = index_find(store->index, hash, record->db, record->key);
     switch ((enum record_type)record->type) {
     case RECORD_SET:
     case RECORD_TOMB:
-        return replay_whole(store, hash, e, record, address, record->lsn <= page_lsn);
+        return replay_whole(store, hash, e, record, address, is_old);
     case RECORD_DELTA:
-        return replay_delta(store, hash, e, record, address, record->lsn <= page_lsn);
+        return replay_delta(store, hash, e, record, address, is_old);
     case RECORD_IMAGE:
-        return replay_image(store, hash, e, record, address, record->lsn <= page_lsn);
+        return replay_image(store, hash, e, record, address, is_old);
     case RECORD_NONE:
     case RECORD_FLUSH:
     case RECORD_NOP:
@@ -253,6 +263,145 @@ int replay_record(struct store *store, const struct record *record, uint64_t add
         break;
     }
     return ERR_CORRUPT;
+}
+
+/* ---- epochs (Y5) ------------------------------------------------------------------------------ */
+
+struct epoch_end {
+    uint32_t epoch;
+    uint64_t lsn;
+};
+
+struct deferred {
+    struct record record; /* its key is `key`; of the value only the length is known */
+    uint64_t address;
+    char *key;            /* owns */
+};
+
+struct replay {
+    struct epoch_end *ends; /* owns; rising in both */
+    struct deferred *deferred; /* owns */
+    size_t end_count, end_cap, deferred_count, deferred_cap;
+    uint32_t epoch_max;
+    uint64_t dropped;
+};
+
+/* Room for one more; false: no memory. */
+static bool replay_grow(void **items, size_t *cap, size_t count, size_t size)
+{
+    size_t wanted = *cap == 0 ? 16 : *cap * 2;
+    void *grown;
+
+    if (count < *cap)
+        return true;
+    grown = mem_realloc(*items, wanted * size);
+    if (grown == NULL)
+        return false;
+    *items = grown;
+    *cap = wanted;
+    return true;
+}
+
+static int epoch_note(struct replay *replay, uint32_t epoch, uint64_t lsn)
+{
+    struct epoch_end *last = replay->end_count > 0 ? &replay->ends[replay->end_count - 1] : NULL;
+
+    replay->epoch_max = MAX(replay->epoch_max, epoch);
+    if (last != NULL && last->epoch == epoch) {
+        last->lsn = MAX(last->lsn, lsn);
+        return 0;
+    }
+    if (last != NULL && epoch < last->epoch) /* from before the checkpoint */
+        return lsn <= last->lsn ? 0 : ERR_CORRUPT;
+    if (!replay_grow((void **)&replay->ends, &replay->end_cap, replay->end_count, sizeof(*last)))
+        return ERR_FULL;
+    replay->ends[replay->end_count++] = (struct epoch_end){epoch, lsn};
+    return 0;
+}
+
+/* The last LSN known of this epoch, or of the last one before it that has any. */
+static uint64_t epoch_end_lsn(const struct store *store, uint32_t epoch)
+{
+    const struct replay *replay = store->replay;
+    size_t i = replay->end_count;
+
+    while (i > 0 && replay->ends[i - 1].epoch > epoch)
+        i--;
+    return MAX(i > 0 ? replay->ends[i - 1].lsn : 0, store->stats.checkpoint_lsn);
+}
+
+static int replay_defer(struct replay *replay, const struct record *record, uint64_t address)
+{
+    struct deferred *deferred;
+    char *key = mem_alloc(record->key.len + 1);
+
+    replay->epoch_max = MAX(replay->epoch_max, record->epoch);
+    if (key == NULL || !replay_grow((void **)&replay->deferred, &replay->deferred_cap, replay->deferred_count,
+                                    sizeof(*deferred))) {
+        mem_free(key);
+        return ERR_FULL;
+    }
+    memcpy(key, record->key.data, record->key.len);
+    deferred = &replay->deferred[replay->deferred_count++];
+    *deferred = (struct deferred){*record, address, key};
+    deferred->record.key = bytes_of(key, record->key.len);
+    deferred->record.value = bytes_of("", record->value.len);
+    return 0;
+}
+
+int replay_begin(struct store *store, uint32_t epoch, uint64_t lsn)
+{
+    store->replay = mem_zalloc(sizeof(*store->replay));
+    if (store->replay == NULL)
+        return ERR_FULL;
+    return epoch == 0 ? 0 : epoch_note(store->replay, epoch, lsn);
+}
+
+void replay_destroy(struct store *store)
+{
+    struct replay *replay = store->replay;
+
+    if (replay == NULL)
+        return;
+    for (size_t i = 0; i < replay->deferred_count; i++)
+        mem_free(replay->deferred[i].key);
+    mem_free(replay->deferred);
+    mem_free(replay->ends);
+    mem_free(replay);
+    store->replay = NULL;
+}
+
+int replay_record(struct store *store, const struct record *record, uint64_t address, bool is_cold)
+{
+    int err;
+
+    if (is_cold && record->lsn > epoch_end_lsn(store, record->epoch))
+        return replay_defer(store->replay, record, address);
+    if (!is_cold) {
+        err = epoch_note(store->replay, record->epoch, record->lsn);
+        if (err != 0)
+            return err;
+    }
+    return replay_valid(store, record, address);
+}
+
+static int replay_deferred(struct store *store)
+{
+    struct replay *replay = store->replay;
+
+    for (size_t i = 0; i < replay->deferred_count; i++) {
+        const struct deferred *deferred = &replay->deferred[i];
+        int err;
+
+        if (deferred->record.lsn > epoch_end_lsn(store, deferred->record.epoch)) {
+            replay->dropped++;
+            continue;
+        }
+        err = replay_valid(store, &deferred->record, deferred->address);
+        if (err != 0)
+            return err;
+    }
+    return 0;
 }
 
 /* ---- the end ---------------------------------------------------------------------------------- */
@@ -293,7 +442,11 @@ int replay_finish(struct store *store)
 {
     struct replay_end end = {.store = store};
     uint64_t at = 0;
+    int err = replay_deferred(store);
 
+    if (err != 0)
+        return err;
+    store->epoch = store->replay->epoch_max + 1;
     if (!store->recount_needed)
         return 0;
     do

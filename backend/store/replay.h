@@ -7,11 +7,12 @@
 
 struct store;
 
-/* One record that was found at `address`. `page_lsn`: what the checkpoint says of the key's page is true at that LSN
- * (0: there is no checkpoint). ERR_CORRUPT: the record makes no sense; ERR_FULL: no memory. */
-MUST_USE int replay_record(struct store *store, const struct record *record, uint64_t address,
-                           uint64_t page_lsn);
-/* After the last one. ERR_CORRUPT: a key lacks the beginning of its chain. */
+/* `epoch` and `lsn` are the checkpoint's; 0: there is none. ERR_FULL. */
+MUST_USE int replay_begin(struct store *store, uint32_t epoch, uint64_t lsn);
+/* One record that was found at `address`. ERR_CORRUPT: it makes no sense; ERR_FULL: no memory. */
+MUST_USE int replay_record(struct store *store, const struct record *record, uint64_t address, bool is_cold);
+/* After the last one; store->epoch is this life's then. ERR_CORRUPT: a key lacks the beginning of its chain. */
 MUST_USE int replay_finish(struct store *store);
 /* A delta that is the store's own (expiry, flags), not the type's. */
 bool delta_is_attribute(const struct record *record);
+void replay_destroy(struct store *store);

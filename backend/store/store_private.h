@@ -23,6 +23,7 @@ struct chains;
 struct checkpoint;
 struct cleaner;
 struct fetches;
+struct replay;
 struct residency;
 
 enum store_state { STORE_OPENING, STORE_OPEN, STORE_CLOSING, STORE_CLOSED };
@@ -35,6 +36,9 @@ struct store {
     struct store_log *log; /* NULL: nothing is kept (no directory was given) */
     struct log *text_log;  /* borrows */
     uint64_t now_ms;
+    struct replay *replay;  /* while it opens */
+    uint32_t epoch;         /* of this life */
+    uint32_t lsn_gap;       /* to be left out before the next LSN */
     uint64_t memory_lsn;   /* without a log: LSNs come from here */
     uint64_t absent_lsn;   /* of the last record that took keys away */
     uint64_t flush_lsn[STORE_DBS]; /* entries with a lower LSN are gone, whatever the index says */
