@@ -209,6 +209,8 @@ static int plan_segment(struct store_log *log, size_t need, struct page_plan *pl
                         log->options.disk_max;
 
         plan->page.cap = round_up(need, PAGE_SIZE_);
+        if (segment == NULL && !log_segment_available(log, true))
+            return -ENOSPC;
         return fits && !log->is_out_of_space ? 0 : -ENOSPC;
     }
     if (segment != NULL) {
@@ -288,6 +290,9 @@ static NOINLINE int append_place(struct store_log *log, size_t size)
         log_page_close(log);
     if (err == 0)
         err = plan_memory(log, need, &plan);
+    /* A blob comes behind a hot segment: recovery starts with one. */
+    if (err == 0 && plan.is_blob && log->hot_segment == NULL)
+        log->hot_segment = log_segment_take(log, SEGMENT_HOT, 0, true);
     if (err == 0 && plan.is_blob)
         err = log_blob_begin(log, plan.page.cap, true, &plan.page.segment);
     if (err != 0) {

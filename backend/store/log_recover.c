@@ -333,14 +333,15 @@ static void hot_stuck(struct log_recover *r)
     struct segment *segment = r->chain_segments[r->chain_at], *next = chain_next(r), *blob = blob_find(r);
     uint64_t off = MAX(r->page_end, r->scan.off);
 
-    if (blob != NULL) {
-        blob_start(r, blob);
-        return;
-    }
+    /* First: a blob right behind the next one's opening has the same chain before it. */
     if (next != NULL && next->header.prev_end == off &&
         (next->header.chain_before == r->pending_chain || next->header.chain_before == r->chain)) {
         segment->info.used_bytes = off;
         hot_ended(r);
+        return;
+    }
+    if (blob != NULL) {
+        blob_start(r, blob);
         return;
     }
     if (segment->is_footed && next == NULL && off == segment->info.used_bytes) {
@@ -564,6 +565,21 @@ static bool is_hot_segment(const struct segment *segment)
     return segment->is_hot && segment->info.kind == SEGMENT_HOT && !segment->is_orphan;
 }
 
+/* Whether anything was written to the log since it was opened: a page write, or a blob. */
+static bool is_begun(const struct store_log *log, const struct segment *segment)
+{
+    if (segment->has_page)
+        return true;
+    for (uint32_t i = log->used_count; i > 0 && log->used[i - 1]->info.sequence > segment->info.sequence; i--) {
+        const struct segment *blob = log->used[i - 1];
+
+        if (blob->is_hot && blob->info.kind == SEGMENT_BLOB && blob->has_page &&
+            blob->header.prev_sequence == segment->info.sequence)
+            return true;
+    }
+    return false;
+}
+
 /* From the newest with a page write back to where the recovery starts. */
 static int chain_find(struct log_recover *r)
 {
@@ -573,7 +589,7 @@ static int chain_find(struct log_recover *r)
 
     r->chain_segments = must_zalloc((log->used_count + 1) * sizeof(struct segment *));
     while (i > 0 && segment == NULL) {
-        if (is_hot_segment(log->used[--i]) && log->used[i]->has_page)
+        if (is_hot_segment(log->used[--i]) && is_begun(log, log->used[i]))
             segment = log->used[i];
     }
     while (segment != NULL) {

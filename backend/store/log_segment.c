@@ -352,6 +352,7 @@ void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t k
     char *page = mem_alloc_aligned(PAGE_SIZE_, PAGE_SIZE_);
     uint64_t size = segment->info.size;
     uint32_t slot = segment->info.slot;
+    bool is_blob = kind == SEGMENT_BLOB;
 
     ASSERT(page != NULL);
     segment->info = (struct segment_info){
@@ -373,11 +374,11 @@ void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t k
         .class = class,
         .shard = log->options.shard,
         .epoch = log->epoch,
-        .flags = is_hot && kind == SEGMENT_BLOB ? SEGMENT_IS_HOT : 0,
+        .flags = is_hot && is_blob ? SEGMENT_IS_HOT : 0,
         .sequence = segment->info.sequence,
         .size = size,
-        .prev_sequence = is_hot ? log->prev_sequence : 0,
-        .prev_end = is_hot ? log->prev_end : 0,
+        .prev_sequence = !is_hot ? 0 : is_blob ? log->hot_segment->info.sequence : log->prev_sequence,
+        .prev_end = is_hot && !is_blob ? log->prev_end : 0,
         .chain_before = is_hot ? log->chain : 0,
         .first_lsn = log->last_lsn + 1,
         .created_ms = log->wall_ms,

@@ -5,7 +5,7 @@
  * HEADER, 4096 bytes at 0
  *     0 u32 magic   4 u16 version   6 u8 kind   7 u8 class   8 u64 sequence   16 uuid of the directory
  *    32 u32 shard  36 u32 epoch    40 u64 size of the file
- *    48 u64 sequence of the hot segment before   56 u64 where that one ends, whatever lies behind it
+ *    48 u64 sequence of the hot segment before (of a hot blob: of the one that was open)   56 u64 where that one ends, whatever lies behind it
  *    64 u64 chain of the hot frame before        72 u64 lowest LSN that a record in it can have
  *    80 u64 created, ms   88 u64 durable mark    96 u32 flags   100 zeroes   4088 u64 XXH3_64 of 0 .. 4087
  *   A segment that was given back keeps its sequence here, with kind SEGMENT_HEADER_FREE: so sequences are never
