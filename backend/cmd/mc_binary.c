@@ -330,10 +330,6 @@ static enum cmd_result execute_other(struct session *session, const struct mc_bi
 
 static enum cmd_result execute(struct session *session, const struct mc_bin_request *request)
 {
-    if (UNLIKELY(request->error_status != 0)) {
-        status_send(session, request, request->error_status);
-        return CMD_DONE;
-    }
     if (UNLIKELY(!session->is_authenticated) && request->verb->id != MC_version) {
         status_send(session, request, MC_BIN_AUTH_ERROR);
         session->close_after_reply = true;
@@ -359,6 +355,12 @@ static enum cmd_result execute(struct session *session, const struct mc_bin_requ
 
 enum cmd_result mc_binary_execute(struct session *session, const struct mc_bin_request *request)
 {
+    if (UNLIKELY(request->error_status != 0)) {
+        /* Never waits: the parser has already begun to throw the frame away. */
+        mc_turn_begin(session);
+        status_send(session, request, request->error_status);
+        return mc_end(session, CMD_DONE);
+    }
     if (UNLIKELY(!mc_begin(session, request->verb != NULL && request->verb->is_write)))
         return CMD_PARKED;
     return mc_end(session, execute(session, request));

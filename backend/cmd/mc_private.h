@@ -153,6 +153,11 @@ static inline void mc_detail_note(struct session *session, enum mc_detail what, 
 }
 void mc_detail_dump(struct mc *mc, struct buffer *out); /* "PREFIX ...\r\n" ... "END\r\n" */
 
+static inline void mc_turn_begin(struct session *session)
+{
+    if (UNLIKELY(!session->engine->is_turn_open))
+        engine_turn_begin(session->engine);
+}
 /* Around every request of either dialect. False: it has to wait. */
 bool mc_begin(struct session *session, bool writes);
 enum cmd_result mc_end(struct session *session, enum cmd_result result);

@@ -556,10 +556,7 @@ void mc_limits(const struct engine *engine, struct proto_limits *out)
 
 bool mc_begin(struct session *session, bool writes)
 {
-    struct engine *engine = session->engine;
-
-    if (UNLIKELY(!engine->is_turn_open))
-        engine_turn_begin(engine);
+    mc_turn_begin(session);
     return LIKELY(!engine_must_wait(session, writes));
 }
 

@@ -362,8 +362,8 @@ static void authenticate(struct session *session, const struct mc_request *reque
 }
 
 /* A value that is too large to replace the old one must not leave the old one either: who stored it means that it is
- * no longer right. As memcached. */
-static enum cmd_result refuse(struct session *session, const struct mc_request *request)
+ * no longer right. As memcached. Never waits: the parser has already begun to throw the block away. */
+static void refuse(struct session *session, const struct mc_request *request)
 {
     uint8_t kind = mc_verb_info(request->verb)->kind;
     bool is_store = kind == MC_KIND_STORE || kind == MC_KIND_META_STORE;
@@ -371,22 +371,17 @@ static enum cmd_result refuse(struct session *session, const struct mc_request *
     if (is_store && request->key_count == 1 && session->is_authenticated &&
         strcmp(request->error, "SERVER_ERROR object too large for cache") == 0) {
         struct store_key key;
-        enum mc_trouble trouble = mc_may_write(session, false);
 
-        if (trouble == MC_PARKED)
-            return CMD_PARKED;
-        if (trouble == MC_FINE && mc_find(session, request->route_key, &key))
+        if (store_may_write(session->engine->store, false) != -EROFS &&
+            mc_find(session, request->route_key, &key))
             MAYBE(mc_remove(session, &key));
     }
     if (request->status == MC_REQ_ERROR)
         mc_reply_line(session, request->error);
-    return CMD_DONE;
 }
 
 static enum cmd_result execute(struct session *session, const struct mc_request *request)
 {
-    if (UNLIKELY(request->status != MC_REQ_OK))
-        return request->error != NULL ? refuse(session, request) : CMD_DONE;
     if (UNLIKELY(!session->is_authenticated) && request->verb != MC_quit) {
         authenticate(session, request);
         return CMD_DONE;
@@ -409,6 +404,12 @@ static enum cmd_result execute(struct session *session, const struct mc_request 
 
 enum cmd_result mc_text_execute(struct session *session, const struct mc_request *request)
 {
+    if (UNLIKELY(request->status != MC_REQ_OK)) {
+        mc_turn_begin(session);
+        if (request->error != NULL)
+            refuse(session, request);
+        return mc_end(session, CMD_DONE);
+    }
     if (UNLIKELY(!mc_begin(session, request->is_write)))
         return CMD_PARKED;
     return mc_end(session, execute(session, request));
