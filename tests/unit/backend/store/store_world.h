@@ -244,6 +244,8 @@ static inline void world_field(struct world *w, uint8_t db, uint16_t k, uint8_t 
     if (key.entry != NULL && entry_type(key.entry) != STORE_HASH)
         world_delete(w, db, k);
     store_find(w->store, db, world_key(k, name), &key);
+    if (key.entry != NULL && entry_type(key.entry) != STORE_HASH)
+        return; /* no room even for a tombstone */
     object = store_object_open(w->store, &key, STORE_HASH, number != 0);
     if (object == NULL)
         return;
@@ -294,6 +296,12 @@ static inline void world_random_op(struct world *w)
     uint32_t seed = 1 + (uint32_t)world_random(w, 1000000);
     uint32_t len = (uint32_t)world_random(w, w->value_max);
 
+    /* As the dispatcher does before every command. */
+    if (store_may_write(w->store, true) != 0) {
+        store_turn_end(w->store);
+        sim_run_for(w->sim, 10000);
+        return;
+    }
     switch (world_random(w, 16)) {
     case 0:
     case 1: world_delete(w, db, k); break;
