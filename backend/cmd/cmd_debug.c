@@ -179,7 +179,9 @@ static void debug_populate(struct cmd *c)
 /* Three of each, as Redis shows them. */
 static void debug_protocol(struct cmd *c)
 {
-    if (arg_is(c, 2, "string")) {
+    if (arg_is(c, 2, "push") && c->session->resp == 2) {
+        reply_error(c, "ERR RESP2 is not supported by this command");
+    } else if (arg_is(c, 2, "string")) {
         reply_bulk_string(c, "Hello World");
     } else if (arg_is(c, 2, "integer")) {
         reply_integer(c, 12345);
@@ -216,18 +218,17 @@ static void debug_protocol(struct cmd *c)
         reply_bulk_string(c, "Some real reply following the attribute");
     } else {
         reply_error(c, "ERR Wrong protocol type name. Please use one of the following: "
-                       "string|integer|double|null|array|set|map|attrib|push|verbatim|true|false");
+                       "string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false");
     }
 }
 
 static void debug_active_expire(struct cmd *c)
 {
-    int64_t on;
+    /* As Redis reads it, with atoi(). */
+    bool is_on = c->argv[2].len > 0 && c->argv[2].data[0] >= '1' && c->argv[2].data[0] <= '9';
 
-    if (!arg_i64(c, 2, &on))
-        return;
-    c->engine->settings->active_expire = on != 0;
-    store_expiry_pause(c->store, on == 0);
+    c->engine->settings->active_expire = is_on;
+    store_expiry_pause(c->store, !is_on);
     reply_ok(c);
 }
 
@@ -277,6 +278,5 @@ void cmd_debug(struct cmd *c)
             subcommands[i].run(c);
             return;
         }
-    reply_error_format(c, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try DEBUG HELP.",
-                       BYTES_ARG(bytes_first(c->argv[1], 128)));
+    reply_subcommand_error(c);
 }

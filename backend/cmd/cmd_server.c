@@ -31,6 +31,18 @@ void reply_help(struct cmd *c, const char *name, const char *const *lines, size_
     reply_status(c, "    Prints this help.");
 }
 
+void reply_subcommand_error(struct cmd *c)
+{
+    char name[32];
+    size_t len = 0;
+
+    for (; len < c->argv[0].len && len < sizeof(name) - 1; len++)
+        name[len] = (char)(ascii_lower(c->argv[0].data[len]) - 'a' + 'A');
+    name[len] = '\0';
+    reply_error_format(c, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try %s HELP.",
+                       BYTES_ARG(bytes_first(c->argv[1], 128)), name);
+}
+
 void cmd_time(struct cmd *c)
 {
     uint64_t now_us = io_wall_us(c->engine->io);
@@ -65,7 +77,7 @@ void cmd_lolwut(struct cmd *c)
     reply_verbatim(c, "txt", BYTES(art));
 }
 
-/* ---- saving ---------------------------------------------------------------------------------------------------- */
+/* ---- saving ---------------------------------------------------------------------------------- */
 
 void cmd_lastsave(struct cmd *c)
 {
@@ -148,7 +160,7 @@ void cmd_shutdown(struct cmd *c)
     c->engine->options.stop(c->engine->options.stop_arg);
 }
 
-/* ---- no cluster -------------------------------------------------------------------------------------------------- */
+/* ---- no cluster ------------------------------------------------------------------------------ */
 
 static void no_cluster(struct cmd *c)
 {

@@ -60,7 +60,7 @@ void latency_destroy(struct latency **latency)
     *latency = NULL;
 }
 
-/* ---- counting -------------------------------------------------------------------------------------------------- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 static struct event *event_find(struct latency *latency, struct bytes name)
 {
@@ -142,7 +142,7 @@ bool latency_percentiles(const struct latency *latency, uint16_t command, double
     return true;
 }
 
-/* ---- LATENCY ------------------------------------------------------------------------------------------------------ */
+/* ---- LATENCY --------------------------------------------------------------------------------- */
 
 /* Oldest first; returns how many. */
 static uint32_t samples_of(const struct event *event, struct sample out[SAMPLES_MAX])
@@ -340,7 +340,7 @@ void cmd_latency_doctor(struct cmd *c)
     buffer_deinit(&text);
 }
 
-/* ---- LATENCY HISTOGRAM: buckets end where Redis's do, near the powers of two. ------------------------------------ */
+/* ---- LATENCY HISTOGRAM: buckets end where Redis's do, near the powers of two. ---------------- */
 
 static void histogram_reply(struct cmd *c, const struct command *command, const struct histogram *histogram)
 {

@@ -75,7 +75,7 @@ static enum cmd_result reply_trouble(struct session *session, const struct mc_bi
     return CMD_DONE;
 }
 
-/* ---- get, gat, touch --------------------------------------------------------------------------------------- */
+/* ---- get, gat, touch ------------------------------------------------------------------------- */
 
 static void reply_item(struct session *session, const struct mc_bin_request *request, const struct entry *entry)
 {
@@ -130,7 +130,7 @@ static enum cmd_result execute_get(struct session *session, const struct mc_bin_
     return CMD_DONE;
 }
 
-/* ---- changes --------------------------------------------------------------------------------------------------- */
+/* ---- changes --------------------------------------------------------------------------------- */
 
 static enum mc_mode mode_of(const struct mc_bin_request *request)
 {
@@ -254,7 +254,7 @@ static enum cmd_result execute_arithmetic(struct session *session, const struct 
     return CMD_DONE;
 }
 
-/* ---- about the server --------------------------------------------------------------------------------------------- */
+/* ---- about the server ------------------------------------------------------------------------ */
 
 static enum cmd_result execute_flush(struct session *session, const struct mc_bin_request *request)
 {

@@ -104,7 +104,7 @@ static const char *meta_read(struct session *session, const struct mc_request *r
     return NULL;
 }
 
-/* ---- the reply's line -------------------------------------------------------------------------------------- */
+/* ---- the reply's line ------------------------------------------------------------------------ */
 
 struct line {
     char text[REPLY_LINE_MAX];
@@ -186,7 +186,7 @@ static enum cmd_result trouble_reply(struct session *session, enum mc_trouble tr
     return CMD_DONE;
 }
 
-/* ---- mg ------------------------------------------------------------------------------------------------------ */
+/* ---- mg -------------------------------------------------------------------------------------- */
 
 /* What one mg found, and what it tells of it. */
 struct fetched {
@@ -412,7 +412,7 @@ static enum cmd_result execute_mg(struct session *session, const struct mc_reque
     return mg_hit(session, request, meta, &fetched, &key);
 }
 
-/* ---- ms -------------------------------------------------------------------------------------------------------- */
+/* ---- ms -------------------------------------------------------------------------------------- */
 
 /* False: 1.6.18 does not know it. */
 static bool ms_mode(uint8_t letter, uint8_t *mode)
@@ -476,7 +476,7 @@ static enum cmd_result execute_ms(struct session *session, const struct mc_reque
     return CMD_DONE;
 }
 
-/* ---- md, ma, me -------------------------------------------------------------------------------------------------- */
+/* ---- md, ma, me ------------------------------------------------------------------------------ */
 
 static enum cmd_result execute_md(struct session *session, const struct mc_request *request,
                                   const struct meta *meta)

@@ -35,7 +35,7 @@ struct mc {
     } times[MC_TIME_SLOTS];
 };
 
-/* ---- one command's view of the store ---- */
+/* ---- one command's view of the store --------------------------------------------------------- */
 
 /* Why a command did not do what it should. */
 enum mc_trouble {
@@ -79,7 +79,7 @@ static inline int64_t mc_exptime_positive(int32_t exptime)
 }
 bool mc_is_past(const struct session *session, uint64_t expire_ms);
 
-/* ---- changes ---- */
+/* ---- changes --------------------------------------------------------------------------------- */
 
 enum mc_mode { MC_MODE_SET, MC_MODE_ADD, MC_MODE_REPLACE, MC_MODE_APPEND, MC_MODE_PREPEND, MC_MODE_CAS };
 enum mc_stored { MC_STORED, MC_NOT_STORED, MC_EXISTS, MC_NOT_FOUND, MC_STORE_TROUBLE };
@@ -118,7 +118,7 @@ enum mc_trouble mc_mark_stale(struct session *session, struct store_key *key, bo
                               uint64_t expire_ms);
 enum mc_trouble mc_flush_all(struct session *session, int64_t delay_s);
 
-/* ---- out ---- */
+/* ---- out ------------------------------------------------------------------------------------- */
 
 void mc_reply(struct session *session, const char *data, size_t len);
 void mc_reply_line(struct session *session, const char *line); /* adds CRLF */
@@ -129,7 +129,7 @@ static inline char *mc_append(char *at, struct bytes bytes)
     return at + bytes.len;
 }
 
-/* ---- the parts of the protocols ---- */
+/* ---- the parts of the protocols -------------------------------------------------------------- */
 
 enum cmd_result mc_meta_execute(struct session *session, const struct mc_request *request);
 

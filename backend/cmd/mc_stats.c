@@ -36,7 +36,7 @@ static void stat_u64(struct mc_stats_out *out, const char *name, uint64_t number
     mc_stat_format(out, name, "%llu", (unsigned long long)number);
 }
 
-/* ---- general ---------------------------------------------------------------------------------------------- */
+/* ---- general --------------------------------------------------------------------------------- */
 
 static void stats_process(struct mc_stats_out *out)
 {
@@ -125,7 +125,7 @@ static void stats_general(struct mc_stats_out *out)
     stat_u64(out, "reclaimed", store.expirations);
 }
 
-/* ---- the groups ----------------------------------------------------------------------------------------------- */
+/* ---- the groups ------------------------------------------------------------------------------ */
 
 static void stats_settings(struct mc_stats_out *out)
 {
@@ -238,7 +238,7 @@ void mc_stats_reset(struct engine *engine)
     engine->mc->prefix_count = 0;
 }
 
-/* ---- stats detail: by the part of the key before its first ':' ------------------------------------------------ */
+/* ---- stats detail: by the part of the key before its first ':' ------------------------------- */
 
 struct mc_prefix {
     uint64_t gets, hits, sets, deletes;

@@ -13,7 +13,7 @@
 #include "backend/types/string.h"
 #include "common/base/mem.h"
 
-/* ---- looking up ----------------------------------------------------------------------------------- */
+/* ---- looking up ------------------------------------------------------------------------------ */
 
 bool mc_find(struct session *session, struct bytes name, struct store_key *key)
 {
@@ -99,7 +99,7 @@ uint64_t mc_value_len(const struct entry *entry)
     return entry_is_cold(entry) ? entry_value_len(entry) : store_string(entry).len;
 }
 
-/* ---- times ------------------------------------------------------------------------------------------ */
+/* ---- times ----------------------------------------------------------------------------------- */
 
 static uint32_t age_s(const struct engine *engine)
 {
@@ -163,7 +163,7 @@ bool mc_is_past(const struct session *session, uint64_t expire_ms)
     return expire_ms != 0 && expire_ms <= session->engine->now_ms;
 }
 
-/* ---- storing ---------------------------------------------------------------------------------------- */
+/* ---- storing --------------------------------------------------------------------------------- */
 
 enum mc_trouble mc_remove(struct session *session, struct store_key *key)
 {
@@ -322,7 +322,7 @@ enum mc_stored mc_store(struct session *session, struct mc_put *put)
     return is_there ? store_over(session, put, &key) : store_absent(session, put, &key);
 }
 
-/* ---- arithmetic ------------------------------------------------------------------------------------- */
+/* ---- arithmetic ------------------------------------------------------------------------------ */
 
 #define NUMBER_LEN_MAX 20
 
@@ -440,7 +440,7 @@ enum mc_added mc_add(struct session *session, struct mc_add *add)
     return number_put(session, add, old.len);
 }
 
-/* ---- the rest ----------------------------------------------------------------------------------------- */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 enum mc_trouble mc_touch(struct session *session, struct store_key *key, uint64_t expire_ms)
 {
@@ -552,7 +552,7 @@ void mc_limits(const struct engine *engine, struct proto_limits *out)
     out->bulk_max = engine->settings->bulk_max;
 }
 
-/* ---- around a request ----------------------------------------------------------------------------------- */
+/* ---- around a request ------------------------------------------------------------------------ */
 
 bool mc_begin(struct session *session, bool writes)
 {
@@ -590,7 +590,7 @@ void mc_count_get(struct session *session, bool is_touch, bool is_hit)
     counters->keyspace_misses += !is_hit;
 }
 
-/* ---- out ------------------------------------------------------------------------------------------------ */
+/* ---- out ------------------------------------------------------------------------------------- */
 
 void mc_reply(struct session *session, const char *data, size_t len)
 {

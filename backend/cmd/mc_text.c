@@ -29,7 +29,7 @@ static void reply_unless(struct session *session, bool is_noreply, const char *l
         mc_reply_line(session, line);
 }
 
-/* ---- get ------------------------------------------------------------------------------------------------ */
+/* ---- get ------------------------------------------------------------------------------------- */
 
 static void reply_item(struct session *session, struct bytes name, const struct entry *entry, bool with_cas)
 {
@@ -126,7 +126,7 @@ static enum cmd_result execute_get(struct session *session, const struct mc_requ
     return CMD_DONE;
 }
 
-/* ---- storing -------------------------------------------------------------------------------------------- */
+/* ---- storing --------------------------------------------------------------------------------- */
 
 static enum mc_mode mode_of(enum mc_verb verb)
 {
@@ -248,7 +248,7 @@ static enum cmd_result execute_arithmetic(struct session *session, const struct 
     return CMD_DONE;
 }
 
-/* ---- about the server ------------------------------------------------------------------------------------ */
+/* ---- about the server ------------------------------------------------------------------------ */
 
 static enum cmd_result execute_flush_all(struct session *session, const struct mc_request *request)
 {
@@ -340,7 +340,7 @@ static enum cmd_result execute_local(struct session *session, const struct mc_re
     return CMD_DONE;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* memcached's own way over text (its -Y): a set of any key with "user password". */
 static void authenticate(struct session *session, const struct mc_request *request)

@@ -76,7 +76,7 @@ void pubsub_destroy(struct pubsub_table **table)
     *table = NULL;
 }
 
-/* ---- subscriptions ---------------------------------------------------------------------------------------------- */
+/* ---- subscriptions --------------------------------------------------------------------------- */
 
 /* NULL: no memory. */
 static struct subscriptions *subscriptions_get(struct session *session)
@@ -222,7 +222,7 @@ bool pubsub_is_subscribed(const struct session *session)
     return session->subscriptions != NULL && session->subscriptions->map.count > 0;
 }
 
-/* ---- the subscribing commands -------------------------------------------------------------------------------------- */
+/* ---- the subscribing commands ---------------------------------------------------------------- */
 
 /* SSUBSCRIBE counts shard channels, the others all else. */
 static int64_t count_shown(const struct session *session, enum kind kind)
@@ -318,7 +318,7 @@ void cmd_sunsubscribe(struct cmd *c)
     unsubscribe_all(c, "sunsubscribe", KIND_SHARD);
 }
 
-/* ---- publishing ------------------------------------------------------------------------------------------------------ */
+/* ---- publishing ------------------------------------------------------------------------------ */
 
 static uint64_t publish_topic(const struct topic *topic, struct bytes channel, struct bytes message,
                               uint64_t hold_lsn)
@@ -395,14 +395,14 @@ void pubsub_notify(struct engine *engine, enum notify_flag class, const char *ev
         notify_publish(engine, "keyevent", db, bytes_of_string(event), key);
 }
 
-/* ---- PUBSUB -------------------------------------------------------------------------------------------------------------- */
+/* ---- PUBSUB ---------------------------------------------------------------------------------- */
 
 static void reply_topics(struct cmd *c, enum kind kind)
 {
     uint64_t count = 0;
 
     if (c->argc > 3) {
-        reply_error_format(c, "ERR wrong number of arguments for '%s' command", c->info->name);
+        reply_subcommand_error(c);
         return;
     }
     reply_count_later(c);
@@ -472,7 +472,7 @@ void cmd_pubsub_help(struct cmd *c)
     reply_help(c, "PUBSUB", lines, ARRAY_COUNT(lines));
 }
 
-/* ---- MONITOR --------------------------------------------------------------------------------------------------------------- */
+/* ---- MONITOR --------------------------------------------------------------------------------- */
 
 void cmd_monitor(struct cmd *c)
 {

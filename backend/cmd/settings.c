@@ -51,7 +51,7 @@ struct settings_text {
 #define SET_MAX 64 /* pairs of one CONFIG SET */
 #define WHY_MAX 256
 
-/* ---- from the client's words to the canonical text: NULL, or why not ------------------------------------- */
+/* ---- from the client's words to the canonical text: NULL, or why not ------------------------- */
 
 static const char *canonical_bool(struct bytes value, struct buffer *out)
 {
@@ -83,7 +83,8 @@ static const char *canonical_number(const struct setting *setting, struct bytes 
     return NULL;
 }
 
-/* "1gb" and the like: k is a thousand, kb is 1024. */
+/* "1gb" and the like: k is a thousand, kb is 1024. What is more than 64 bits is as much as they
+ * hold, and no digits are 0, as in Redis. */
 static bool memory_parse(struct bytes value, uint64_t *out)
 {
     static const struct {
@@ -97,17 +98,11 @@ static bool memory_parse(struct bytes value, uint64_t *out)
     while (len < value.len && value.data[len] >= '0' && value.data[len] <= '9') {
         unsigned digit = (unsigned)(value.data[len++] - '0');
 
-        if (number > (UINT64_MAX - digit) / 10)
-            return false;
-        number = number * 10 + digit;
+        number = number > (UINT64_MAX - digit) / 10 ? UINT64_MAX : number * 10 + digit;
     }
-    if (len == 0)
-        return false;
     for (size_t i = 0; i < ARRAY_COUNT(units); i++)
         if (bytes_equal_nocase(bytes_skip(value, len), bytes_of_string(units[i].unit))) {
-            if (number > UINT64_MAX / units[i].bytes)
-                return false;
-            *out = number * units[i].bytes;
+            *out = number > UINT64_MAX / units[i].bytes ? UINT64_MAX : number * units[i].bytes;
             return true;
         }
     return false;
@@ -197,7 +192,7 @@ static const char *canonical_notify(struct bytes value, struct buffer *out)
     return NULL;
 }
 
-/* ---- output limits: "normal 0 0 0 slave ..." --------------------------------------------------------------- */
+/* ---- output limits: "normal 0 0 0 slave ..." ------------------------------------------------- */
 
 static bool blank_word_next(struct bytes *line, struct bytes *word)
 {
@@ -325,7 +320,7 @@ static const char *canonical(const struct settings *settings, enum setting_id id
     UNREACHABLE("no such kind");
 }
 
-/* ---- what holds ---------------------------------------------------------------------------------------------- */
+/* ---- what holds ------------------------------------------------------------------------------ */
 
 /* A canonical text of a number. */
 static uint64_t u64_of(const char *text)
@@ -458,16 +453,19 @@ bool settings_password_fits(const struct settings *settings, struct bytes passwo
     return differs == 0;
 }
 
-/* ---- CONFIG ---------------------------------------------------------------------------------------------------- */
+/* ---- CONFIG ---------------------------------------------------------------------------------- */
 
-/* SETTING_COUNT: no such name. */
-static enum setting_id setting_find(struct bytes name)
+/* SETTING_COUNT: no such name. *spelled: the name or the alias. */
+static enum setting_id setting_find(struct bytes name, const char **spelled)
 {
     for (enum setting_id id = 0; id < SETTING_COUNT; id++) {
         const struct setting *setting = &settings_table[id];
 
-        if (bytes_equal_nocase(name, bytes_of_string(setting->name)) ||
-            (setting->alias != NULL && bytes_equal_nocase(name, bytes_of_string(setting->alias))))
+        *spelled = setting->name;
+        if (bytes_equal_nocase(name, bytes_of_string(setting->name)))
+            return id;
+        *spelled = setting->alias;
+        if (setting->alias != NULL && bytes_equal_nocase(name, bytes_of_string(setting->alias)))
             return id;
     }
     return SETTING_COUNT;
@@ -498,6 +496,24 @@ static uint64_t get_one(struct cmd *c, enum setting_id id, struct bytes pattern,
     return count;
 }
 
+/* The name is shown as it was asked. */
+static uint64_t get_exact(struct cmd *c, struct bytes name, uint8_t shown[SETTING_COUNT])
+{
+    const char *spelled;
+    enum setting_id id = setting_find(name, &spelled);
+    uint8_t bit;
+
+    if (id == SETTING_COUNT)
+        return 0;
+    bit = spelled == settings_table[id].name ? 1 : 2;
+    if (shown[id] & bit)
+        return 0;
+    shown[id] |= bit;
+    reply_bulk(c, name);
+    reply_bulk_string(c, c->engine->settings->texts->values[id]);
+    return 1;
+}
+
 void cmd_config_get(struct cmd *c)
 {
     uint8_t shown[SETTING_COUNT] = {0};
@@ -505,17 +521,12 @@ void cmd_config_get(struct cmd *c)
 
     reply_count_later(c);
     for (uint32_t i = 2; i < c->argc; i++) {
-        enum setting_id only = has_wildcard(c->argv[i]) ? SETTING_COUNT : setting_find(c->argv[i]);
-
-        if (only != SETTING_COUNT && shown[only] == 0) {
-            /* As it was asked. */
-            reply_bulk(c, c->argv[i]);
-            reply_bulk_string(c, c->engine->settings->texts->values[only]);
-            shown[only] = 3;
-            count++;
+        if (has_wildcard(c->argv[i])) {
+            for (enum setting_id id = 0; id < SETTING_COUNT; id++)
+                count += get_one(c, id, c->argv[i], &shown[id]);
+        } else {
+            count += get_exact(c, c->argv[i], shown);
         }
-        for (enum setting_id id = 0; id < SETTING_COUNT && has_wildcard(c->argv[i]); id++)
-            count += get_one(c, id, c->argv[i], &shown[id]);
     }
     reply_count_map(c, count);
 }
@@ -523,7 +534,8 @@ void cmd_config_get(struct cmd *c)
 struct change {
     enum setting_id id;
     struct buffer text;
-    struct bytes name;
+    struct bytes name;   /* as the client wrote it */
+    const char *spelled; /* as the table has it */
 };
 
 static void set_failed(struct cmd *c, struct bytes name, const char *why)
@@ -531,31 +543,36 @@ static void set_failed(struct cmd *c, struct bytes name, const char *why)
     reply_error_format(c, "ERR CONFIG SET failed (possibly related to argument '%.*s') - %s", BYTES_ARG(name), why);
 }
 
-/* All of the names, before any value is looked at. */
+static const char *name_error(const struct change *changes, uint32_t i)
+{
+    if (settings_table[changes[i].id].flags & FIXED)
+        return changes[i].id == SETTING_dir || changes[i].id == SETTING_dbfilename
+                   ? "can't set protected config"
+                   : "can't set immutable config";
+    for (uint32_t j = 0; j < i; j++)
+        if (changes[j].spelled == changes[i].spelled)
+            return "duplicate parameter";
+    return NULL;
+}
+
+/* All of the names, before any value is looked at; the first that is wrong is told. */
 static bool names_check(struct cmd *c, struct change *changes, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
+        const char *error;
+
         changes[i].name = c->argv[2 + i * 2];
-        changes[i].id = setting_find(changes[i].name);
+        changes[i].id = setting_find(changes[i].name, &changes[i].spelled);
         if (changes[i].id == SETTING_COUNT) {
             reply_error_format(c, "ERR Unknown option or number of arguments for CONFIG SET - '%.*s'",
                                BYTES_ARG(changes[i].name));
             return false;
         }
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        if (settings_table[changes[i].id].flags & FIXED) {
-            bool is_protected = changes[i].id == SETTING_dir || changes[i].id == SETTING_dbfilename;
-
-            set_failed(c, changes[i].name,
-                       is_protected ? "can't set protected config" : "can't set immutable config");
+        error = name_error(changes, i);
+        if (error != NULL) {
+            set_failed(c, changes[i].name, error);
             return false;
         }
-        for (uint32_t j = 0; j < i; j++)
-            if (changes[j].id == changes[i].id) {
-                set_failed(c, changes[i].name, "duplicate parameter");
-                return false;
-            }
     }
     return true;
 }
@@ -572,7 +589,7 @@ static bool values_check(struct cmd *c, struct change *changes, uint32_t count)
         if (why == NULL && memchr(c->argv[3 + i * 2].data, '\0', c->argv[3 + i * 2].len) != NULL)
             why = "no byte of a value may be zero";
         if (why != NULL) {
-            set_failed(c, change->name, why);
+            set_failed(c, bytes_of_string(change->spelled), why);
             return false;
         }
         buffer_append(&change->text, "", 1);

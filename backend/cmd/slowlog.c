@@ -124,7 +124,7 @@ void slow_log_note(struct engine *engine, const struct session *session, const s
     trim(log, engine->settings->slow_log_len_max);
 }
 
-/* ---- SLOWLOG -------------------------------------------------------------------------------------------------- */
+/* ---- SLOWLOG --------------------------------------------------------------------------------- */
 
 static void reply_entry(struct cmd *c, const struct slow_entry *entry)
 {
@@ -149,7 +149,7 @@ void cmd_slowlog_get(struct cmd *c)
     int64_t count = ENTRIES_SHOWN;
 
     if (c->argc > 3) {
-        reply_error(c, "ERR wrong number of arguments for 'slowlog|get' command");
+        reply_subcommand_error(c);
         return;
     }
     if (c->argc == 3 && !arg_i64_range(c, 2, -1, INT64_MAX, &count,

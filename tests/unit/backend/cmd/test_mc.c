@@ -359,7 +359,7 @@ static void test_local_commands(void **state)
     assert_true(w.session.close_after_reply);
 }
 
-/* ---- binary -------------------------------------------------------------------------------------------------- */
+/* ---- binary ---------------------------------------------------------------------------------- */
 
 static struct mc_bin_header send_binary(uint8_t opcode, const char *key, struct bytes extras, const char *value,
                                         uint64_t cas)

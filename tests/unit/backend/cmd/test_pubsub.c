@@ -112,7 +112,7 @@ static void test_pubsub_tells_what_is_there(void **state)
     world_ask(&w, "PUBSUB CHANNELS n*", "*1\r\n$4\r\nnews\r\n");
     world_ask(&w, "PUBSUB NUMSUB news x", "*4\r\n$4\r\nnews\r\n:1\r\n$1\r\nx\r\n:0\r\n");
     world_ask(&w, "PUBSUB NUMPAT", ":2\r\n");
-    world_ask(&w, "PUBSUB CHANNELS a b", "-ERR wrong number of arguments for 'pubsub|channels' command\r\n");
+    world_ask(&w, "PUBSUB CHANNELS a b", "-ERR unknown subcommand or wrong number of arguments for 'CHANNELS'. Try PUBSUB HELP.\r\n");
 }
 
 static void test_keyspace_events(void **state)
