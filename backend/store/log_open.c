@@ -504,7 +504,9 @@ static void names_listed(struct io_op *op)
     io_file_open(open->log->io, op, open->path, IO_FILE_READ, &open->file);
 }
 
-/* A dead predecessor's files are let go of when the kernel has ended what it had submitted. */
+/* A dead predecessor's lock is let go of when the kernel has ended everything that it had submitted: threads end their
+ * calls first, and a ring holds the lock's file, too, as long as it has requests. So nothing of it lands later in a free
+ * segment that we take. (G6 does not rely on that.) */
 static void lock_done(struct io_op *op)
 {
     struct log_open *open = op->arg;

@@ -337,6 +337,11 @@ static void hot_stuck(struct log_recover *r)
     if (next != NULL && next->header.prev_end == off &&
         (next->header.chain_before == r->pending_chain || next->header.chain_before == r->chain)) {
         segment->info.used_bytes = off;
+        if (next->header.chain_before != r->pending_chain) { /* an earlier recovery gave the transaction up */
+            buffer_deinit(&r->pending);
+            r->pending_chain = r->chain;
+            r->pending_lsn = r->lsn;
+        }
         hot_ended(r);
         return;
     }

@@ -9,7 +9,7 @@
 #define FOOTER_MAGIC 0x444e4557u /* "WEND" */
 #define SHARD_MAGIC  0x52485357u /* "WSHR" */
 #define FORMAT_VERSION 1u
-#define HASH_AT      4088u
+#define HASH_AT      504u /* in the first sector: a torn write leaves the old page or none */
 
 static void page_begin(char *page, uint32_t magic)
 {

@@ -2,12 +2,15 @@
 /*
  * segment.h - the first and the last page of a segment's file, and the file "shard" of a directory.
  *
+ * All three have what counts in their first 512 bytes, a sector, which is written whole or not: a torn header of today
+ * and the torn one of tomorrow cannot make one that verifies.
+ *
  * HEADER, 4096 bytes at 0
  *     0 u32 magic   4 u16 version   6 u8 kind   7 u8 class   8 u64 sequence   16 uuid of the directory
  *    32 u32 shard  36 u32 epoch    40 u64 size of the file
  *    48 u64 sequence of the hot segment before (of a hot blob: of the one that was open)   56 u64 where that one ends, whatever lies behind it
  *    64 u64 chain of the hot frame before        72 u64 lowest LSN that a record in it can have
- *    80 u64 created, ms   88 u64 durable mark    96 u32 flags   100 zeroes   4088 u64 XXH3_64 of 0 .. 4087
+ *    80 u64 created, ms   88 u64 durable mark    96 u32 flags   100 zeroes   504 u64 XXH3_64 of 0 .. 503, zeroes
  *   A segment that was given back keeps its sequence here, with kind SEGMENT_HEADER_FREE: so sequences are never
  *   used twice.
  *
@@ -15,12 +18,12 @@
  *     0 u32 magic   4 u16 version   6 u8 kind   7 u8 class   8 u64 sequence   16 uuid
  *    32 u32 shard  36 u32 zero     40 u64 bytes used   48 u64 records   56 u64 bytes of records
  *    64 u64 lowest LSN   72 u64 highest LSN   80 u64 highest expiry   88 u64 created, ms
- *    96 u64 chain behind it   104 zeroes   4088 u64 XXH3_64 of 0 .. 4087
+ *    96 u64 chain behind it   104 zeroes   504 u64 XXH3_64 of 0 .. 503, zeroes
  *   It is written when everything before it is durable: what does not verify in a segment with a footer is damage.
  *
  * SHARD, 4096 bytes
  *     0 u32 magic   4 u16 version   6 u16 zero   8 u32 shard   12 u32 count of shards   16 uuid
- *    32 16 bytes: seed of the hashes   48 zeroes   4088 u64 XXH3_64 of 0 .. 4087
+ *    32 16 bytes: seed of the hashes   48 zeroes   504 u64 XXH3_64 of 0 .. 503, zeroes
  */
 #pragma once
 #include "backend/store/log.h"

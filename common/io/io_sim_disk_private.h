@@ -56,6 +56,7 @@ struct sim_inode {
     int64_t write_shift, read_shift;
     uint32_t stale_reads;
     const void *lock_holder; /* an open file; NULL: nobody */
+    uint32_t lock_life;      /* a dead process's: held until all that it had submitted has ended */
 };
 
 struct sim_entry {

@@ -28,6 +28,7 @@ struct sim_job {
     struct list_node all_, process_;
     bool is_done;
     uint8_t kind;
+    uint32_t life; /* of the node's process */
     ssize_t result;
     struct io_resolve *resolve;
     /* Of files. */
@@ -136,6 +137,7 @@ static struct sim_job *job_create(struct io *io, struct io_op *op, enum job_kind
     job->process = process;
     job->op = op;
     job->kind = (uint8_t)kind;
+    job->life = job->node->life_count;
     job->event = (struct sim_event){
         .fire = job_fire, .kind = SIM_EVENT_JOB, .id = ++sim->job_next, .node = process->node};
     list_push_back(&sim->jobs, &job->all_);
@@ -212,6 +214,8 @@ void sim_op_forget(struct sim_process *process)
     LIST_FOR_EACH(&process->files, at) {
         struct sim_file *file = CONTAINER_OF(at, struct sim_file, node);
 
+        if (file->inode->lock_holder == file)
+            file->inode->lock_life = process->node->life_count;
         lock_drop(file);
         sim_inode_unlive(file->inode); /* the handle itself is freed by io_file_close() */
         file->inode = NULL;
@@ -523,6 +527,19 @@ static void answer(struct sim_job *job, ssize_t result)
     job_ready(job);
 }
 
+/* The kernel closes the files of a dead process when its threads have ended their calls and its ring has ended its
+ * requests; only then the lock goes. */
+static bool lock_lingers(const struct sim_job *job)
+{
+    LIST_FOR_EACH(&job->sim->jobs, at) {
+        const struct sim_job *other = CONTAINER_OF(at, struct sim_job, all_);
+
+        if (other->node == job->node && other->life == job->inode->lock_life && other->life != job->life)
+            return true;
+    }
+    return false;
+}
+
 void sim_file_submit(struct io *io, struct io_file *base, struct io_op *op, enum io_file_op kind,
                      void *data, size_t size, uint64_t off)
 {
@@ -541,7 +558,7 @@ void sim_file_submit(struct io *io, struct io_file *base, struct io_op *op, enum
     job->off = off;
     job->seq = file->inode->seq;
     err = file_check(file, kind, data, size, off);
-    if (kind == IO_OP_LOCK && file->inode->lock_holder == NULL)
+    if (kind == IO_OP_LOCK && file->inode->lock_holder == NULL && !lock_lingers(job))
         file->inode->lock_holder = file;
     if (kind == IO_OP_LOCK && file->inode->lock_holder != file)
         err = -EWOULDBLOCK;
