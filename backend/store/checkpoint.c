@@ -579,6 +579,8 @@ void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct s
         c->next_file = MAX(c->file_numbers[0], c->file_numbers[1]) + 1;
         c->next_end = 0;
     }
+    /* A write that is torn by a power cut must not touch a sector of the one before. */
+    c->next_end = (c->next_end + CHECKPOINT_ALIGN - 1) / CHECKPOINT_ALIGN * CHECKPOINT_ALIGN;
     c->op.arg = store;
     if (c->manifest != NULL) {
         c->op.result = 0;

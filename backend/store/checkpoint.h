@@ -6,7 +6,7 @@
  *     MANIFEST        two slots of 4096 bytes, written in turn: the newest that verifies holds
  *       0 u32 magic  4 u32 version  8 u64 generation  16 u64 number of the data file  24 u64 offset of META
  *       32 u64 length of META  40 u64 XXH3 of META  48 u64 XXH3 of bytes 0..47
- *     checkpoint.N    pages and METAs, appended; a new file when more than half of it is out of date
+ *     checkpoint.N    pages and METAs, appended, each checkpoint from a multiple of 4096 on; a new file when more than half of it is out of date
  *
  *     page: all keys whose hash ends in the same `bits` bits
  *       0 u32 magic  4 u16 version  6 u16 bits  8 u32 page  12 u32 entries  16 u64 lsn (the page is true then)

@@ -157,12 +157,12 @@ void *slab_get(struct slab *slab, size_t size)
         return NULL;
     object = page->free;
     if (object != NULL) {
-        ASAN_UNPOISON_MEMORY_REGION(object, MAX(size, sizeof(void *)));
+        ASAN_UNPOISON_MEMORY_REGION(object, slab_charge(size)); /* its owner may use all of the class */
         memcpy(&page->free, object, sizeof(page->free));
     } else {
         ASSERT(page->carved < page->capacity);
         object = page_object(page, page->carved++);
-        ASAN_UNPOISON_MEMORY_REGION(object, MAX(size, sizeof(void *)));
+        ASAN_UNPOISON_MEMORY_REGION(object, slab_charge(size)); /* its owner may use all of the class */
     }
     page->used++;
     slab->used_bytes += slab_charge(size);

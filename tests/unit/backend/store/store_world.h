@@ -55,6 +55,7 @@ struct world {
     struct world_op *ops;
     size_t count, cap;
     struct store_marks marks; /* as last seen alive */
+    uint64_t lsn_last;        /* and the last LSN that was given */
     bool is_told;
     int err;
     uint64_t random;
@@ -131,6 +132,7 @@ static inline void world_open(struct world *w)
 static inline void world_see_marks(struct world *w)
 {
     w->marks = store_marks_of(w->store);
+    w->lsn_last = store_lsn(w->store);
     assert_true(w->marks.durable <= w->marks.written && w->marks.written <= w->marks.appended); /* S3 */
 }
 
