@@ -189,13 +189,16 @@ static void debug_protocol(struct cmd *c)
         reply_double(c, 3.141);
     } else if (arg_is(c, 2, "null")) {
         reply_null(c);
-    } else if (arg_is(c, 2, "array") || arg_is(c, 2, "set") || arg_is(c, 2, "push")) {
+    } else if (arg_is(c, 2, "push")) {
+        reply_push(c, 2);
+        reply_bulk_string(c, "server-cpu-usage");
+        reply_integer(c, 42);
+        reply_bulk_string(c, "Some real reply following the push reply");
+    } else if (arg_is(c, 2, "array") || arg_is(c, 2, "set")) {
         if (arg_is(c, 2, "array"))
             reply_array(c, 3);
-        else if (arg_is(c, 2, "set"))
-            reply_set(c, 3);
         else
-            reply_push(c, 3);
+            reply_set(c, 3);
         for (int64_t i = 0; i < 3; i++)
             reply_integer(c, i);
     } else if (arg_is(c, 2, "map")) {

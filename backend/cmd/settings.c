@@ -229,7 +229,7 @@ static const char *limits_parse(struct bytes text, struct output_limit limits[OU
 
     while (blank_word_next(&rest, &word))
         count++;
-    if (count == 0 || count % 4 != 0)
+    if (count % 4 != 0)
         return "Wrong number of arguments in buffer limit configuration.";
     while (blank_word_next(&text, &word)) {
         struct bytes hard = BYTES_EMPTY, soft = BYTES_EMPTY, seconds = BYTES_EMPTY;

@@ -54,8 +54,8 @@ def server(rng):
         unsubscribe|unsubscribe K|punsubscribe|sunsubscribe|sunsubscribe K|subscribe|monitor x
     ''', C=lambda rng: rng.choice(CONFIGS), A=lambda rng: rng.choice(VALUES),
                  E=lambda rng: rng.choice([b"ERR foo", b"MY error", b""]),
-                 T=lambda rng: rng.choice([b"string", b"integer", b"double", b"null", b"array", b"set", b"map", b"push",
-                                           b"true", b"false", b"verbatim", b"bignum", b"attrib", b"x"]))
+                 T=lambda rng: rng.choice([b"string", b"integer", b"double", b"null", b"array", b"set", b"map",
+                                           b"true", b"false", b"verbatim", b"bignum", b"x"]))
 
 
 unordered("pubsub")
