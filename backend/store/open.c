@@ -20,6 +20,9 @@
 #define DYING_ELEMENTS 2000u /* a step */
 #define SWEEP_BUCKETS  256u
 #define EXPIRY_BUDGET  2000u
+#define COMPACT_SHARE  8u          /* of the used bytes may lie idle in pages, */
+#define COMPACT_BYTES_MIN (4u << 20) /* and this much */
+#define COMPACT_PAUSE_MS 5000u      /* between two walks */
 /* LSNs left out at a start: those of changes that a power cut took are not given again, as memcache's cas shows them. */
 #define LSN_GAP        (1u << 20)
 #define EFFECTS_KEEP   (64u << 10)
@@ -166,6 +169,40 @@ static bool expiry_step(struct store *store)
            EXPIRY_BUDGET / 16;
 }
 
+static void compact_each(void *arg, struct entry *e)
+{
+    struct store *store = arg;
+    size_t size = entry_size(e);
+    struct entry *moved;
+
+    if (size > SLAB_SIZE_MAX || !slab_is_sparse(store->slab, e, size))
+        return;
+    moved = slab_get(store->slab, size);
+    if (moved == NULL)
+        return;
+    memcpy(moved, e, size);
+    index_replace(store->index, index_hash(store->index, entry_db(e), entry_key(e)), e, moved);
+    slab_put(store->slab, e, size);
+}
+
+/* After many values went cold their pages hold few entries each: those move together. Nobody keeps a pointer to an
+ * entry from one turn to the next. */
+static bool compact_step(struct store *store)
+{
+    uint64_t used = slab_used_bytes(store->slab), pages = slab_page_bytes(store->slab);
+
+    if (store->compact_at == 0 && (store->now_ms < store->compact_again_ms ||
+                                   pages < used + used / COMPACT_SHARE + COMPACT_BYTES_MIN))
+        return false;
+    store->compact_again_ms = store->now_ms + COMPACT_PAUSE_MS;
+    for (unsigned i = 0; i < SWEEP_BUCKETS; i++) {
+        store->compact_at = index_sweep(store->index, store->compact_at, compact_each, store);
+        if (store->compact_at == 0)
+            return false;
+    }
+    return true;
+}
+
 static void work_checkpointed(struct store *store, int err)
 {
     if (err != 0)
@@ -203,6 +240,7 @@ static bool work_step(struct store *store)
     if (store->state == STORE_OPEN) {
         is_busy |= expiry_step(store);
         is_busy |= spill_work(store);
+        is_busy |= compact_step(store);
     }
     if (store->log != NULL)
         is_busy |= log_work(store);

@@ -62,6 +62,7 @@ struct store {
     struct store_stats stats;
     uint8_t state;           /* enum store_state */
     bool is_replaying, is_expiry_paused;
+    uint64_t compact_at, compact_again_ms; /* of the walk that moves lonely entries */
     uint32_t sweep_rounds;
     uint64_t checkpoint_again_ms; /* not before, after one has failed */
     bool is_checkpoint_wanted, is_last_checkpoint;
