@@ -100,6 +100,12 @@ def redis_server(stage):
 
 
 @pytest.fixture
+def weir_backend(stage):
+    """weir_backend() is one WeirBackend, weir_backend(n, *args) a list of n."""
+    return stage.weir_backend
+
+
+@pytest.fixture
 def memcached(stage):
     """memcached() is one Memcached, memcached(n, *args) a list of n."""
     return stage.memcached

@@ -279,8 +279,9 @@ def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, betwee
                 done += 1
             if between is not None and rng.randrange(20) == 0:
                 a.close()
+                b.close()  # its database is forgotten, too
                 between(done)
-                a = Client(ours, resp=resp)
+                a, b = Client(ours, resp=resp), Client(theirs, resp=resp)
     finally:
         a.close()
         b.close()

@@ -282,6 +282,30 @@ class RedisServer(Server):
         return self.client().info(section)
 
 
+class WeirBackend(Server):
+    """A storage node of one shard on a directory that outlives it: restart() comes back with the same data, at the
+    same port. Options are those of the command line."""
+
+    def __init__(self, directory, *args, port=None):
+        port = port or free_port()
+        self.data = os.path.join(directory, f"weir-backend-{port}-data")
+        self.options = args
+        super().__init__(
+            [program("weir-backend"), "--listen", f"{LOOPBACK}:{port}", "--stats", f"{LOOPBACK}:{free_port()}",
+             "--dir", self.data, *args], directory, f"weir-backend-{port}", port)
+
+    def restart(self, signo=signal.SIGTERM):
+        """Ends it, all its processes at once with SIGKILL, and starts it anew."""
+        if signo == signal.SIGKILL:
+            self._sent.add(signo)
+            for pid in pids_of_session(self.pid):
+                os.kill(pid, signo)
+        self.stop(signo)
+        troubles = self.troubles()
+        assert not troubles, troubles
+        self.__init__(self.directory, *self.options, port=self.port)
+
+
 class Memcached(Server):
     """A real memcached."""
 
@@ -706,6 +730,9 @@ class Stage:
 
     def redis_server(self, count=None, *args, **keywords):
         return self._many(lambda: self._add(RedisServer(self.directory, *args, **keywords)), count)
+
+    def weir_backend(self, count=None, *args, **keywords):
+        return self._many(lambda: self._add(WeirBackend(self.directory, *args, **keywords)), count)
 
     def memcached(self, count=None, *args, **keywords):
         return self._many(lambda: self._add(Memcached(self.directory, *args, **keywords)), count)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Strings, bitmaps, HyperLogLog and keys of weir-backend beside a redis-server: hot, cold, over restarts."""
+
+import os
+import random
+import signal
+
+import pytest
+
+import differential
+
+SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
+FAMILIES = ["bitmaps", "hyperloglog", "keys", "sort", "strings"]
+FILLER_DB = 14  # of ours alone
+FILLER = 40     # MiB, against a memory of 16
+
+
+@pytest.mark.parametrize("resp", (2, 3))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_replies_are_those_of_redis(weir_backend, redis_server, family, resp):
+    ours, theirs = weir_backend(), redis_server()
+    for seed in range(SEED, SEED + 3):
+        differential.run(ours.port, theirs.port, [family], seed=seed, count=4000, resp=resp)
+    differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
+
+
+@pytest.mark.parametrize("resp", (2, 3))
+def test_families_together(weir_backend, redis_server, resp):
+    ours, theirs = weir_backend(), redis_server()
+    for seed in range(SEED, SEED + 3):
+        differential.run(ours.port, theirs.port, FAMILIES, seed=seed, count=6000, resp=resp)
+    differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
+
+
+@pytest.mark.parametrize("signo", (signal.SIGTERM, signal.SIGKILL))
+def test_values_survive_restarts(weir_backend, redis_server, signo):
+    """A killed node has lost nothing of what it answered: its log ring outlives it."""
+    ours, theirs = weir_backend(None, "--segment_size", "1mb"), redis_server()
+    differential.run(ours.port, theirs.port, FAMILIES, seed=SEED, count=4000)
+    for seed in range(SEED + 1, SEED + 4):
+        ours.restart(signo)
+        differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
+        differential.run(ours.port, theirs.port, FAMILIES, seed=seed, count=3000, flush=False)
+
+
+def test_cold_values_read_as_hot_ones(weir_backend, redis_server):
+    """More data than memory is written to a database beside, so that what is compared goes cold again and again."""
+    ours, theirs = weir_backend(None, "--memory", "16mb"), redis_server()
+    rng = random.Random(SEED)
+
+    def make_cold(done):
+        with differential.Client(ours.port) as c:
+            c.ask("SELECT", FILLER_DB)
+            for block in range(FILLER):
+                c.send([[b"SET", b"%d-%d" % (block, i), rng.randbytes(8192)] for i in range(128)])
+                for _ in range(128):
+                    assert c.read() == (b"+", b"OK")
+
+    for seed in range(SEED, SEED + 2):
+        differential.run(ours.port, theirs.port, FAMILIES, seed=seed, count=3000, between=make_cold)
+    dbs = range(FILLER_DB)
+    differential.compare_snapshots(differential.snapshot(ours.port, dbs), differential.snapshot(theirs.port, dbs))
+
+
+def test_a_bit_of_a_long_string_survives_a_kill(weir_backend):
+    """128 MiB by one SETBIT, then single bits: the log has the bits, not the string again."""
+    ours = weir_backend()
+    rng = random.Random(SEED)
+    bits = {rng.randrange((1 << 30) - 1) for _ in range(500)}
+    with differential.Client(ours.port) as c:
+        c.ask("SETBIT", "long", (1 << 30) - 1, 1)
+        for bit in bits:
+            assert c.ask("SETBIT", "long", bit, 1) == (b":", b"0")
+    ours.restart(signal.SIGKILL)
+    with differential.Client(ours.port) as c:
+        assert c.ask("STRLEN", "long") == (b":", b"%d" % (1 << 27))
+        assert c.ask("BITCOUNT", "long") == (b":", b"%d" % (len(bits) + 1))
+        for bit in bits:
+            assert c.ask("GETBIT", "long", bit) == (b":", b"1")
+
+
+def test_scan_sees_what_stays(weir_backend):
+    """20000 keys stay; twice as many come and go between the pages, so that the table grows and shrinks."""
+    ours = weir_backend()
+    with differential.Client(ours.port) as c:
+        stays = {b"stays:%d" % i for i in range(20000)}
+        c.ask("MSET", *[word for key in sorted(stays) for word in (key, b"x")])
+        seen, cursor, pages = set(), b"0", 0
+        while pages == 0 or cursor != b"0":
+            (_, cursor), page = c.ask("SCAN", cursor, "COUNT", 200)[1]
+            seen.update(key for _, key in page[1])
+            block = pages // 2 * 1000
+            goes = [b"goes:%d" % i for i in range(block, block + 1000)]
+            c.ask("MSET", *[word for key in goes for word in (key, b"y")]) if pages % 2 == 0 else c.ask("DEL", *goes)
+            pages += 1
+        assert stays <= seen
+
+
+def test_times_to_live_end(weir_backend, redis_server):
+    ours, theirs = weir_backend(), redis_server()
+    with differential.Client(ours.port) as a, differential.Client(theirs.port) as b:
+        for c in (a, b):
+            for i in range(100):
+                c.ask("SET", f"k{i}", "x", "PX", 50 + i)
+            c.ask("SET", "stays", "x", "PX", 60000)
+            differential.time.sleep(0.3)
+            assert c.ask("MGET", "k0", "k50", "k99", "stays")[1][-1] == (b"$", b"x")
+            assert c.ask("EXISTS", *[f"k{i}" for i in range(100)]) == (b":", b"0")
+            assert c.ask("KEYS", "*") == (b"*", [(b"$", b"stays")])
+    ours.restart(signal.SIGKILL)
+    with differential.Client(ours.port) as a:
+        assert a.ask("KEYS", "*") == (b"*", [(b"$", b"stays")])
