@@ -261,8 +261,8 @@ def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, betwee
     a, b = Client(ours, resp=resp), Client(theirs, resp=resp)
     try:
         if flush:
-            a.ask("FLUSHALL")
-            b.ask("FLUSHALL")
+            for client in (a, b):
+                assert client.ask("FLUSHALL") == (b"+", b"OK")
         while done < count:
             requests = [draw() for _ in range(rng.choice([1, 1, 2, 5, 20, 60]))]
             b.send(requests)
@@ -302,7 +302,7 @@ def snapshot(port, dbs=range(16)):
     content = {}
     with Client(port) as c:
         for db in dbs:
-            c.ask("SELECT", db)
+            assert c.ask("SELECT", db) == (b"+", b"OK")
             for _, key in c.ask("KEYS", "*")[1]:
                 kind = c.ask("TYPE", key)[1]
                 content[db, key] = kind, GETTERS[kind](c, key), int(c.ask("EXPIRETIME", key)[1])

@@ -12,7 +12,7 @@ import differential
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 FAMILIES = ["bitmaps", "hyperloglog", "keys", "sort", "strings"]
 FILLER_DB = 14  # of ours alone
-FILLER = 40     # MiB, against a memory of 16
+FILLER = 10     # MiB, against a memory of 4
 
 
 @pytest.mark.parametrize("resp", (2, 3))
@@ -45,7 +45,7 @@ def test_values_survive_restarts(weir_backend, redis_server, signo):
 
 def test_cold_values_read_as_hot_ones(weir_backend, redis_server):
     """More data than memory is written to a database beside, so that what is compared goes cold again and again."""
-    ours, theirs = weir_backend(None, "--memory", "16mb"), redis_server()
+    ours, theirs = weir_backend(None, "--memory", "4mb"), redis_server()
     rng = random.Random(SEED)
 
     def make_cold(done):

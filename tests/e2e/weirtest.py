@@ -303,6 +303,8 @@ class WeirBackend(Server):
         self.stop(signo)
         troubles = self.troubles()
         assert not troubles, troubles
+        # Threads of a killed process may hold its socket for a moment after it looks gone.
+        wait_for(lambda: not can_connect(self.port), f"{self.name} is gone")
         self.__init__(self.directory, *self.options, port=self.port)
 
 
