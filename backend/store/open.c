@@ -163,7 +163,7 @@ static bool expiry_step(struct store *store)
 
     for (uint8_t db = 0; db < STORE_DBS; db++)
         expiring += store->expiring[db];
-    if (expiring == 0 || (store->log != NULL && !store_log_has_room(store->log)))
+    if (store->is_expiry_paused || expiring == 0 || (store->log != NULL && !store_log_has_room(store->log)))
         return false;
     return expiry_work(&store->expiry, store->index, store->now_ms, expiring, EXPIRY_BUDGET, expire_each, store) >
            EXPIRY_BUDGET / 16;

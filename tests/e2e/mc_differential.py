@@ -6,7 +6,7 @@ Text and meta go over one connection to each server, binary over another, on the
 by a no-op whose answer ends the reply. Numbers of cas are each server's own: what a reply carries is remembered in
 pairs, and a request that needs one gives each server its own of a pair. Times to live may be a second or two apart.
 
-What is known to differ is not drawn: see docs/commands.md. memcached runs with one thread and
+What is known to differ is not drawn: see docs/node-memcache.md. memcached runs with one thread and
 without its LRU threads: an item that another of its threads holds just then is replaced by incr instead of changed
 in place, and loses its blanks.
 
