@@ -54,3 +54,6 @@ void daemon_pid_remove(const char *path, pid_t only_if);
 
 /* sandbox.c */
 MUST_USE int sandbox_enter(struct log *log);
+/* In two steps, for who writes files: in these folders; then the calls, with those on files. */
+MUST_USE int sandbox_enter_folders(struct log *log, const char *const *folders, size_t count);
+MUST_USE int sandbox_enter_calls(struct log *log);

@@ -57,16 +57,36 @@ static const int allowed_calls[] = {
     SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigtimedwait), SCMP_SYS(sigaltstack),
 };
 
-static int seccomp_enter(struct log *log)
+/* For a program whose data is files. Its rings are there already: io_uring_setup is not needed. */
+static const int file_calls[] = {
+    SCMP_SYS(ftruncate), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(sync_file_range), SCMP_SYS(rename),
+    SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(link), SCMP_SYS(linkat),
+    SCMP_SYS(mkdir), SCMP_SYS(mkdirat), SCMP_SYS(rmdir), SCMP_SYS(pwritev), SCMP_SYS(preadv), SCMP_SYS(flock),
+    SCMP_SYS(fchmod), SCMP_SYS(fstatfs), SCMP_SYS(statfs), SCMP_SYS(msync), SCMP_SYS(io_uring_enter),
+    SCMP_SYS(io_uring_register), SCMP_SYS(fadvise64),
+};
+
+static int seccomp_allow(scmp_filter_ctx filter, const int *calls, size_t count)
+{
+    int err = 0;
+
+    for (size_t i = 0; err == 0 && i < count; i++) {
+        err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
+        if (err == -EDOM || err == -EOPNOTSUPP)
+            err = 0; /* this machine has no such call */
+    }
+    return err;
+}
+
+static int seccomp_enter(struct log *log, bool with_files)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     int err = filter == NULL ? -ENOMEM : 0;
 
-    for (size_t i = 0; err == 0 && i < ARRAY_COUNT(allowed_calls); i++) {
-        err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed_calls[i], 0);
-        if (err == -EDOM || err == -EOPNOTSUPP)
-            err = 0; /* this machine has no such call */
-    }
+    if (err == 0)
+        err = seccomp_allow(filter, allowed_calls, ARRAY_COUNT(allowed_calls));
+    if (err == 0 && with_files)
+        err = seccomp_allow(filter, file_calls, ARRAY_COUNT(file_calls));
     if (err == 0)
         err = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1); /* threads that run already too */
     if (err == 0)
@@ -95,14 +115,25 @@ static uint64_t landlock_rights(long abi)
     return rights;
 }
 
+static int landlock_allow(int ruleset, const char *folder, uint64_t rights)
+{
+    struct landlock_path_beneath_attr rule = {.allowed_access = rights};
+    int err = 0;
+
+    rule.parent_fd = open(folder, O_PATH | O_CLOEXEC);
+    if (rule.parent_fd < 0)
+        return -errno;
+    if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) != 0)
+        err = -errno;
+    close(rule.parent_fd);
+    return err;
+}
+
 /* The log is opened again after a rotation: its folder, and nothing else, may be written to. */
 static int landlock_allow_log(int ruleset, const struct log *log)
 {
-    struct landlock_path_beneath_attr rule = {
-        .allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG};
     char folder[PATH_MAX];
     char *slash;
-    int err = 0;
 
     if (log_path(log) == NULL)
         return 0;
@@ -113,17 +144,11 @@ static int landlock_allow_log(int ruleset, const struct log *log)
         snprintf(folder, sizeof(folder), ".");
     else
         slash[slash == folder ? 1 : 0] = '\0';
-    rule.parent_fd = open(folder, O_PATH | O_CLOEXEC);
-    if (rule.parent_fd < 0)
-        return -errno;
-    if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) != 0)
-        err = -errno;
-    close(rule.parent_fd);
-    return err;
+    return landlock_allow(ruleset, folder, LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG);
 }
 
-/* Everything that changes a file is ruled out, but for the log. */
-static int landlock_enter(struct log *log)
+/* Everything that changes a file is ruled out, but for the log and these folders. */
+static int landlock_enter(struct log *log, const char *const *folders, size_t count)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     struct landlock_ruleset_attr attr;
@@ -136,6 +161,8 @@ static int landlock_enter(struct log *log)
     if (fd < 0)
         return -errno;
     err = landlock_allow_log(fd, log);
+    for (size_t i = 0; err == 0 && i < count; i++)
+        err = landlock_allow(fd, folders[i], landlock_rights(abi) & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE);
     if (err == 0 && syscall(SYS_landlock_restrict_self, fd, 0) != 0)
         err = -errno;
     if (err != 0) {
@@ -145,20 +172,45 @@ static int landlock_enter(struct log *log)
     return err;
 }
 
-int sandbox_enter(struct log *log)
+static int sandbox_may(void)
 {
-    int landlock_err, seccomp_err;
-
 #ifdef DCHECK_ON
     return ERR_UNSUPPORTED; /* the sanitizers need calls that we do not */
 #endif
     if (__gcov_dump != NULL)
         return ERR_UNSUPPORTED;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-        return -errno;
-    landlock_err = landlock_enter(log);
-    seccomp_err = seccomp_enter(log);
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ? -errno : 0;
+}
+
+int sandbox_enter(struct log *log)
+{
+    int landlock_err, seccomp_err, err = sandbox_may();
+
+    if (err != 0)
+        return err;
+    landlock_err = landlock_enter(log, NULL, 0);
+    seccomp_err = seccomp_enter(log, false);
     log_info(log, "sandbox: seccomp=%s landlock=%s", seccomp_err == 0 ? "on" : "off",
              landlock_err == 0 ? "on" : "off");
     return seccomp_err == 0 || landlock_err == 0 ? 0 : ERR_UNSUPPORTED;
+}
+
+int sandbox_enter_folders(struct log *log, const char *const *folders, size_t count)
+{
+    int err = sandbox_may();
+
+    if (err == 0)
+        err = landlock_enter(log, folders, count);
+    log_info(log, "sandbox: landlock=%s", err == 0 ? "on" : "off");
+    return err;
+}
+
+int sandbox_enter_calls(struct log *log)
+{
+    int err = sandbox_may();
+
+    if (err == 0)
+        err = seccomp_enter(log, true);
+    log_info(log, "sandbox: seccomp=%s", err == 0 ? "on" : "off");
+    return err;
 }

@@ -162,6 +162,20 @@ int worker_sandbox(struct worker *worker)
     return sandbox_enter(worker->master->log);
 }
 
+int worker_sandbox_folders(struct worker *worker, const char *const *folders, size_t count)
+{
+    if (worker->generation->config.no_sandbox)
+        return ERR_UNSUPPORTED;
+    return sandbox_enter_folders(worker->master->log, folders, count);
+}
+
+int worker_sandbox_calls(struct worker *worker)
+{
+    if (worker->generation->config.no_sandbox)
+        return ERR_UNSUPPORTED;
+    return sandbox_enter_calls(worker->master->log);
+}
+
 /* The descriptors are shared with other processes: closing ours would not take them out of the epoll. */
 static void guards_unwatch(struct worker *worker)
 {

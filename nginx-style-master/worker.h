@@ -141,6 +141,11 @@ void worker_heartbeat(struct worker *worker); /* a store; cheap enough for every
 /* Allow-list of system calls and paths, for good; call it when threads and files are open. ERR_UNSUPPORTED:
  * the kernel has neither, or it is off by configuration. */
 MUST_USE int worker_sandbox(struct worker *worker);
+/* The same for a program that writes files, in two steps: first, while there is only one thread, the folders in
+ * which it may make, write and remove files; then, when its rings and threads are there, the calls (those on files
+ * among them). */
+MUST_USE int worker_sandbox_folders(struct worker *worker, const char *const *folders, size_t count);
+MUST_USE int worker_sandbox_calls(struct worker *worker);
 
 /* ---- load and passing on ------------------------------------------------------------------ */
 

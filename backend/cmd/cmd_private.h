@@ -9,7 +9,6 @@
 
 /* ---- handlers.c ---- */
 
-/* NULL: not here yet. */
 cmd_handler handler_of(uint16_t id);
 
 /* ---- dispatch.c ---- */
@@ -66,7 +65,6 @@ void transaction_forget(struct session *session);          /* the queue and the 
 /* For CLIENT LIST. */
 int64_t transaction_count(const struct session *session); /* -1: no MULTI */
 size_t transaction_bytes(const struct session *session);
-uint32_t transaction_watch_count(const struct session *session);
 bool transaction_is_dirty(const struct session *session);
 
 /* ---- blocking.c ---- */
@@ -86,3 +84,10 @@ bool blocked_unblock(struct session *session, bool with_error);
 
 /* Back to where the output was `len` bytes long; counts under way are forgotten. */
 void reply_take_back(struct cmd *c, size_t len);
+
+/* ---- cmd_client.c ---- */
+
+/* Replies the error if not. */
+bool session_name_is_valid(struct cmd *c, struct bytes name);
+/* Empty: none. False: no memory, replied. */
+bool session_text_set(struct cmd *c, char **text, struct bytes value);

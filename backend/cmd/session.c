@@ -91,9 +91,9 @@ void session_describe(const struct session *session, struct buffer *out)
                          session->name != NULL ? session->name : "",
                          (unsigned long long)seconds_since(session, session->created_ms),
                          (unsigned long long)seconds_since(session, session->last_ms), flags, session->db);
-    buffer_append_format(out, " sub=%u psub=%u ssub=%u multi=%lld watch=%u qbuf=%u qbuf-free=0 argv-mem=0",
+    buffer_append_format(out, " sub=%u psub=%u ssub=%u multi=%lld qbuf=%u qbuf-free=0 argv-mem=0",
                          counts.channels, counts.patterns, counts.shard_channels,
-                         (long long)transaction_count(session), transaction_watch_count(session),
+                         (long long)transaction_count(session),
                          session->query_bytes);
     buffer_append_format(out, " multi-mem=%zu rbs=0 rbp=0 obl=0 oll=%d omem=%zu tot-mem=%zu events=%s",
                          transaction_bytes(session), session->out.first != NULL, session->out.len,

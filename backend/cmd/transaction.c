@@ -46,7 +46,6 @@ struct transaction {
     uint32_t count, cap, flags;
     size_t bytes;
     struct watch *watches; /* owns */
-    uint32_t watch_count;
     bool is_open;    /* MULTI */
     bool is_spoiled; /* a command was refused */
     bool is_dirty;   /* a watched key was touched */
@@ -97,11 +96,6 @@ size_t transaction_bytes(const struct session *session)
     return session->transaction != NULL ? session->transaction->bytes : 0;
 }
 
-uint32_t transaction_watch_count(const struct session *session)
-{
-    return session->transaction != NULL ? session->transaction->watch_count : 0;
-}
-
 bool transaction_is_dirty(const struct session *session)
 {
     return session->transaction != NULL && session->transaction->is_dirty;
@@ -131,7 +125,6 @@ static void watches_forget(struct session *session)
         }
         mem_free(watch);
     }
-    transaction->watch_count = 0;
     transaction->is_dirty = false;
 }
 
@@ -295,7 +288,6 @@ static bool watch_add(struct cmd *c, struct transaction *transaction, struct byt
     list_push_back(&key->watchers, &watch->node);
     watch->next = transaction->watches;
     transaction->watches = watch;
-    transaction->watch_count++;
     return true;
 }
 

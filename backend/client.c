@@ -1,0 +1,682 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One connection of a shard: bytes to requests, replies to bytes.
+ *
+ *   C1  What protocol it speaks is decided once, by its first bytes: 0x80 is memcache binary, '*' RESP; a line
+ *       whose first word is a memcache verb in lower case is memcache text, any other an inline command.
+ *   C2  A command that cannot run yet leaves its bytes unconsumed (N1). Reading goes on meanwhile, so that the peer's
+ *       end is seen, but no more than PARKED_INPUT_MAX is kept.
+ *   C3  Replies leave when what they depend on is committed (N2): marks say up to which byte which LSN counts. At
+ *       most MARKS_MAX are kept; what comes on top joins the last one, so the first ones go their way in a
+ *       stream of writes.
+ *   C4  Who does not read is not read from: above OUTPUT_PAUSE bytes nothing more is executed for it. On top of
+ *       that come Redis's limits, which close.
+ *   C5  A peer that has closed its side still gets its answers, but not if it waits for keys or messages.
+ */
+#include "backend/node_private.h"
+
+#include "backend/cmd/cmd.h"
+#include "backend/cmd/mc.h"
+#include "backend/cmd/pubsub.h"
+
+#include "common/base/mem.h"
+
+#include <stdio.h>
+
+#define MARKS_MAX         8u
+#define SLICES_MAX        64
+#define PARKED_INPUT_MAX  (256u << 10)
+#define OUTPUT_PAUSE      (1u << 20)
+#define OUTPUT_RESUME     (OUTPUT_PAUSE / 2)
+#define WORD_MAX          16u /* longer than any verb of memcache */
+#define UNAUTH_ARGS_MAX   10u
+#define UNAUTH_BULK_MAX   16384u
+
+enum client_pause {
+    PAUSE_OUTPUT = 1,  /* C4 */
+    PAUSE_CLOSING = 2, /* nothing is read any more */
+    PAUSE_INPUT = 4,   /* C2 */
+};
+
+struct client_mark {
+    uint64_t end; /* byte of the connection's output */
+    uint64_t lsn;
+};
+
+struct client {
+    struct session session;
+    struct io_stream stream;
+    struct node *node;
+    union {
+        struct resp_parser resp;
+        struct mc_parser text;
+        struct mc_bin_parser binary;
+    } parser;
+    struct list_node dirty_node, turn_node; /* turn_node: of held, runs or dead */
+    struct client_mark marks[MARKS_MAX];
+    uint64_t released;      /* byte of the output up to which all is committed */
+    uint64_t soft_since_ms; /* over the soft output limit; 0: not */
+    struct buffer rest;     /* C5: what the peer had sent before its end */
+    uint8_t mark_first, mark_count;
+    uint8_t pause;          /* enum client_pause */
+    bool is_dead, is_eof, is_held, is_run, is_draining;
+};
+
+struct client *client_of_session(struct session *session)
+{
+    return CONTAINER_OF(session, struct client, session);
+}
+
+struct client *client_of_turn_node(struct list_node *node)
+{
+    return CONTAINER_OF(node, struct client, turn_node);
+}
+
+struct client *client_of_dirty_node(struct list_node *node)
+{
+    return CONTAINER_OF(node, struct client, dirty_node);
+}
+
+size_t client_size(void)
+{
+    return sizeof(struct client);
+}
+
+static struct client *client_of(struct io_stream *stream)
+{
+    return CONTAINER_OF(stream, struct client, stream);
+}
+
+/* ---- pauses ------------------------------------------------------------------------------------- */
+
+static void client_pause(struct client *client, enum client_pause why)
+{
+    if (client->pause == 0)
+        io_stream_pause(&client->stream);
+    client->pause |= (uint8_t)why;
+}
+
+/* Has what is unconsumed looked at again, in this turn or the next. */
+static void client_look_again(struct client *client)
+{
+    if (client->is_dead || client->pause != 0)
+        return;
+    if (!client->is_eof) {
+        io_stream_pause(&client->stream);
+        io_stream_resume(&client->stream);
+    } else if (!client->is_run && !client->is_held) {
+        client->is_run = true;
+        list_push_back(&client->node->runs, &client->turn_node);
+        io_wake(client->node->io);
+    }
+}
+
+static void client_unpause(struct client *client, enum client_pause why)
+{
+    if ((client->pause & why) == 0)
+        return;
+    client->pause &= (uint8_t)~why;
+    client_look_again(client);
+}
+
+void client_mark_dirty(struct client *client)
+{
+    if (!list_node_is_linked(&client->dirty_node) && !client->is_dead)
+        list_push_back(&client->node->dirty, &client->dirty_node);
+}
+
+/* ---- what the engine asks ------------------------------------------------------------------------- */
+
+static void session_dirty(struct session *session)
+{
+    client_mark_dirty(client_of_session(session));
+}
+
+static void session_resume(struct session *session)
+{
+    struct client *client = client_of_session(session);
+
+    client->pause &= (uint8_t)~PAUSE_INPUT;
+    client_look_again(client);
+    io_wake(client->node->io);
+}
+
+static void session_kill(struct session *session)
+{
+    client_close(client_of_session(session));
+}
+
+static const struct session_io session_io = {
+    .dirty = session_dirty,
+    .resume = session_resume,
+    .kill = session_kill,
+};
+
+/* ---- in ------------------------------------------------------------------------------------------- */
+
+static void client_reply(struct client *client, struct bytes text)
+{
+    if (!outbuf_append(&client->node->engine->chunks, &client->session.out, text.data, text.len))
+        client_close(client);
+}
+
+static void client_close_after_replies(struct client *client)
+{
+    client->session.close_after_reply = true;
+    client_pause(client, PAUSE_CLOSING);
+    client_mark_dirty(client);
+}
+
+static bool is_word_end(char c)
+{
+    return c == ' ' || c == '\r' || c == '\n' || c == '\t';
+}
+
+/* C1. False: not enough of the first word is there yet. */
+static bool client_choose_protocol(struct client *client, struct bytes data)
+{
+    unsigned char first = (unsigned char)data.data[0];
+    size_t len = 0;
+
+    if (first == MC_BIN_REQUEST) {
+        client->session.protocol = SESSION_MC_BINARY;
+        return true;
+    }
+    client->session.protocol = SESSION_RESP;
+    if (first == '*')
+        return true;
+    while (len < data.len && len < WORD_MAX && !is_word_end(data.data[len]))
+        len++;
+    if (len == data.len && len < WORD_MAX) {
+        client->session.protocol = SESSION_NEW;
+        return false;
+    }
+    if (mc_verb_find(bytes_first(data, len)) != MC_none)
+        client->session.protocol = SESSION_MC_TEXT;
+    return true;
+}
+
+static size_t client_more(struct client *client, struct bytes data, uint32_t need)
+{
+    uint64_t max = client->node->engine->settings->query_buffer_max;
+
+    if (UNLIKELY(max != 0 && MAX((uint64_t)need, (uint64_t)data.len) > max)) {
+        if (log_limit_allows(&client->node->bad_input, io_now_ms(client->node->io), 10, 1000, NULL))
+            log_warn(client->node->log, "client: closed, its request is over client-query-buffer-limit client=%s limit=%llu",
+                     client->session.peer, (unsigned long long)max);
+        client_close(client);
+        return 0;
+    }
+    client->stream.need = need;
+    return 0;
+}
+
+static void resp_limits(const struct client *client, struct proto_limits *limits)
+{
+    *limits = PROTO_LIMITS_DEFAULT;
+    limits->bulk_max = client->node->engine->settings->bulk_max;
+    if (UNLIKELY(!client->session.is_authenticated)) {
+        limits->args_max = UNAUTH_ARGS_MAX;
+        limits->bulk_max = UNAUTH_BULK_MAX;
+    }
+}
+
+static size_t resp_bad(struct client *client, const struct resp_request *request, size_t len)
+{
+    char text[128];
+    int written = snprintf(text, sizeof(text), "-ERR ");
+
+    /* The text has %c where it names a byte. */
+    for (const char *at = request->error; *at != '\0' && written < (int)sizeof(text) - 4; at++) {
+        bool is_byte = at[0] == '%' && at[1] == 'c';
+
+        text[written++] = is_byte ? request->error_byte : *at;
+        at += is_byte;
+    }
+    memcpy(text + written, "\r\n", 2);
+    client_reply(client, bytes_of(text, (size_t)written + 2));
+    client_close_after_replies(client);
+    return len;
+}
+
+/* A browser, made to talk to us by some page: nothing it says may run. */
+static bool is_http(const struct resp_request *request)
+{
+    return request->is_inline && (bytes_equal_nocase(request->argv[0], BYTES("post")) ||
+                                  bytes_equal_nocase(request->argv[0], BYTES("host:")));
+}
+
+static size_t client_resp(struct client *client, const struct proto_limits *limits, struct bytes data)
+{
+    struct node *node = client->node;
+    struct resp_request request;
+
+    switch (resp_parse(&client->parser.resp, &node->args, limits, data, false, &request)) {
+    case PARSE_OK:
+        break;
+    case PARSE_MORE:
+        return client_more(client, data, client->parser.resp.need);
+    case PARSE_BAD:
+        return resp_bad(client, &request, data.len);
+    }
+    if (UNLIKELY(request.argc == 0))
+        return request.len;
+    if (UNLIKELY(is_http(&request))) {
+        log_warn(node->log, "client: closed, HTTP to this port: a browser may be misused for an attack client=%s",
+                 client->session.peer);
+        client_close(client);
+        return 0;
+    }
+    return engine_execute(&client->session, request.argv, request.argc) == CMD_DONE ? request.len : 0;
+}
+
+static size_t client_text(struct client *client, const struct proto_limits *limits, struct bytes data)
+{
+    struct node *node = client->node;
+    struct mc_request request;
+
+    switch (mc_parse(&client->parser.text, &node->mc_keys, limits, data, &request)) {
+    case PARSE_OK:
+        break;
+    case PARSE_MORE:
+        return client_more(client, data, client->parser.text.need);
+    case PARSE_BAD:
+        client_reply(client, bytes_of_string(request.error));
+        if (request.error[0] != '\0')
+            client_reply(client, BYTES("\r\n"));
+        client_close_after_replies(client);
+        return data.len;
+    }
+    if (UNLIKELY(request.status != MC_REQ_OK)) {
+        if (request.status == MC_REQ_ERROR) {
+            client_reply(client, bytes_of_string(request.error));
+            client_reply(client, BYTES("\r\n"));
+        }
+        return request.len;
+    }
+    if (UNLIKELY(!client->session.is_authenticated) && client_auth_text(&client->session, &request))
+        return request.len;
+    if (UNLIKELY(engine_must_wait(&client->session, request.is_write)))
+        return 0;
+    return mc_text_execute(&client->session, &request) == CMD_DONE ? request.len : 0;
+}
+
+static size_t client_binary(struct client *client, const struct proto_limits *limits, struct bytes data)
+{
+    struct mc_bin_request request;
+
+    switch (mc_bin_parse(&client->parser.binary, limits, data, &request)) {
+    case PARSE_OK:
+        break;
+    case PARSE_MORE:
+        return client_more(client, data, client->parser.binary.need);
+    case PARSE_BAD:
+        if (request.error_status != 0)
+            MAYBE(mc_binary_execute(&client->session, &request));
+        client_close_after_replies(client);
+        return data.len;
+    }
+    if (UNLIKELY(request.is_skip))
+        return request.len;
+    if (UNLIKELY(!client->session.is_authenticated) && client_auth_binary(&client->session, &request))
+        return request.len;
+    if (UNLIKELY(engine_must_wait(&client->session, request.verb != NULL && request.verb->is_write)))
+        return 0;
+    return mc_binary_execute(&client->session, &request) == CMD_DONE ? request.len : 0;
+}
+
+/* One request, or 0. */
+static size_t client_handle(struct client *client, const struct proto_limits *limits, struct bytes data)
+{
+    switch ((enum session_protocol)client->session.protocol) {
+    case SESSION_RESP: return client_resp(client, limits, data);
+    case SESSION_MC_TEXT: return client_text(client, limits, data);
+    case SESSION_MC_BINARY: return client_binary(client, limits, data);
+    case SESSION_NEW: return 0;
+    }
+    UNREACHABLE("no such protocol");
+}
+
+/* Executes what is whole; returns the bytes consumed. */
+static size_t client_consume(struct client *client, struct bytes data)
+{
+    struct session *session = &client->session;
+    struct engine *engine = client->node->engine;
+    struct proto_limits limits;
+    size_t consumed = 0;
+
+    engine_turn_begin(engine);
+    session->last_ms = engine->now_ms;
+    if (UNLIKELY(session->protocol == SESSION_NEW) && !client_choose_protocol(client, data))
+        return 0;
+    if (session->protocol == SESSION_RESP)
+        resp_limits(client, &limits);
+    else
+        mc_limits(engine, &limits);
+    while (consumed < data.len && client->pause == 0 && !session->is_parked && !client->is_dead) {
+        bool is_authenticated = session->is_authenticated;
+        size_t used = client_handle(client, &limits, bytes_skip(data, consumed));
+
+        consumed += used;
+        if (UNLIKELY(session->close_after_reply) && !client->is_dead)
+            client_pause(client, PAUSE_CLOSING);
+        if (used == 0)
+            break;
+        if (UNLIKELY(session->is_authenticated != is_authenticated))
+            resp_limits(client, &limits);
+        if (UNLIKELY(session->out.len > OUTPUT_PAUSE))
+            client_pause(client, PAUSE_OUTPUT);
+    }
+    if (UNLIKELY(client->is_dead))
+        return consumed;
+    session->bytes_in += consumed;
+    engine->counters.bytes_in += consumed;
+    session->query_bytes = (uint32_t)(data.len - consumed);
+    if (!outbuf_is_empty(&session->out) || session->close_after_reply || client->is_eof || client->is_draining)
+        client_mark_dirty(client);
+    return consumed;
+}
+
+static size_t client_recv(struct io_stream *stream, struct bytes data)
+{
+    struct client *client = client_of(stream);
+
+    if (UNLIKELY(client->session.is_parked)) {
+        if (data.len > PARKED_INPUT_MAX)
+            client_pause(client, PAUSE_INPUT);
+        return 0;
+    }
+    return client_consume(client, data);
+}
+
+static void client_closed(struct io_stream *stream, int err, struct bytes rest)
+{
+    struct client *client = client_of(stream);
+    struct session *session = &client->session;
+
+    if (err != ERR_EOF || session->blocked != NULL || pubsub_is_subscribed(session)) {
+        client_close(client);
+        return;
+    }
+    client->is_eof = true;
+    buffer_append(&client->rest, rest.data, rest.len);
+    if (client->rest.failed)
+        client_close(client);
+    else if (!session->is_parked && client->pause == 0)
+        client_run_rest(client);
+    else
+        client_mark_dirty(client);
+}
+
+/* After the peer's end: the requests that it left. */
+void client_run_rest(struct client *client)
+{
+    if (client->is_run) {
+        client->is_run = false;
+        list_remove(&client->turn_node);
+    }
+    if (client->is_dead || client->session.is_parked || client->pause != 0)
+        return;
+    if (client->rest.len > 0)
+        buffer_consume(&client->rest, client_consume(client, buffer_bytes(&client->rest)));
+    if (client->is_dead)
+        return;
+    /* Half a request will not become a whole one. */
+    if (!client->session.is_parked && client->pause == 0)
+        buffer_clear(&client->rest);
+    if (client->session.blocked != NULL)
+        client_close(client);
+    else
+        client_mark_dirty(client);
+}
+
+/* ---- out ------------------------------------------------------------------------------------------ */
+
+static void mark_push(struct client *client, uint64_t end, uint64_t lsn)
+{
+    struct client_mark *last;
+
+    if (client->mark_count < MARKS_MAX)
+        client->mark_count++;
+    last = &client->marks[(client->mark_first + client->mark_count - 1) % MARKS_MAX];
+    last->end = end;
+    last->lsn = lsn;
+}
+
+/* How many bytes of the output may leave (C3). */
+static size_t client_sendable(struct client *client)
+{
+    struct session *session = &client->session;
+    uint64_t commit_lsn = client->node->commit.lsn;
+    uint64_t end = session->bytes_out + session->out.len;
+    const struct client_mark *last;
+
+    if (LIKELY(client->mark_count == 0 && session->hold_lsn <= commit_lsn)) {
+        client->released = end;
+        return session->out.len;
+    }
+    last = client->mark_count == 0
+               ? NULL
+               : &client->marks[(client->mark_first + client->mark_count - 1) % MARKS_MAX];
+    if (end > (last != NULL ? last->end : client->released))
+        mark_push(client, end, session->hold_lsn);
+    while (client->mark_count > 0 && client->marks[client->mark_first].lsn <= commit_lsn) {
+        client->released = client->marks[client->mark_first].end;
+        client->mark_first = (uint8_t)((client->mark_first + 1) % MARKS_MAX);
+        client->mark_count--;
+    }
+    ASSERT(client->released >= session->bytes_out && client->released <= end);
+    return (size_t)(client->released - session->bytes_out);
+}
+
+static void client_hold(struct client *client)
+{
+    if (client->is_held || client->is_run)
+        return;
+    client->is_held = true;
+    list_push_back(&client->node->held, &client->turn_node);
+}
+
+/* False: the connection is broken. */
+static bool client_send(struct client *client, size_t left)
+{
+    struct session *session = &client->session;
+    struct engine *engine = client->node->engine;
+
+    while (left > 0) {
+        struct iovec slices[SLICES_MAX];
+        int count = outbuf_slices(&session->out, slices, SLICES_MAX), used = 0;
+        size_t total = 0;
+        ssize_t sent;
+
+        for (; used < count && total < left; used++) {
+            slices[used].iov_len = MIN(slices[used].iov_len, left - total);
+            total += slices[used].iov_len;
+        }
+        sent = io_stream_send(&client->stream, slices, used);
+        if (sent < 0)
+            return false;
+        session->bytes_out += (uint64_t)sent;
+        engine->counters.bytes_out += (uint64_t)sent;
+        outbuf_consume(&engine->chunks, &session->out, (size_t)sent);
+        left -= (size_t)sent;
+        if ((size_t)sent < total)
+            break; /* writable() goes on */
+    }
+    return true;
+}
+
+static const struct output_limit *client_output_limit(const struct client *client)
+{
+    const struct settings *settings = client->node->engine->settings;
+
+    return &settings->output_limits[pubsub_is_subscribed(&client->session) ? OUTPUT_LIMIT_PUBSUB
+                                                                           : OUTPUT_LIMIT_NORMAL];
+}
+
+/* False: it was closed. */
+static bool client_check_output(struct client *client)
+{
+    const struct output_limit *limit = client_output_limit(client);
+    uint64_t now_ms = client->node->engine->now_ms, len = client->session.out.len;
+    bool is_over = limit->hard != 0 && len > limit->hard;
+
+    if (limit->soft == 0 || len <= limit->soft)
+        client->soft_since_ms = 0;
+    else if (client->soft_since_ms == 0)
+        client->soft_since_ms = now_ms;
+    else
+        is_over |= now_ms - client->soft_since_ms > limit->soft_seconds * 1000;
+    if (LIKELY(!is_over))
+        return true;
+    if (log_limit_allows(&client->node->bad_input, io_now_ms(client->node->io), 10, 1000, NULL))
+        log_warn(client->node->log, "client: closed, its output is over client-output-buffer-limit client=%s bytes=%llu",
+                 client->session.peer, (unsigned long long)len);
+    client_close(client);
+    return false;
+}
+
+static bool client_is_done(const struct client *client)
+{
+    const struct session *session = &client->session;
+
+    if (!outbuf_is_empty(&session->out))
+        return false;
+    if (session->close_after_reply)
+        return true;
+    if (session->is_parked)
+        return false;
+    return (client->is_eof && client->rest.len == 0) || (client->is_draining && session->query_bytes == 0);
+}
+
+void client_flush(struct client *client)
+{
+    struct session *session = &client->session;
+
+    if (client->is_held) {
+        client->is_held = false;
+        list_remove(&client->turn_node);
+    }
+    if (!outbuf_is_empty(&session->out)) {
+        if (!client_send(client, client_sendable(client)) || !client_check_output(client)) {
+            client_close(client);
+            return;
+        }
+        if (UNLIKELY(client->mark_count > 0))
+            client_hold(client);
+    }
+    if (UNLIKELY((client->pause & PAUSE_OUTPUT) && session->out.len <= OUTPUT_RESUME))
+        client_unpause(client, PAUSE_OUTPUT);
+    if (UNLIKELY(session->close_after_reply || client->is_eof || client->is_draining) && client_is_done(client))
+        client_close(client);
+}
+
+static void client_writable(struct io_stream *stream)
+{
+    client_mark_dirty(client_of(stream));
+}
+
+/* ---- life ------------------------------------------------------------------------------------------- */
+
+static const struct io_stream_handler client_handler = {
+    .recv = client_recv,
+    .closed = client_closed,
+    .writable = client_writable,
+};
+
+static void client_refuse(struct node *node, int fd)
+{
+    static const char text[] = "-ERR max number of clients reached\r\n";
+    const struct iovec slice = {.iov_base = (void *)(uintptr_t)text, .iov_len = sizeof(text) - 1};
+    struct io_stream refused = {0};
+
+    node->engine->counters.connections_rejected++;
+    if (io_stream_open(node->io, &refused, &client_handler, fd, NULL, BYTES_EMPTY) != 0)
+        return;
+    MAYBE(io_stream_send(&refused, &slice, 1) > 0);
+    io_stream_close(&refused);
+}
+
+static void client_name_ends(struct client *client, const struct io_addr *peer)
+{
+    char text[IO_ADDR_TEXT_MAX];
+    struct io_addr local;
+
+    io_stream_local(&client->stream, &local);
+    snprintf(client->session.local, sizeof(client->session.local), "%s%s", io_addr_text(&local, text),
+             local.any.sa_family == AF_UNIX ? ":0" : "");
+    if (local.any.sa_family == AF_UNIX)
+        memcpy(client->session.peer, client->session.local, sizeof(client->session.peer));
+    else
+        snprintf(client->session.peer, sizeof(client->session.peer), "%s", io_addr_text(peer, text));
+}
+
+struct client *client_create(struct node *node, int fd, const struct io_addr *peer)
+{
+    struct settings *settings = node->engine->settings;
+    struct io_stream_options options = {.nodelay = true, .keepalive = settings->tcp_keepalive_s > 0};
+    struct client *client;
+
+    engine_turn_begin(node->engine);
+    client = node->engine->session_count >= settings->clients_max ? NULL : mem_pool_get(&node->clients);
+    if (client == NULL) {
+        client_refuse(node, fd);
+        return NULL;
+    }
+    memset(client, 0, sizeof(*client));
+    if (io_stream_open(node->io, &client->stream, &client_handler, fd, &options, BYTES_EMPTY) != 0) {
+        mem_pool_put(&node->clients, client);
+        return NULL;
+    }
+    client->node = node;
+    session_init(&client->session, node->engine, &session_io);
+    client->session.fd = fd;
+    client->session.db = 0;
+    client_name_ends(client, peer);
+    io_stream_resume(&client->stream);
+    return client;
+}
+
+void client_close(struct client *client)
+{
+    struct node *node = client->node;
+
+    if (client->is_dead)
+        return;
+    client->is_dead = client->session.is_killed = true;
+    io_stream_close(&client->stream);
+    if (list_node_is_linked(&client->dirty_node))
+        list_remove(&client->dirty_node);
+    if (client->is_held || client->is_run)
+        list_remove(&client->turn_node);
+    client->is_held = client->is_run = false;
+    list_push_back(&node->dead, &client->turn_node);
+    io_wake(node->io);
+}
+
+void client_free(struct client *client)
+{
+    ASSERT(client->is_dead);
+    session_deinit(&client->session);
+    buffer_deinit(&client->rest);
+    mem_pool_put(&client->node->clients, client);
+}
+
+void client_tick(struct client *client)
+{
+    struct session *session = &client->session;
+    uint64_t timeout_ms = (uint64_t)client->node->engine->settings->timeout_s * 1000;
+
+    if (client->is_dead || !client_check_output(client))
+        return;
+    if (timeout_ms == 0 || session->is_parked || session->blocked != NULL || pubsub_is_subscribed(session))
+        return;
+    if (client->node->engine->now_ms > session->last_ms + timeout_ms)
+        client_close(client);
+}
+
+void client_drain(struct client *client)
+{
+    client->is_draining = true;
+    client_mark_dirty(client);
+}

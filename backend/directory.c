@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/directory.h"
+
+#include "common/base/err.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NAME_FILE "node.id"
+
+static int fail(char *error, size_t size, const char *what, const char *path, int err)
+{
+    snprintf(error, size, "dir: cannot %s %s: %s", what, path, err_text(err));
+    return err;
+}
+
+static void give_away(int fd, const char *user)
+{
+    const struct passwd *pw = user != NULL && geteuid() == 0 ? getpwnam(user) : NULL;
+
+    if (pw != NULL)
+        MAYBE(fchown(fd, pw->pw_uid, pw->pw_gid) == 0);
+}
+
+static bool is_name(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (!((text[i] >= '0' && text[i] <= '9') || (text[i] >= 'a' && text[i] <= 'f')))
+            return false;
+    return len == DIRECTORY_NAME_SIZE - 1;
+}
+
+static int name_make(int dir, const char *user, char name[DIRECTORY_NAME_SIZE])
+{
+    unsigned char random[(DIRECTORY_NAME_SIZE - 1) / 2];
+    int fd, err = 0;
+
+    if (getrandom(random, sizeof(random), 0) != sizeof(random))
+        return -EIO;
+    for (size_t i = 0; i < sizeof(random); i++)
+        snprintf(name + i * 2, 3, "%02x", random[i]);
+    fd = openat(dir, NAME_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    if (write(fd, name, DIRECTORY_NAME_SIZE - 1) != DIRECTORY_NAME_SIZE - 1 || fsync(fd) != 0 || fsync(dir) != 0)
+        err = -EIO;
+    give_away(fd, user);
+    close(fd);
+    if (err != 0)
+        MAYBE(unlinkat(dir, NAME_FILE, 0) == 0);
+    return err;
+}
+
+static int name_read(int dir, const char *user, char name[DIRECTORY_NAME_SIZE])
+{
+    int fd = openat(dir, NAME_FILE, O_RDONLY | O_CLOEXEC);
+    ssize_t len;
+
+    if (fd < 0)
+        return errno == ENOENT ? name_make(dir, user, name) : -errno;
+    len = read(fd, name, DIRECTORY_NAME_SIZE - 1);
+    close(fd);
+    if (len < 0 || !is_name(name, (size_t)len))
+        return ERR_CORRUPT;
+    name[len] = '\0';
+    return 0;
+}
+
+int directory_open(const char *start_dir, const char *dir, const char *user, char *path, size_t path_size,
+                   char name[DIRECTORY_NAME_SIZE], char *error, size_t error_size)
+{
+    char absolute[PATH_MAX], joined[PATH_MAX];
+    bool is_new;
+    int fd, err;
+
+    if ((size_t)snprintf(joined, sizeof(joined), "%s%s%s", dir[0] == '/' ? "" : start_dir, dir[0] == '/' ? "" : "/",
+                         dir) >= sizeof(joined))
+        return fail(error, error_size, "use", dir, -ENAMETOOLONG);
+    dir = joined;
+    is_new = mkdir(dir, 0700) == 0;
+    if (!is_new && errno != EEXIST)
+        return fail(error, error_size, "make", dir, -errno);
+    if (realpath(dir, absolute) == NULL)
+        return fail(error, error_size, "find", dir, -errno);
+    if (strlen(absolute) >= path_size)
+        return fail(error, error_size, "use", dir, -ENAMETOOLONG);
+    memcpy(path, absolute, strlen(absolute) + 1);
+    fd = open(absolute, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return fail(error, error_size, "open", absolute, -errno);
+    if (is_new)
+        give_away(fd, user);
+    err = name_read(fd, user, name);
+    close(fd);
+    if (err != 0)
+        return fail(error, error_size, "read or write " NAME_FILE " in", absolute, err);
+    return 0;
+}

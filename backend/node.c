@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/node_private.h"
+
+#include "backend/types/types.h"
+
+#include "common/base/mem.h"
+
+#define CLIENTS_IDLE_MAX 1024u
+#define SECOND_MS        1000u
+
+/* ---- the turn ----------------------------------------------------------------------------------- */
+
+/* What waits for the mark is flushed with the others. */
+static void node_advance(struct node *node)
+{
+    if (!commit_advance(&node->commit, store_marks_of(node->store)))
+        return;
+    LIST_FOR_EACH(&node->held, at)
+    {
+        client_mark_dirty(client_of_turn_node(at));
+    }
+}
+
+static void node_turn(struct io_hook *hook)
+{
+    struct node *node = CONTAINER_OF(hook, struct node, hook);
+    struct list_node *at;
+
+    if (UNLIKELY(!node->is_open))
+        return;
+    while ((at = list_first(&node->runs)) != NULL)
+        client_run_rest(client_of_turn_node(at));
+    engine_turn_end(node->engine);
+    if (UNLIKELY(node->engine->settings->fsync != node->fsync)) {
+        node->fsync = node->engine->settings->fsync;
+        commit_level_set(&node->commit, (enum store_fsync)node->fsync);
+    }
+    store_turn_end(node->store);
+    node_advance(node);
+    while ((at = list_pop_front(&node->dirty)) != NULL)
+        client_flush(client_of_dirty_node(at));
+    while ((at = list_pop_front(&node->dead)) != NULL)
+        client_free(client_of_turn_node(at));
+}
+
+static void node_second(struct io_timer *timer)
+{
+    struct node *node = timer->arg;
+
+    engine_turn_begin(node->engine);
+    LIST_FOR_EACH(&node->engine->sessions, at)
+    {
+        client_tick(client_of_session(CONTAINER_OF(at, struct session, node)));
+    }
+    chunk_pools_trim(&node->engine->chunks);
+    resp_args_trim(&node->args);
+    io_timer_start(node->io, timer, SECOND_MS);
+}
+
+/* ---- what the store tells -------------------------------------------------------------------------- */
+
+static void store_changed(void *arg, uint8_t db, struct bytes key, enum store_change_kind kind)
+{
+    struct node *node = arg;
+
+    if (LIKELY(node->engine != NULL))
+        engine_changed(node->engine, db, key, kind);
+}
+
+static void store_flushed(void *arg, uint8_t db)
+{
+    struct node *node = arg;
+
+    if (node->engine != NULL)
+        engine_flushed(node->engine, db);
+}
+
+static void store_state(void *arg)
+{
+    struct node *node = arg;
+
+    if (node->engine != NULL)
+        engine_state(node->engine);
+}
+
+/* The turn's end looks at the marks. */
+static void store_marks_moved(void *arg)
+{
+    struct node *node = arg;
+
+    io_wake(node->io);
+}
+
+/* ---- life -------------------------------------------------------------------------------------------- */
+
+static void node_opened_later(struct io_timer *timer);
+
+static int node_open_engine(struct node *node)
+{
+    struct engine_options options = node->options.engine;
+    int err;
+
+    options.io = node->io;
+    options.log = node->log;
+    options.store = node->store;
+    options.shard = node->options.store.shard;
+    options.shard_count = node->options.store.shard_count;
+    options.memory_max = node->options.store.memory_max;
+    options.fsync = node->options.store.fsync;
+    err = engine_create(&options, &node->engine);
+    if (err != 0)
+        return err;
+    node->fsync = node->engine->settings->fsync;
+    commit_init(&node->commit, (enum store_fsync)node->fsync);
+    MAYBE(commit_advance(&node->commit, store_marks_of(node->store)));
+    node->is_open = true;
+    io_timer_start(node->io, &node->second, SECOND_MS);
+    return 0;
+}
+
+static void node_closed(void *arg, int err)
+{
+    struct node *node = arg;
+
+    node->is_open = false;
+    node->close_done(node->close_arg, err);
+}
+
+static void node_opened(void *arg, int err)
+{
+    struct node *node = arg;
+
+    /* Never from inside node_create(): whoever made us does not have us yet. */
+    node->open_err = err;
+    node->second.fire = node_opened_later;
+    io_timer_start(node->io, &node->second, 0);
+}
+
+static void node_opened_later(struct io_timer *timer)
+{
+    struct node *node = timer->arg;
+    int err = node->open_err;
+
+    node->second.fire = node_second;
+    if (err == 0)
+        err = node_open_engine(node);
+    if (err == 0 && node->is_closing) {
+        store_close(node->store, node_closed, node);
+        return;
+    }
+    node->options.opened(node->options.arg, err);
+}
+
+int node_create(const struct node_options *options, struct node **out)
+{
+    struct node *node = must_zalloc(sizeof(*node));
+    struct store_options store = options->store;
+    int err;
+
+    node->options = *options;
+    node->io = options->io;
+    node->log = options->log;
+    mem_pool_init(&node->clients, client_size(), CLIENTS_IDLE_MAX);
+    resp_args_init(&node->args);
+    mc_keys_init(&node->mc_keys);
+    list_init(&node->dirty);
+    list_init(&node->held);
+    list_init(&node->runs);
+    list_init(&node->dead);
+    node->second.fire = node_second;
+    node->second.arg = node;
+    node->hook.run = node_turn;
+    io_hook_add(node->io, &node->hook);
+    store.io = node->io;
+    store.types[STORE_STRING] = &string_ops;
+    store.types[STORE_LIST] = &list_ops;
+    store.types[STORE_SET] = &set_ops;
+    store.types[STORE_ZSET] = &zset_ops;
+    store.types[STORE_HASH] = &hash_ops;
+    store.hooks = (struct store_hooks){.arg = node,
+                                       .changed = store_changed,
+                                       .flushed = store_flushed,
+                                       .state = store_state,
+                                       .marks = store_marks_moved};
+    err = store_create(&store, node_opened, node, &node->store);
+    if (err != 0) {
+        node_destroy(&node);
+        return err;
+    }
+    *out = node;
+    return 0;
+}
+
+void node_close(struct node *node, void (*done)(void *arg, int err), void *arg)
+{
+    ASSERT(!node->is_closing);
+    node->is_closing = true;
+    node->close_done = done;
+    node->close_arg = arg;
+    if (!node->is_open)
+        return; /* node_opened() goes on */
+    LIST_FOR_EACH(&node->engine->sessions, at)
+    {
+        struct client *client = client_of_session(CONTAINER_OF(at, struct session, node));
+
+        client_flush(client);
+        client_close(client);
+    }
+    node_turn(&node->hook);
+    io_timer_stop(&node->second);
+    store_close(node->store, node_closed, node);
+}
+
+void node_destroy(struct node **out)
+{
+    struct node *node = *out;
+
+    if (node == NULL)
+        return;
+    io_timer_stop(&node->second);
+    io_hook_remove(node->io, &node->hook);
+    engine_destroy(&node->engine);
+    store_destroy(&node->store);
+    resp_args_deinit(&node->args);
+    mc_keys_deinit(&node->mc_keys);
+    mem_pool_deinit(&node->clients);
+    mem_free(node);
+    *out = NULL;
+}
+
+/* ---- clients -------------------------------------------------------------------------------------------- */
+
+void node_accept(struct node *node, int fd, const struct io_addr *peer)
+{
+    ASSERT(node->is_open);
+    MAYBE(client_create(node, fd, peer) != NULL);
+}
+
+void node_drain(struct node *node)
+{
+    node->is_draining = true;
+    if (node->engine == NULL)
+        return;
+    LIST_FOR_EACH(&node->engine->sessions, at)
+    {
+        client_drain(client_of_session(CONTAINER_OF(at, struct session, node)));
+    }
+    io_wake(node->io);
+}
+
+bool node_is_drained(const struct node *node)
+{
+    return node->is_draining && node_client_count(node) == 0;
+}
+
+static void apply_password(struct settings *settings, struct bytes password)
+{
+    if (settings->password != NULL)
+        explicit_bzero(settings->password, strlen(settings->password));
+    mem_free(settings->password);
+    settings->password = password.len > 0 ? must_strndup(password.data, password.len) : NULL;
+}
+
+void node_apply(struct node *node, struct bytes setting)
+{
+    struct settings *settings = node->engine->settings;
+    const char *blank = setting.len > 0 ? memchr(setting.data, ' ', setting.len) : NULL;
+    struct bytes key = setting, value = BYTES_EMPTY;
+    uint64_t number = 0;
+
+    if (blank == NULL)
+        return;
+    key.len = (size_t)(blank - setting.data);
+    value = bytes_skip(setting, key.len + 1);
+    if (bytes_equal(key, BYTES("password"))) {
+        apply_password(settings, value);
+    } else if (!bytes_to_u64(value, UINT64_MAX, &number)) {
+        return;
+    } else if (bytes_equal(key, BYTES("memory"))) {
+        settings->memory_max = number;
+        store_memory_max_set(node->store, number);
+    } else if (bytes_equal(key, BYTES("fsync")) && number <= STORE_FSYNC_ALWAYS) {
+        settings->fsync = (uint8_t)number;
+        store_fsync_set(node->store, (enum store_fsync)number);
+    } else if (bytes_equal(key, BYTES("clients_max"))) {
+        settings->clients_max = (uint32_t)MIN(number, (uint64_t)UINT32_MAX);
+    }
+}
+
+uint64_t node_key_count(const struct node *node)
+{
+    uint64_t count = 0;
+
+    for (uint8_t db = 0; db < STORE_DBS; db++)
+        count += store_count(node->store, db);
+    return count;
+}
+
+uint32_t node_client_count(const struct node *node)
+{
+    return node->engine != NULL ? node->engine->session_count : 0;
+}
+
+struct engine *node_engine(struct node *node)
+{
+    return node->engine;
+}
+
+struct store *node_store(struct node *node)
+{
+    return node->store;
+}

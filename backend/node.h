@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * node.h - one shard of the storage node as it stands between a loop and a directory: store, engine, commit,
+ * clients. A struct that can be made many times in one process.
+ *
+ *     recv ──> client: parse ──> engine_execute() / mc_..._execute() ──> store, session->out
+ *     end of the turn:  engine_turn_end ── store_turn_end (the frame is sealed) ── commit_advance
+ *                       ── each dirty client is flushed once, as far as its replies are committed ── the dead are freed
+ */
+#pragma once
+#include "backend/cmd/engine.h"
+#include "backend/repl/commit.h"
+#include "backend/store/store.h"
+#include "common/base/log.h"
+#include "common/io/io.h"
+
+struct node;
+
+struct node_options {
+    struct io *io;
+    struct log *log;
+    struct store_options store;   /* io, types and hooks are filled in by the node */
+    struct engine_options engine; /* io, log, store, shards, memory and fsync are */
+    void *arg;
+    /* It serves (err 0), or not: the reason of store_create(); then destroy it. From the loop. */
+    void (*opened)(void *arg, int err);
+};
+
+MUST_USE int node_create(const struct node_options *options, struct node **out);
+/* Closes all clients, then the store with a checkpoint; done() may be called at once. Also while it opens. */
+void node_close(struct node *node, void (*done)(void *arg, int err), void *arg);
+/* After done(), or when it could not be opened. */
+void node_destroy(struct node **node);
+
+/* Owns fd. Only after opened(). */
+void node_accept(struct node *node, int fd, const struct io_addr *peer);
+/* No new clients; those there are closed as soon as they have all their answers, at the latest by node_close(). */
+void node_drain(struct node *node);
+/* While it drains: nobody is left. */
+bool node_is_drained(const struct node *node);
+/* One line, "fsync 2": memory, fsync, clients_max, password. */
+void node_apply(struct node *node, struct bytes setting);
+uint64_t node_key_count(const struct node *node);
+uint32_t node_client_count(const struct node *node);
+struct engine *node_engine(struct node *node); /* NULL until opened */
+struct store *node_store(struct node *node);

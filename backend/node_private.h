@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+#include "backend/cmd/settings.h"
+#include "backend/node.h"
+#include "common/proto/memcache.h"
+#include "common/proto/resp.h"
+
+struct client;
+
+struct node {
+    struct io *io;
+    struct log *log;
+    struct store *store;
+    struct engine *engine;
+    struct commit commit;
+    uint8_t fsync;          /* what commit goes by */
+    struct node_options options;
+    struct io_hook hook;
+    struct io_timer second;
+    struct mem_pool clients;
+    struct resp_args args;  /* of the request at hand */
+    struct mc_keys mc_keys;
+    struct list dirty;  /* clients with output or an end to come */
+    struct list held;   /* clients whose output waits for the commit mark */
+    struct list runs;   /* clients whose peer has closed its side, with requests left */
+    struct list dead;   /* freed at the end of the turn */
+    struct log_limit bad_input; /* bounds on lines that clients cause */
+    int open_err;
+    bool is_open, is_draining, is_closing;
+    void (*close_done)(void *arg, int err);
+    void *close_arg;
+};
+
+/* ---- client.c ---- */
+
+struct client *client_create(struct node *node, int fd, const struct io_addr *peer);
+void client_mark_dirty(struct client *client);
+/* The end of a turn: what it can send now. */
+void client_flush(struct client *client);
+void client_run_rest(struct client *client);
+void client_close(struct client *client);
+void client_free(struct client *client);
+/* Once a second: idle? Too much output for too long? */
+void client_tick(struct client *client);
+/* Close it when it has no request in work and no reply under way. */
+void client_drain(struct client *client);
+struct client *client_of_session(struct session *session);
+struct client *client_of_turn_node(struct list_node *node);  /* of held, runs, dead */
+struct client *client_of_dirty_node(struct list_node *node);
+size_t client_size(void);
+
+/* ---- client_auth.c ---- */
+
+/* memcache's ways to give the password; both answer. False: the request is to be executed. */
+bool client_auth_text(struct session *session, const struct mc_request *request);
+bool client_auth_binary(struct session *session, const struct mc_bin_request *request);

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The master asks for a configuration; each worker runs one shard over one loop.
+ *
+ *     configure()     settings, the directory and its name, a port for each worker       in the master
+ *     worker_main()   sandbox, io_ev, node (recovers), then worker_ready(): connections are accepted
+ *     HUP             apply(): memory, fsync, password, clients_max, in place
+ *     TERM, QUIT      node_close(): replies that are committed leave, a checkpoint is written
+ *     master gone     the same, within a second
+ *
+ * A directory has one writer, so a worker is never replaced by another beside it. A shard that cannot be opened
+ * ends with MASTER_EXIT_DISK, which the master does not try again.
+ */
+#include "config.h"
+
+#include "backend/process.h"
+
+#include "backend/cmd/settings.h"
+#include "backend/directory.h"
+#include "backend/node.h"
+#include "backend/stats_process.h"
+#include "common/base/mem.h"
+#include "common/io/io_ev.h"
+#include "nginx-style-master/worker.h"
+
+#include <limits.h>
+#include <stdio.h>
+
+#define HEARTBEAT_MS   500u
+#define STATS_MS       500u
+#define TAG_STATS      UINT32_MAX
+#define READY_MS       (24u * 3600u * 1000u) /* recovery takes what it takes: its heartbeat says that it lives */
+#define SETTINGS_SIZE  2048u
+
+/* ---- in the master ------------------------------------------------------------------------------------- */
+
+struct process_config {
+    struct node_conf *conf;            /* owns */
+    struct master_listener *listeners; /* owns */
+    char settings[SETTINGS_SIZE];
+    char dir[PATH_MAX];                /* absolute */
+    char name[DIRECTORY_NAME_SIZE];    /* of the directory, for the log ring */
+    uint32_t workers;
+};
+
+static void config_listeners(struct process_config *config)
+{
+    const struct node_conf *conf = config->conf;
+
+    for (uint32_t i = 0; i < config->workers; i++)
+        config->listeners[i] = (struct master_listener){.host = conf->listen.host,
+                                                        .port = (uint16_t)(conf->listen.port + i),
+                                                        .for_whom = MASTER_FOR_WORKER,
+                                                        .only_worker = i,
+                                                        .tag = i};
+    config->listeners[config->workers] = (struct master_listener){
+        .host = conf->stats.host, .port = conf->stats.port, .for_whom = MASTER_FOR_STATS, .tag = TAG_STATS};
+}
+
+/* What apply() gets: a line for each setting that a running worker takes over. */
+static void config_settings(struct process_config *config)
+{
+    const struct node_conf *conf = config->conf;
+
+    snprintf(config->settings, sizeof(config->settings),
+             "memory %llu\nfsync %u\nclients_max %u\npassword %s\n",
+             (unsigned long long)(conf->memory / config->workers), conf->fsync, conf->clients_max,
+             conf->password != NULL ? conf->password : "");
+}
+
+static int process_configure(void *arg, struct master_config *out, char error[MASTER_ERROR_SIZE])
+{
+    const struct process_options *options = arg;
+    struct process_config *config = must_zalloc(sizeof(*config));
+    struct conf_error conf_error;
+    int err = node_conf_read(options->conf_path, options->options, options->options_count, &config->conf, &conf_error);
+
+    if (err != 0) {
+        snprintf(error, MASTER_ERROR_SIZE, "%s", conf_error.text);
+        mem_free(config);
+        return err;
+    }
+    err = directory_open(options->start_dir, config->conf->dir, config->conf->user, config->dir, sizeof(config->dir), config->name, error,
+                         MASTER_ERROR_SIZE);
+    if (err != 0) {
+        node_conf_destroy(&config->conf);
+        mem_free(config);
+        return err;
+    }
+    config->workers = config->conf->workers != 0 ? config->conf->workers : master_cpu_count();
+    config->listeners = must_zalloc((config->workers + 1) * sizeof(*config->listeners));
+    config_listeners(config);
+    config_settings(config);
+    *out = (struct master_config){
+        .listeners = config->listeners,
+        .listeners_count = config->workers + 1,
+        .workers = config->workers,
+        .replace = MASTER_REPLACE_IN_PLACE,
+        .cpu_affinity_auto = config->conf->cpu_affinity,
+        .user = config->conf->user,
+        .group = config->conf->group,
+        .rlimit_nofile = config->conf->rlimit_nofile,
+        .drain_timeout_ms = (uint32_t)config->conf->drain_timeout_ms,
+        .ready_timeout_ms = READY_MS,
+        .stats_size = stats_process_segment_size(),
+        .no_sandbox = !config->conf->sandbox,
+        .settings = config->settings,
+        .arg = config,
+    };
+    return 0;
+}
+
+static void process_release(void *arg, struct master_config *master_config)
+{
+    struct process_config *config = master_config->arg;
+
+    MAYBE(arg);
+    node_conf_destroy(&config->conf);
+    mem_free(config->listeners);
+    explicit_bzero(config->settings, sizeof(config->settings));
+    mem_free(config);
+}
+
+/* ---- in a worker ----------------------------------------------------------------------------------------- */
+
+struct process {
+    struct worker *worker;
+    const struct process_config *config;
+    struct io *io;
+    struct node *node;
+    struct io_watch channel;
+    struct io_timer heartbeat, leave, stats_timer;
+    struct io_listener *listeners; /* owns; one for each socket */
+    uint32_t listeners_count;
+    struct stats_writer stats;
+    bool is_open, is_leaving;
+    int exit_code;
+};
+
+static void process_closed(void *arg, int err)
+{
+    struct process *process = arg;
+
+    if (err != 0) {
+        log_error(worker_log(process->worker), "shard: was not closed in order; the next start replays the log "
+                                               "shard=%u why=\"%s\"",
+                  worker_index(process->worker), err_text(err));
+    }
+    io_stop(process->io);
+}
+
+/* Nothing is accepted any more; what is committed is answered, the store is closed. */
+static void process_leave(struct process *process)
+{
+    if (process->is_leaving)
+        return;
+    process->is_leaving = true;
+    for (uint32_t i = 0; i < process->listeners_count; i++)
+        io_listener_stop(&process->listeners[i]);
+    io_timer_stop(&process->leave);
+    node_close(process->node, process_closed, process);
+}
+
+static void on_stop(struct worker *worker)
+{
+    process_leave(worker_arg(worker));
+}
+
+static void leave_fired(struct io_timer *timer)
+{
+    process_leave(timer->arg);
+}
+
+static void on_drain(struct worker *worker, uint32_t timeout_ms)
+{
+    struct process *process = worker_arg(worker);
+
+    if (process->is_leaving)
+        return;
+    if (!process->is_open) {
+        process_leave(process);
+        return;
+    }
+    node_drain(process->node);
+    io_timer_start(process->io, &process->leave, timeout_ms);
+}
+
+static void on_accept(struct worker *worker, struct worker_listener *from, bool on)
+{
+    struct process *process = worker_arg(worker);
+    struct io_listener *listener = from->arg;
+
+    if (listener == NULL || from->tag != worker_index(worker))
+        return;
+    listener->is_exclusive = from->is_shared;
+    if (on && !process->is_leaving)
+        io_listener_start(process->io, listener, from->fd);
+    else
+        io_listener_stop(listener);
+}
+
+static void on_apply(struct worker *worker, const char *settings)
+{
+    struct process *process = worker_arg(worker);
+    struct bytes rest = bytes_of_string(settings);
+
+    if (!process->is_open || process->is_leaving)
+        return;
+    while (rest.len > 0) {
+        const char *newline = memchr(rest.data, '\n', rest.len);
+        size_t len = newline != NULL ? (size_t)(newline - rest.data) : rest.len;
+
+        node_apply(process->node, bytes_first(rest, len));
+        rest = bytes_skip(rest, len + 1);
+    }
+    log_notice(worker_log(worker), "shard: has the new settings shard=%u", worker_index(worker));
+}
+
+static const struct worker_handler process_handler = {
+    .accept = on_accept,
+    .stop = on_stop,
+    .drain = on_drain,
+    .apply = on_apply,
+    .master_gone = on_stop,
+};
+
+static void process_accepted(struct io_listener *listener, int fd, const struct io_addr *peer)
+{
+    struct process *process = listener->arg;
+
+    node_accept(process->node, fd, peer);
+    worker_load_set(process->worker, node_client_count(process->node));
+}
+
+static void channel_ready(struct io_watch *watch, bool readable, bool writable)
+{
+    struct process *process = watch->arg;
+
+    MAYBE(readable);
+    MAYBE(writable);
+    worker_channel_ready(process->worker);
+}
+
+static void beat(struct io_timer *timer)
+{
+    struct process *process = timer->arg;
+
+    worker_heartbeat(process->worker);
+    if (process->is_open && !process->is_leaving) {
+        worker_load_set(process->worker, node_client_count(process->node));
+        if (node_is_drained(process->node))
+            process_leave(process);
+    }
+    io_timer_start(process->io, timer, HEARTBEAT_MS);
+}
+
+static void write_stats(struct io_timer *timer)
+{
+    struct process *process = timer->arg;
+
+    if (process->is_open && !process->is_leaving)
+        stats_writer_write(&process->stats, process->node);
+    io_timer_start(process->io, timer, STATS_MS);
+}
+
+static void process_opened(void *arg, int err)
+{
+    struct process *process = arg;
+
+    if (err != 0) {
+        log_error(worker_log(process->worker), "shard: cannot be opened, it stays down shard=%u dir=%s why=\"%s\"",
+                  worker_index(process->worker), process->config->dir, err_text(err));
+        process->exit_code = MASTER_EXIT_DISK;
+        io_stop(process->io);
+        return;
+    }
+    process->is_open = true;
+    log_notice(worker_log(process->worker), "shard: open shard=%u keys=%llu", worker_index(process->worker),
+               (unsigned long long)node_key_count(process->node));
+    stats_writer_init(&process->stats, process->worker);
+    worker_ready(process->worker);
+}
+
+static void process_watch(struct process *process)
+{
+    struct worker *worker = process->worker;
+    struct worker_listener *listeners = worker_listeners(worker, &process->listeners_count);
+
+    process->listeners = must_zalloc(sizeof(*process->listeners) * MAX(process->listeners_count, 1u));
+    for (uint32_t i = 0; i < process->listeners_count; i++) {
+        process->listeners[i].accepted = process_accepted;
+        process->listeners[i].arg = process;
+        listeners[i].arg = &process->listeners[i];
+    }
+    worker_handler_set(worker, &process_handler, process);
+    process->channel.ready = channel_ready;
+    process->channel.arg = process;
+    io_watch_start(process->io, &process->channel, worker_channel_fd(worker), true, false);
+    process->heartbeat.fire = beat;
+    process->stats_timer.fire = write_stats;
+    process->leave.fire = leave_fired;
+    process->heartbeat.arg = process->stats_timer.arg = process->leave.arg = process;
+    io_timer_start(process->io, &process->heartbeat, HEARTBEAT_MS);
+    io_timer_start(process->io, &process->stats_timer, STATS_MS);
+}
+
+static void process_end(struct process *process)
+{
+    node_destroy(&process->node);
+    for (uint32_t i = 0; i < process->listeners_count; i++)
+        io_listener_stop(&process->listeners[i]);
+    io_watch_stop(&process->channel);
+    io_timer_stop(&process->heartbeat);
+    io_timer_stop(&process->stats_timer);
+    io_timer_stop(&process->leave);
+    stats_writer_deinit(&process->stats);
+    io_ev_destroy(&process->io);
+    mem_free(process->listeners);
+}
+
+static int process_open(struct process *process)
+{
+    const struct process_config *config = process->config;
+    const struct node_conf *conf = config->conf;
+    uint32_t shard = worker_index(process->worker);
+    char ring[DIRECTORY_NAME_SIZE + 64], dir[PATH_MAX + 32];
+    struct node_options options = {.io = process->io,
+                                   .log = worker_log(process->worker),
+                                   .arg = process,
+                                   .opened = process_opened};
+
+    snprintf(ring, sizeof(ring), "/dev/shm/weir-%s-%u", config->name, shard);
+    snprintf(dir, sizeof(dir), "%s/shard-%u", config->dir, shard);
+    options.store.dir = dir;
+    options.store.ring_path = ring;
+    options.store.shard = shard;
+    options.store.shard_count = config->workers;
+    options.store.fsync = (enum store_fsync)conf->fsync;
+    options.store.memory_max = conf->memory / config->workers;
+    options.store.disk_max = conf->disk / config->workers;
+    options.store.segment_size = conf->segment_size;
+    options.store.ring_size = conf->ring_size;
+    options.store.direct = conf->direct;
+    memcpy(options.store.namespaces, conf->namespaces, sizeof(conf->namespaces));
+    options.engine.port = (uint16_t)(conf->listen.port + shard);
+    options.engine.password = conf->password;
+    options.engine.config_file = ((const struct process_options *)worker_program_arg(process->worker))->conf_path;
+    options.engine.memcache_db = (uint8_t)conf->memcache_db;
+    options.engine.clients_max = conf->clients_max;
+    return node_create(&options, &process->node);
+}
+
+static int process_worker_main(struct worker *worker)
+{
+    struct process process = {.worker = worker, .config = worker_config_arg(worker), .exit_code = MASTER_EXIT_DONE};
+    const char *const written[] = {process.config->dir, "/dev/shm"};
+    struct io_ev_options io_options = {.log = worker_log(worker), .files = IO_FILES_BEST, .start_threads = true};
+    int sandbox_err, err;
+
+    /* Folders before any thread is there, as Landlock covers only the thread that asks; calls when the rings are. */
+    sandbox_err = worker_sandbox_folders(worker, written, ARRAY_COUNT(written));
+    err = io_ev_create(&io_options, &process.io);
+    if (err != 0) {
+        log_error(worker_log(worker), "shard: no event loop why=\"%s\"", err_text(err));
+        return MASTER_EXIT_FATAL;
+    }
+    if (worker_sandbox_calls(worker) != 0 && sandbox_err != 0)
+        log_info(worker_log(worker), "shard: no sandbox why=\"%s\"", err_text(sandbox_err));
+    process_watch(&process);
+    err = process_open(&process);
+    if (err != 0)
+        process_opened(&process, err);
+    else
+        io_run(process.io);
+    process_end(&process);
+    return process.exit_code;
+}
+
+static int process_stats_main(struct worker *worker)
+{
+    return stats_process_main(worker);
+}
+
+void process_program(const struct process_options *options, int argc, char **argv, struct master_program *out)
+{
+    *out = (struct master_program){
+        .name = "weir-backend",
+        .version = PACKAGE_VERSION,
+        .argc = argc,
+        .argv = argv,
+        .log = options->log,
+        .pid_file = options->pid_path,
+        .daemonize = options->daemonize,
+        .arg = (void *)(uintptr_t)options,
+        .stats_layout = "weir-backend-1",
+        .configure = process_configure,
+        .release = process_release,
+        .worker_main = process_worker_main,
+        .stats_main = process_stats_main,
+    };
+}
