@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hashes and sets of weir-backend: beside a redis-server, over restarts, and what is random or takes many steps."""
+
+import collections
+import os
+import signal
+
+import pytest
+
+import differential
+from weirtest import LOOPBACK, Server, free_port, program
+
+FAMILIES = ["hashes", "sets", "wrong-types"]
+
+
+class Node:
+    """A storage node on a directory that outlives it."""
+
+    def __init__(self, stage):
+        self.stage, self.directory = stage, os.path.join(stage.directory, "data")
+        self.process = None
+        self.start()
+
+    def start(self):
+        port, stats = free_port(), free_port()
+        self.process = Server(
+            [program("weir-backend"), "--listen", f"{LOOPBACK}:{port}", "--stats", f"{LOOPBACK}:{stats}",
+             "--dir", self.directory, "--segment_size", "1mb"], self.stage.directory, f"weir-backend-{port}", port)
+        self.stage.processes.append(self.process)
+        self.port = port
+
+    def restart(self, signo=signal.SIGTERM):
+        self.process.stop(signo)
+        self.start()
+
+    def client(self, resp=2):
+        return differential.Client(self.port, resp=resp)
+
+
+@pytest.fixture
+def node(stage):
+    return Node(stage)
+
+
+def words(reply):
+    return [content for _, content in reply[1]]
+
+
+def fill_set(client, key, count):
+    """Returns the members; integers where the key's name says so."""
+    members = [b"%d" % (i * 7) if key.startswith(b"int") else b"member:%d" % i for i in range(count)]
+    assert client.ask("SADD", key, *members)[1] == b"%d" % count
+    return members
+
+
+def fill_hash(client, key, count):
+    pairs = {b"field:%d" % i: b"value:%d" % i for i in range(count)}
+    assert client.ask("HSET", key, *[word for pair in pairs.items() for word in pair])[1] == b"%d" % count
+    return pairs
+
+
+@pytest.mark.parametrize("resp", (2, 3))
+@pytest.mark.parametrize("seed", range(3))
+def test_replies_are_those_of_redis(node, redis_server, seed, resp):
+    differential.run(node.port, redis_server().port, FAMILIES, seed=100 + seed, count=8000, resp=resp)
+
+
+@pytest.mark.parametrize("signo", (signal.SIGTERM, signal.SIGKILL))
+def test_values_survive_a_restart(node, redis_server, signo):
+    """The same commands to both, ours restarted in between: the log says what they did, also SPOP and increments."""
+    redis = redis_server()
+    differential.run(node.port, redis.port, FAMILIES, seed=7, count=6000)
+    for round_ in range(3):
+        node.restart(signo)
+        differential.compare_snapshots(differential.snapshot(node.port), differential.snapshot(redis.port))
+        differential.run(node.port, redis.port, FAMILIES, seed=8 + round_, count=3000, flush=False)
+
+
+SETS = [(b"ints", 300), (b"small", 60), (b"large", 3000)]
+HASHES = [(b"few", 60), (b"many", 2000)]
+
+
+@pytest.mark.parametrize("key,count", SETS)
+def test_popped_members_were_there_and_are_gone(node, key, count):
+    with node.client() as c:
+        left = set(fill_set(c, key, count))
+        for wanted in (None, 1, 5, count // 3, None):
+            reply = c.ask("SPOP", key) if wanted is None else c.ask("SPOP", key, wanted)
+            popped = [reply[1]] if wanted is None else words(reply)
+            assert len(set(popped)) == len(popped) == (wanted or 1)
+            assert set(popped) <= left
+            left -= set(popped)
+            assert set(words(c.ask("SMEMBERS", key))) == left
+    node.restart(signal.SIGKILL)
+    with node.client() as c:
+        assert set(words(c.ask("SMEMBERS", key))) == left
+        assert set(words(c.ask("SPOP", key, count))) == left
+        assert c.ask("EXISTS", key)[1] == b"0"
+
+
+@pytest.mark.parametrize("key,count", SETS)
+def test_random_members_are_members(node, key, count):
+    with node.client() as c:
+        members = set(fill_set(c, key, count))
+        for wanted in (1, 5, count // 2, count - 1, count, count + 1):
+            drawn = words(c.ask("SRANDMEMBER", key, wanted))
+            assert len(set(drawn)) == len(drawn) == min(wanted, count)
+            assert set(drawn) <= members
+        drawn = words(c.ask("SRANDMEMBER", key, -3 * count))
+        assert len(drawn) == 3 * count and set(drawn) <= members
+        assert c.ask("SRANDMEMBER", key)[1] in members
+
+
+@pytest.mark.parametrize("key,count", HASHES)
+def test_random_fields_come_with_their_values(node, key, count):
+    with node.client() as c, node.client(resp=3) as c3:
+        pairs = fill_hash(c, key, count)
+        for wanted in (1, 5, count // 2, count, count + 1, -2 * count):
+            flat = words(c.ask("HRANDFIELD", key, wanted, "WITHVALUES"))
+            drawn = list(zip(flat[::2], flat[1::2]))
+            assert all(pairs[field] == value for field, value in drawn)
+            assert len(drawn) == (min(wanted, count) if wanted > 0 else -wanted)
+            assert wanted < 0 or len(dict(drawn)) == len(drawn)
+            nested = [words(pair) for pair in c3.ask("HRANDFIELD", key, wanted, "WITHVALUES")[1]]
+            assert all(pairs[field] == value for field, value in nested) and len(nested) == len(drawn)
+
+
+@pytest.mark.parametrize("command,fill,key,count", [
+    ("SRANDMEMBER", fill_set, b"ints", 50), ("SRANDMEMBER", fill_set, b"small", 50),
+    ("SRANDMEMBER", fill_set, b"large", 500), ("HRANDFIELD", fill_hash, b"few", 50),
+    ("HRANDFIELD", fill_hash, b"many", 500),
+])
+def test_draws_are_fair(node, command, fill, key, count):
+    """400 draws for each element: the standard deviation is 20, so six of them are never left by a fair one."""
+    with node.client() as c:
+        fill(c, key, count)
+        for wanted in (-400 * count, count // 10):
+            seen = collections.Counter()
+            for _ in range(1 if wanted < 0 else 4000):
+                seen.update(words(c.ask(command, key, wanted)))
+            assert len(seen) == count
+            assert 280 <= min(seen.values()) and max(seen.values()) <= 520
+
+
+@pytest.mark.parametrize("command,grow", [("HSCAN", True), ("HSCAN", False), ("SSCAN", True), ("SSCAN", False)])
+def test_scan_sees_what_stays(node, command, grow):
+    """The table grows to many times its size, or shrinks, while it is scanned."""
+    def change(c, numbers):
+        names = [b"x%d" % i for i in numbers]
+        if command == "SSCAN":
+            c.ask("SADD" if grow else "SREM", "k", *names)
+        elif grow:
+            c.ask("HSET", "k", *[word for name in names for word in (name, b"v")])
+        else:
+            c.ask("HDEL", "k", *names)
+
+    with node.client() as c:
+        stay = set(fill_set(c, b"k", 600) if command == "SSCAN" else fill_hash(c, b"k", 600))
+        others = iter(range(20000))
+        if not grow:
+            names = [b"x%d" % i for i in range(20000)]
+            c.ask("SADD", "k", *names) if command == "SSCAN" else \
+                c.ask("HSET", "k", *[word for name in names for word in (name, b"v")])
+        seen, cursor = set(), b"0"
+        while True:
+            (_, cursor), page = c.ask(command, "k", cursor)[1]
+            found = words(page)
+            seen.update(found if command == "SSCAN" else found[::2])
+            if cursor == b"0":
+                break
+            change(c, [i for _, i in zip(range(500), others)] or [0])
+        assert stay <= seen
+
+
+def test_scan_goes_in_pages(node):
+    with node.client() as c:
+        pairs = fill_hash(c, b"many", 5000)
+        seen, cursor, pages = {}, b"0", 0
+        while pages == 0 or cursor != b"0":
+            (_, cursor), page = c.ask("HSCAN", "many", cursor, "COUNT", 100)[1]
+            found = words(page)
+            assert len(found) <= 2 * 200
+            seen.update(zip(found[::2], found[1::2]))
+            pages += 1
+        assert seen == pairs and 20 <= pages <= 60
+
+
+def test_scan_of_small_values_is_whole(node):
+    with node.client() as c:
+        members = fill_set(c, b"ints", 500)
+        (_, cursor), page = c.ask("SSCAN", "ints", 0, "COUNT", 1)[1]
+        assert cursor == b"0" and sorted(words(page)) == sorted(members)
+        pairs = fill_hash(c, b"few", 512)
+        (_, cursor), page = c.ask("HSCAN", "few", 0, "COUNT", 1)[1]
+        assert cursor == b"0" and len(words(page)) == 2 * len(pairs)
+
+
+def test_encodings_change_where_redis_changes_them(node, redis_server):
+    with node.client() as ours, differential.Client(redis_server().port) as redis:
+        def both(*request):
+            said = ours.ask(*request)
+            assert said == redis.ask(*request), request
+            return said
+
+        for i in range(514):
+            both("HSET", "h", f"f{i}", "v")
+            both("OBJECT", "ENCODING", "h")
+        for i in range(514):
+            both("SADD", "s", i)
+            both("OBJECT", "ENCODING", "s")
+        for size in (63, 64, 65):
+            both("HSET", f"v{size}", "f", "x" * size)
+            both("HSET", f"f{size}", "x" * size, "v")
+            both("OBJECT", "ENCODING", f"v{size}")
+            both("OBJECT", "ENCODING", f"f{size}")
+        both("SADD", "mixed", 1, 2, 3)
+        both("OBJECT", "ENCODING", "mixed")
+        both("SADD", "mixed", "x")
+        both("SREM", "mixed", "x")
+        assert both("OBJECT", "ENCODING", "mixed")[1] == b"hashtable"
