@@ -17,9 +17,10 @@ from weirtest import Conn, resp, wait_for
 def quickstart(stage, tmp_path):
     def start(*options):
         weirtest.program("weir-proxy")
+        weirtest.program("weir-backend")
         process = stage.process(
             ["bash", os.path.join(weirtest.SOURCE, "quickstart"), "--no-install", "--no-build",
-             "--build-dir", weirtest.BUILD, *options], "quickstart", env={"TMPDIR": str(tmp_path)})
+             "--build-dir", weirtest.BUILD, "--data", str(tmp_path / "data"), *options], "quickstart", env={"TMPDIR": str(tmp_path)})
 
         def is_up():
             assert process.is_running(), process.tail()
@@ -46,7 +47,7 @@ def ports_of(process):
 
 def end_and_look(process, signo, tmp_path):
     pids = descendants(process.pid)
-    assert len(pids) >= 5  # two servers of each kind, the proxy's master
+    assert len(pids) >= 7  # master, workers and stats process of the node; master, workers of the proxy
     process.send_signal(signo)
     assert process.wait() == 0
     assert "everything is stopped" in process.text()
@@ -58,11 +59,14 @@ def test_what_it_prints_works_and_ctrl_c_leaves_nothing(quickstart, tmp_path):
     process = quickstart()
     ports = ports_of(process)
     lines = [line.strip() for line in process.text().splitlines() if "redis-cli" in line]
-    assert [subprocess.run(line, shell=True, stdout=subprocess.PIPE, text=True, timeout=20).stdout.strip()
-            for line in lines] == ["OK", "world"]
+    def run(line):
+        return subprocess.run(line, shell=True, stdout=subprocess.PIPE, text=True, timeout=20).stdout.strip()
+
+    assert [run(line) for line in lines[:2]] == ["OK", "world"]
     telnet, = [line.strip() for line in process.text().splitlines() if "| telnet" in line]
     said = subprocess.run(telnet, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=20)
     assert "STORED\nVALUE greeting 0 5\nhello\nEND\n" in said.stdout.replace("\r", "")
+    assert [run(line) for line in lines[2:]] == ["hello"]
     with Conn(ports["memcache"]) as c:
         c.ask(b"set greeting 0 0 5\r\nhello\r\n", b"STORED\r\n")
         c.ask(b"get greeting\r\n", b"VALUE greeting 0 5\r\nhello\r\nEND\r\n")
@@ -73,7 +77,7 @@ def test_what_it_prints_works_and_ctrl_c_leaves_nothing(quickstart, tmp_path):
 
 
 def test_two_at_once_do_not_meet(quickstart, tmp_path):
-    one, two = quickstart(), quickstart("--servers", "1")
+    one, two = quickstart(), quickstart("--shards", "1")
     assert not set(ports_of(one).values()) & set(ports_of(two).values())
     for number, process in enumerate((one, two)):
         with Conn(ports_of(process)["redis"]) as c:
@@ -106,4 +110,26 @@ def test_a_killed_master_is_followed_by_another(quickstart, tmp_path):
             return False
 
     wait_for(is_served, "the tier serves again")
+    end_and_look(process, signal.SIGTERM, tmp_path)
+
+
+def test_data_is_there_after_a_stop_and_after_kills(quickstart, tmp_path):
+    process = quickstart()
+    with Conn(ports_of(process)["redis"]) as c:
+        for number in range(20):
+            assert c.resp("SET", f"key-{number}", number) == b"+OK\r\n"
+    end_and_look(process, signal.SIGINT, tmp_path)
+    process = quickstart()
+    nodes = [pid for pid in weirtest.children_of(process.pid) if "weir-backend" in weirtest.cmdline_of(pid)]
+    assert len(nodes) == 1
+    for worker in weirtest.children_of(nodes[0]):
+        if "worker" in weirtest.cmdline_of(worker):
+            os.kill(worker, signal.SIGKILL)
+
+    def is_there():
+        with Conn(ports_of(process)["redis"]) as c:
+            return all(c.resp("GET", f"key-{number}") == b"$%d\r\n%d\r\n" % (len(str(number)), number)
+                       for number in range(20))
+
+    wait_for(is_there, "every key is there")
     end_and_look(process, signal.SIGTERM, tmp_path)
