@@ -20,6 +20,8 @@
  *   G8  A torn tail is cut only above the highest durable mark seen; what does not verify below is corruption:
  *       reported with file and offset, never cut.
  *
+ *   G9  A cold page write is submitted when the LSNs in it are durable: no copy outlives a change that was lost.
+ *
  * An address is sequence << 22 | offset / 16; 0 is none. Segments have 64 MiB at most, but one that holds a single
  * record larger than an eighth of that, which is as large as it needs.
  */

@@ -4,7 +4,7 @@
  * closing it.
  *
  * A header that does not verify is one that a power cut tore before anything in its segment was durable, or damage.
- * Page writes behind it tell: if one of them knows that the segment's first record was durable, it is damage, and the
+ * A footer is proof of damage. So are page writes behind it: if one of them knows that the segment's first record was durable, it is damage, and the
  * directory is refused (G8).
  */
 #include "backend/store/format_private.h"
@@ -87,7 +87,7 @@ static void path_set(const struct log_open *open, char path[LOG_PATH_MAX], const
 
 static void slot_next(struct log_open *open);
 
-/* A file that is no segment: made when the power failed, or cut. */
+/* An empty file: it was being made when the power failed. */
 static void slot_unlinked(struct io_op *op)
 {
     struct log_open *open = op->arg;
@@ -200,7 +200,15 @@ static void slot_has_no_header(struct log_open *open)
 {
     struct page page;
     struct segment *segment = open->segment;
+    struct segment_footer footer;
 
+    if (segment_footer_decode(open->pages + 2 * PAGE_SIZE_, &footer) &&
+        memcmp(footer.uuid, open->log->shard.uuid, 16) == 0) {
+        log_error(open->log->text, "store: a sealed segment's header is damaged, nothing is cut file=%s offset=0 "
+                  "sequence=%llu", open->path, (unsigned long long)footer.sequence);
+        open_end(open, ERR_CORRUPT);
+        return;
+    }
     if (!page_decode(open->pages + PAGE_SIZE_, &page) || page.block != 1 ||
         memcmp(page.uuid, open->log->shard.uuid, 16) != 0) {
         slot_is_free(open);
@@ -268,8 +276,14 @@ static void slot_sized(struct io_op *op)
         return;
     open->log->disk_bytes += size;
     open->segment->info.size = size;
-    if (size < 3 * PAGE_SIZE_ || size % PAGE_SIZE_ != 0) {
+    if (size == 0) {
         slot_remove(open);
+        return;
+    }
+    if (size < 3 * PAGE_SIZE_ || size % PAGE_SIZE_ != 0) {
+        log_error(open->log->text, "store: a segment was cut file=%s offset=%llu", open->path,
+                  (unsigned long long)size);
+        open_end(open, ERR_CORRUPT);
         return;
     }
     op->done = slot_head_read;

@@ -14,8 +14,8 @@
  *
  * A transaction's frames wait in `pending` for its last one.
  */
-#include "backend/store/format_private.h"
 #include "backend/store/log_recover.h"
+#include "backend/store/format_private.h"
 
 /* ---- records ---------------------------------------------------------------------------------- */
 

@@ -487,8 +487,33 @@ static void free_done(struct io_op *op)
     log_room_check(log);
 }
 
-/* It keeps its sequence in the header (G7). Nobody waits for that to be durable: until the file has another header it
- * is at worst found as a segment without anything live. */
+static void free_written(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+
+    if (op->result < 0) {
+        free_done(op);
+        return;
+    }
+    op->done = free_done;
+    io_file_datasync(segment->file, op);
+}
+
+static void free_unfooted(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+
+    if (op->result < 0) {
+        free_done(op);
+        return;
+    }
+    segment_header_encode(&segment->header, segment->scratch);
+    op->done = free_written;
+    io_file_write(segment->file, op, segment->scratch, PAGE_SIZE_, 0);
+}
+
+/* It keeps its sequence in the header (G7), and loses its footer, durably: so a footer behind a header that does not
+ * verify is always damage. */
 static void segment_free(struct store_log *log, struct segment *segment)
 {
     segment->scratch = mem_alloc_aligned(PAGE_SIZE_, PAGE_SIZE_);
@@ -499,10 +524,10 @@ static void segment_free(struct store_log *log, struct segment *segment)
         list_remove(&segment->sealing);
     segment->header.kind = SEGMENT_HEADER_FREE;
     segment->info.state = SEGMENT_FREE;
-    segment_header_encode(&segment->header, segment->scratch);
+    memset(segment->scratch, 0, PAGE_SIZE_);
     log->freeing_count++;
-    segment->op = (struct io_op){.done = free_done, .arg = segment};
-    io_file_write(segment->file, &segment->op, segment->scratch, PAGE_SIZE_, 0);
+    segment->op = (struct io_op){.done = free_unfooted, .arg = segment};
+    io_file_write(segment->file, &segment->op, segment->scratch, PAGE_SIZE_, log_segment_end(segment));
 }
 
 static void unlink_done(struct io_op *op)

@@ -19,7 +19,7 @@
  * FRAME
  *    0 u32 magic  4 u16 version  6 u16 flags   8 u32 size, header included, multiple of 16
  *   12 u32 record count  16 u32 epoch  20 u32 zero  24 u64 first lsn  32 u64 last lsn
- *   40 u64 chain of the frame before   48 u64 chain = XXH3_64(bytes 0..47, 56..size; seed: the chain before)
+ *   40 u64 chain of the frame before   48 u64 chain = XXH3_64(bytes 0..47; seed: XXH3_64(bytes 56..size))
  *   56 u64 wall clock, ms
  *   FRAME_CONTINUES: the transaction goes on in the next frame; without that one it never happened.
  *   A cold frame (cleaner's copies, local images) has FRAME_COLD, chain before 0, and LSNs in any order.
@@ -27,7 +27,7 @@
  * PAGE WRITE
  *    0 u32 magic  4 u16 version  6 u16 kind   8 u64 segment sequence  16 u32 block number (offset / 4096)
  *   20 u32 bytes used, header included  24 u32 frame count  28 u32 shard
- *   32 u64 durable mark: highest LSN known durable when it was composed
+ *   32 u64 durable mark: highest LSN known durable when it was composed; cold: bytes of this segment
  *   40 u64 XXH3_64 of the header with this field zero   48 16 bytes: the node's uuid
  *   Valid if and only if the hash fits and sequence and block number are those of the place it is read from
  *   (a misdirected or stale write is not), and every frame in it verifies.
