@@ -171,22 +171,13 @@ static void slot_failed(struct store *store)
     slot_try(store);
 }
 
-/* Its numbers make sense, so that nothing below need ask. */
-static bool meta_is_sound(const struct checkpoint_meta *meta, uint64_t meta_off, size_t len)
-{
-    return meta->magic == CHECKPOINT_MAGIC_META && meta->version == CHECKPOINT_VERSION &&
-           meta->bits <= CHECKPOINT_BITS_MAX && meta->page_count == 1u << meta->bits &&
-           len == sizeof(*meta) + sizeof(struct checkpoint_page) * (size_t)meta->page_count && meta_off > 0;
-}
-
 static int meta_accept(struct store *store, const struct checkpoint_slot *slot, const char *data)
 {
     struct checkpoint *c = store->checkpoint;
     size_t table;
 
     memcpy(&c->meta, data, sizeof(c->meta));
-    if (checkpoint_hash(data, slot->meta_len, CHECKPOINT_VERSION) != slot->meta_hash ||
-        !meta_is_sound(&c->meta, slot->meta_off, slot->meta_len))
+    if (!checkpoint_meta_is_valid(slot, data))
         return ERR_CORRUPT;
     table = slot->meta_len - sizeof(c->meta);
     c->pages = mem_alloc(table);
@@ -295,10 +286,7 @@ static void slot_check(struct checkpoint *c, unsigned i, const char *data)
     struct checkpoint_slot *slot = &c->load->slots[i];
 
     memcpy(slot, data, sizeof(*slot));
-    if (slot->magic != CHECKPOINT_MAGIC_SLOT || slot->version != CHECKPOINT_VERSION || slot->generation == 0 ||
-        slot->generation % 2 != i || slot->file == 0 || slot->meta_len < sizeof(struct checkpoint_meta) ||
-        slot->meta_len > CHECKPOINT_META_MAX ||
-        slot->hash != checkpoint_hash(slot, offsetof(struct checkpoint_slot, hash), CHECKPOINT_VERSION))
+    if (!checkpoint_slot_is_valid(slot, i))
         *slot = (struct checkpoint_slot){0};
     c->file_numbers[i] = slot->file;
 }

@@ -21,7 +21,7 @@ void checkpoint_path(const struct store *store, uint64_t file, char out[CHECKPOI
         snprintf(out, CHECKPOINT_PATH_MAX, "%s/checkpoint.%llu", store->options.dir, (unsigned long long)file);
 }
 
-static uint64_t checkpoint_page_hash(const char *page, size_t len)
+uint64_t checkpoint_page_hash(const char *page, size_t len)
 {
     const size_t before = offsetof(struct checkpoint_page_header, hash);
 
@@ -140,33 +140,59 @@ static bool page_take(struct bytes *cursor, void *out, size_t size)
     return true;
 }
 
-static int page_entry_parse(struct store *store, unsigned bits, uint32_t page, struct bytes *cursor)
+bool checkpoint_key_take(struct bytes *cursor, struct checkpoint_key *out)
 {
     struct checkpoint_entry head;
-    struct entry_parts parts = {0};
-    struct entry *e = NULL;
-    uint64_t hash, ids[2] = {0, 0};
-    int err;
+    uint64_t ids[2] = {0, 0};
 
+    *out = (struct checkpoint_key){0};
     if (!page_take(cursor, &head, sizeof(head)) || head.type == STORE_NONE || head.type >= STORE_TYPE_COUNT ||
         head.db >= STORE_DBS)
-        return ERR_CORRUPT;
-    if ((head.flags & CHECKPOINT_ENTRY_EXPIRES) && !page_take(cursor, &parts.expire_ms, 8))
-        return ERR_CORRUPT;
-    if ((head.flags & CHECKPOINT_ENTRY_MC_FLAGS) && !page_take(cursor, &parts.mc_flags, 8))
-        return ERR_CORRUPT;
+        return false;
+    if ((head.flags & CHECKPOINT_ENTRY_EXPIRES) && !page_take(cursor, &out->expire_ms, 8))
+        return false;
+    if ((head.flags & CHECKPOINT_ENTRY_MC_FLAGS) && !page_take(cursor, &out->mc_flags, 8))
+        return false;
     if ((head.flags & CHECKPOINT_ENTRY_CHAIN) && !page_take(cursor, ids, sizeof(ids)))
-        return ERR_CORRUPT;
+        return false;
     if (cursor->len < head.key_len)
-        return ERR_CORRUPT;
-    parts.address = head.address;
-    parts.lsn = (uint64_t)head.lsn_high << 32 | head.lsn_low;
-    parts.type = head.type;
-    parts.db = head.db;
-    parts.is_cold = true;
-    parts.key = bytes_first(*cursor, head.key_len);
-    parts.value = bytes_of("", head.value_len);
+        return false;
+    out->address = head.address;
+    out->lsn = (uint64_t)head.lsn_high << 32 | head.lsn_low;
+    out->base_lsn = ids[0];
+    out->image_lsn = ids[1];
+    out->value_len = head.value_len;
+    out->type = head.type;
+    out->db = head.db;
+    out->has_chain = (head.flags & CHECKPOINT_ENTRY_CHAIN) != 0;
+    out->key = bytes_first(*cursor, head.key_len);
     *cursor = bytes_skip(*cursor, head.key_len);
+    return true;
+}
+
+static int page_entry_parse(struct store *store, unsigned bits, uint32_t page, struct bytes *cursor)
+{
+    struct checkpoint_key key;
+    struct entry_parts parts;
+    struct entry *e = NULL;
+    uint64_t hash, ids[2];
+    int err;
+
+    if (!checkpoint_key_take(cursor, &key))
+        return ERR_CORRUPT;
+    parts = (struct entry_parts){
+        .address = key.address,
+        .lsn = key.lsn,
+        .expire_ms = key.expire_ms,
+        .mc_flags = key.mc_flags,
+        .type = key.type,
+        .db = key.db,
+        .is_cold = true,
+        .key = key.key,
+        .value = bytes_of("", key.value_len),
+    };
+    ids[0] = key.base_lsn;
+    ids[1] = key.image_lsn;
     hash = index_hash(store->index, parts.db, parts.key);
     if ((hash & ((1ull << bits) - 1)) != page)
         return ERR_CORRUPT;
@@ -174,22 +200,51 @@ static int page_entry_parse(struct store *store, unsigned bits, uint32_t page, s
     if (err != 0)
         return err;
     store_live_add(store, e->address, store_record_bytes(e));
-    return (head.flags & CHECKPOINT_ENTRY_CHAIN) ? page_chain_parse(store, hash, &parts, ids) : 0;
+    return key.has_chain ? page_chain_parse(store, hash, &parts, ids) : 0;
+}
+
+bool checkpoint_page_is_valid(struct bytes data, const struct checkpoint_page *row, unsigned bits, uint32_t page)
+{
+    struct checkpoint_page_header header;
+    struct bytes cursor = data;
+
+    return page_take(&cursor, &header, sizeof(header)) && header.magic == CHECKPOINT_MAGIC_PAGE &&
+           header.version == CHECKPOINT_VERSION && header.bits == bits && header.page == page &&
+           header.len == data.len && header.entries == row->entries && header.lsn == row->lsn &&
+           header.hash == checkpoint_page_hash(data.data, data.len);
 }
 
 int checkpoint_page_parse(struct store *store, const struct checkpoint_page *row, unsigned bits,
                           uint32_t page, struct bytes data)
 {
-    struct checkpoint_page_header header;
-    struct bytes cursor = data;
+    struct bytes cursor = bytes_skip(data, CHECKPOINT_PAGE_HEADER);
     int err = 0;
 
-    if (!page_take(&cursor, &header, sizeof(header)) || header.magic != CHECKPOINT_MAGIC_PAGE ||
-        header.version != CHECKPOINT_VERSION || header.bits != bits || header.page != page ||
-        header.len != data.len || header.entries != row->entries || header.lsn != row->lsn ||
-        header.hash != checkpoint_page_hash(data.data, data.len))
+    if (!checkpoint_page_is_valid(data, row, bits, page))
         return ERR_CORRUPT;
-    for (uint32_t i = 0; i < header.entries && err == 0; i++)
+    for (uint32_t i = 0; i < row->entries && err == 0; i++)
         err = page_entry_parse(store, bits, page, &cursor);
     return err == 0 && cursor.len > 0 ? ERR_CORRUPT : err;
+}
+
+/* ---- META, MANIFEST --------------------------------------------------------------------------- */
+
+bool checkpoint_slot_is_valid(const struct checkpoint_slot *slot, unsigned place)
+{
+    return slot->magic == CHECKPOINT_MAGIC_SLOT && slot->version == CHECKPOINT_VERSION && slot->generation != 0 &&
+           slot->generation % 2 == place && slot->file != 0 && slot->meta_len >= sizeof(struct checkpoint_meta) &&
+           slot->meta_len <= CHECKPOINT_META_MAX &&
+           slot->hash == checkpoint_hash(slot, offsetof(struct checkpoint_slot, hash), CHECKPOINT_VERSION);
+}
+
+bool checkpoint_meta_is_valid(const struct checkpoint_slot *slot, const char *data)
+{
+    struct checkpoint_meta meta;
+
+    memcpy(&meta, data, sizeof(meta));
+    return checkpoint_hash(data, slot->meta_len, CHECKPOINT_VERSION) == slot->meta_hash &&
+           meta.magic == CHECKPOINT_MAGIC_META && meta.version == CHECKPOINT_VERSION &&
+           meta.bits <= CHECKPOINT_BITS_MAX && meta.page_count == 1u << meta.bits &&
+           slot->meta_len == sizeof(meta) + sizeof(struct checkpoint_page) * (size_t)meta.page_count &&
+           slot->meta_off > 0;
 }

@@ -4,65 +4,8 @@
  */
 #pragma once
 #include "backend/store/checkpoint.h"
+#include "backend/store/checkpoint_format.h"
 #include "backend/store/store_private.h"
-
-#define CHECKPOINT_MAGIC_SLOT 0x534d5257u /* "WRMS" */
-#define CHECKPOINT_MAGIC_PAGE 0x47505257u /* "WRPG" */
-#define CHECKPOINT_MAGIC_META 0x544d5257u /* "WRMT" */
-#define CHECKPOINT_VERSION    1u
-#define CHECKPOINT_SLOT_SIZE  4096u
-#define CHECKPOINT_ALIGN      4096u
-#define CHECKPOINT_PAGE_HEADER 40u
-#define CHECKPOINT_ENTRY_SIZE 24u
-#define CHECKPOINT_BITS_MAX   24u
-#define CHECKPOINT_PAGE_KEYS_MAX 4096u
-#define CHECKPOINT_META_MAX   (1u << 30)
-
-#define CHECKPOINT_ENTRY_EXPIRES  1u
-#define CHECKPOINT_ENTRY_MC_FLAGS 2u
-#define CHECKPOINT_ENTRY_CHAIN    4u
-
-struct checkpoint_slot {
-    uint32_t magic, version;
-    uint64_t generation, file, meta_off, meta_len, meta_hash, hash;
-};
-_Static_assert(sizeof(struct checkpoint_slot) == 56, "the slot is as checkpoint.h says");
-
-struct checkpoint_meta {
-    uint32_t magic, version;
-    uint64_t lsn, hot_from, cold_from, wall_ms, keys;
-    uint32_t bits, page_count, epoch, zero;
-    uint64_t flush_lsn[STORE_DBS];
-};
-_Static_assert(sizeof(struct checkpoint_meta) == 64 + 8 * STORE_DBS, "no padding");
-
-struct checkpoint_page {
-    uint64_t off;
-    uint32_t len, entries;
-    uint64_t lsn, chain_sequence; /* 0: no chains */
-};
-_Static_assert(sizeof(struct checkpoint_page) == 32, "no padding");
-
-struct checkpoint_page_header {
-    uint32_t magic;
-    uint16_t version, bits;
-    uint32_t page, entries;
-    uint64_t lsn;
-    uint32_t len, zero;
-    uint64_t hash;
-};
-_Static_assert(sizeof(struct checkpoint_page_header) == CHECKPOINT_PAGE_HEADER, "no padding");
-
-struct checkpoint_entry {
-    uint64_t address;
-    uint32_t lsn_low;
-    uint16_t lsn_high;
-    uint8_t type, flags;
-    uint32_t value_len;
-    uint16_t key_len;
-    uint8_t db, zero;
-};
-_Static_assert(sizeof(struct checkpoint_entry) == CHECKPOINT_ENTRY_SIZE, "no padding");
 
 enum checkpoint_state {
     CHECKPOINT_IDLE, CHECKPOINT_OPENING, CHECKPOINT_PAGES, CHECKPOINT_META, CHECKPOINT_FLUSHING,
@@ -113,7 +56,6 @@ struct checkpoint {
     struct checkpoint_load *load;
 };
 
-uint64_t checkpoint_hash(const void *data, size_t size, uint64_t seed);
 /* "DIR/checkpoint.N", "DIR/MANIFEST" */
 #define CHECKPOINT_PATH_MAX 4200u
 void checkpoint_path(const struct store *store, uint64_t file, char out[CHECKPOINT_PATH_MAX]);

@@ -35,12 +35,9 @@ void frame_seal(struct frame *frame, char *at)
     put_u64(at + 48, frame->chain);
 }
 
-bool frame_decode(struct bytes data, struct frame *out)
+bool frame_header_decode(const char *at, struct frame *out)
 {
-    const char *at = data.data;
-
-    if (data.len < FRAME_HEADER_SIZE || get_u32(at) != FRAME_MAGIC ||
-        get_u16(at + 4) != FORMAT_VERSION)
+    if (get_u32(at) != FRAME_MAGIC || get_u16(at + 4) != FORMAT_VERSION)
         return false;
     *out = (struct frame){
         .flags = get_u16(at + 6),
@@ -53,12 +50,15 @@ bool frame_decode(struct bytes data, struct frame *out)
         .chain = get_u64(at + 48),
         .wall_ms = get_u64(at + 56),
     };
-    if (out->size < FRAME_HEADER_SIZE || out->size % RECORD_ALIGN != 0 || out->size > data.len)
-        return false;
-    if (get_u32(at + 20) != 0 || (out->flags & ~(FRAME_CONTINUES | FRAME_COLD)) != 0 ||
-        out->first_lsn > out->last_lsn || out->last_lsn > STORE_LSN_MAX)
-        return false;
-    return frame_chain(at, out->size) == out->chain;
+    return out->size >= FRAME_HEADER_SIZE && out->size % RECORD_ALIGN == 0 && get_u32(at + 20) == 0 &&
+           (out->flags & ~(FRAME_CONTINUES | FRAME_COLD)) == 0 && out->first_lsn <= out->last_lsn &&
+           out->last_lsn <= STORE_LSN_MAX;
+}
+
+bool frame_decode(struct bytes data, struct frame *out)
+{
+    return data.len >= FRAME_HEADER_SIZE && frame_header_decode(data.data, out) && out->size <= data.len &&
+           frame_chain(data.data, out->size) == out->chain;
 }
 
 struct bytes frame_records(struct bytes data, const struct frame *frame)

@@ -18,6 +18,8 @@ struct frame {
 void frame_seal(struct frame *frame, char *at);
 /* Whether a frame that verifies lies at the start of `data`. The records in it are not looked at. */
 bool frame_decode(struct bytes data, struct frame *out);
+/* Only what its header (64 bytes) says: nothing verifies that but the whole. */
+bool frame_header_decode(const char *at, struct frame *out);
 /* The records of a frame that was decoded. */
 struct bytes frame_records(struct bytes data, const struct frame *frame);
 

@@ -20,13 +20,12 @@
  */
 #include "backend/store/index.h"
 
+#include "backend/store/key_hash.h"
 #include "backend/store/pages.h"
 #include "backend/store/slab.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -584,7 +583,7 @@ void index_destroy(struct index **index_at)
 
 uint64_t index_hash(const struct index *index, uint8_t db, struct bytes key)
 {
-    return XXH3_64bits_withSeed(key.data, key.len, index->seed + db * 0x9e3779b97f4a7c15u);
+    return key_hash(index->seed, db, key);
 }
 
 static inline bool entry_is(const struct entry *entry, uint8_t db, struct bytes key)
