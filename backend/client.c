@@ -221,6 +221,16 @@ static void resp_limits(const struct client *client, struct proto_limits *limits
     }
 }
 
+static void client_limits(const struct client *client, struct proto_limits *limits)
+{
+    if (client->session.protocol == SESSION_RESP) {
+        resp_limits(client, limits);
+        return;
+    }
+    mc_limits(client->node->engine, limits);
+    limits->has_sasl = !client->session.is_authenticated;
+}
+
 static size_t resp_bad(struct client *client, const struct resp_request *request, size_t len)
 {
     char text[128];
@@ -349,10 +359,7 @@ static size_t client_consume(struct client *client, struct bytes data)
     session->last_ms = engine->now_ms;
     if (UNLIKELY(session->protocol == SESSION_NEW) && !client_choose_protocol(client, data))
         return 0;
-    if (session->protocol == SESSION_RESP)
-        resp_limits(client, &limits);
-    else
-        mc_limits(engine, &limits);
+    client_limits(client, &limits);
     while (consumed < data.len && client->pause == 0 && !session->is_parked && !client->is_dead) {
         bool is_authenticated = session->is_authenticated;
         size_t used = client_handle(client, &limits, bytes_skip(data, consumed));
@@ -363,7 +370,7 @@ static size_t client_consume(struct client *client, struct bytes data)
         if (used == 0)
             break;
         if (UNLIKELY(session->is_authenticated != is_authenticated))
-            resp_limits(client, &limits);
+            client_limits(client, &limits);
         if (UNLIKELY(session->out.len > OUTPUT_PAUSE))
             client_pause(client, PAUSE_OUTPUT);
     }

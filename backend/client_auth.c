@@ -5,14 +5,9 @@
  */
 #include "backend/node_private.h"
 
-#include <openssl/crypto.h>
-
 static bool password_fits(const struct session *session, struct bytes password)
 {
-    const char *wanted = session->engine->settings->password;
-
-    return wanted == NULL || (strlen(wanted) == password.len &&
-                              CRYPTO_memcmp(wanted, password.data, password.len) == 0);
+    return settings_password_fits(session->engine->settings, password);
 }
 
 static void say(struct session *session, struct bytes text)

@@ -253,38 +253,13 @@ bool node_is_drained(const struct node *node)
     return node->is_draining && node_client_count(node) == 0;
 }
 
-static void apply_password(struct settings *settings, struct bytes password)
-{
-    if (settings->password != NULL)
-        explicit_bzero(settings->password, strlen(settings->password));
-    mem_free(settings->password);
-    settings->password = password.len > 0 ? must_strndup(password.data, password.len) : NULL;
-}
-
 void node_apply(struct node *node, struct bytes setting)
 {
-    struct settings *settings = node->engine->settings;
     const char *blank = setting.len > 0 ? memchr(setting.data, ' ', setting.len) : NULL;
-    struct bytes key = setting, value = BYTES_EMPTY;
-    uint64_t number = 0;
 
-    if (blank == NULL)
-        return;
-    key.len = (size_t)(blank - setting.data);
-    value = bytes_skip(setting, key.len + 1);
-    if (bytes_equal(key, BYTES("password"))) {
-        apply_password(settings, value);
-    } else if (!bytes_to_u64(value, UINT64_MAX, &number)) {
-        return;
-    } else if (bytes_equal(key, BYTES("memory"))) {
-        settings->memory_max = number;
-        store_memory_max_set(node->store, number);
-    } else if (bytes_equal(key, BYTES("fsync")) && number <= STORE_FSYNC_ALWAYS) {
-        settings->fsync = (uint8_t)number;
-        store_fsync_set(node->store, (enum store_fsync)number);
-    } else if (bytes_equal(key, BYTES("clients_max"))) {
-        settings->clients_max = (uint32_t)MIN(number, (uint64_t)UINT32_MAX);
-    }
+    if (blank != NULL)
+        settings_take(node->engine, bytes_first(setting, (size_t)(blank - setting.data)),
+                      bytes_skip(setting, (size_t)(blank - setting.data) + 1));
 }
 
 uint64_t node_key_count(const struct node *node)

@@ -16,6 +16,7 @@
 
 struct node;
 
+/* Strings are borrowed as long as the node lives. */
 struct node_options {
     struct io *io;
     struct log *log;
@@ -38,7 +39,7 @@ void node_accept(struct node *node, int fd, const struct io_addr *peer);
 void node_drain(struct node *node);
 /* While it drains: nobody is left. */
 bool node_is_drained(const struct node *node);
-/* One line, "fsync 2": memory, fsync, clients_max, password. */
+/* One line, "maxmemory 1000000": a setting of CONFIG SET. */
 void node_apply(struct node *node, struct bytes setting);
 uint64_t node_key_count(const struct node *node);
 uint32_t node_client_count(const struct node *node);

@@ -63,8 +63,9 @@ static void config_settings(struct process_config *config)
     const struct node_conf *conf = config->conf;
 
     snprintf(config->settings, sizeof(config->settings),
-             "memory %llu\nfsync %u\nclients_max %u\npassword %s\n",
-             (unsigned long long)(conf->memory / config->workers), conf->fsync, conf->clients_max,
+             "maxmemory %llu\nappendfsync %s\nmaxclients %u\nrequirepass %s\n",
+             (unsigned long long)(conf->memory / config->workers), node_conf_fsync_names[conf->fsync],
+             conf->clients_max,
              conf->password != NULL ? conf->password : "");
 }
 
@@ -133,6 +134,7 @@ struct process {
     struct io_listener *listeners; /* owns; one for each socket */
     uint32_t listeners_count;
     struct stats_writer stats;
+    char ring[DIRECTORY_NAME_SIZE + 64], dir[PATH_MAX + 32];
     bool is_open, is_leaving;
     int exit_code;
 };
@@ -323,16 +325,15 @@ static int process_open(struct process *process)
     const struct process_config *config = process->config;
     const struct node_conf *conf = config->conf;
     uint32_t shard = worker_index(process->worker);
-    char ring[DIRECTORY_NAME_SIZE + 64], dir[PATH_MAX + 32];
     struct node_options options = {.io = process->io,
                                    .log = worker_log(process->worker),
                                    .arg = process,
                                    .opened = process_opened};
 
-    snprintf(ring, sizeof(ring), "/dev/shm/weir-%s-%u", config->name, shard);
-    snprintf(dir, sizeof(dir), "%s/shard-%u", config->dir, shard);
-    options.store.dir = dir;
-    options.store.ring_path = ring;
+    snprintf(process->ring, sizeof(process->ring), "/dev/shm/weir-%s-%u", config->name, shard);
+    snprintf(process->dir, sizeof(process->dir), "%s/shard-%u", config->dir, shard);
+    options.store.dir = process->dir;
+    options.store.ring_path = process->ring;
     options.store.shard = shard;
     options.store.shard_count = config->workers;
     options.store.fsync = (enum store_fsync)conf->fsync;
@@ -347,6 +348,8 @@ static int process_open(struct process *process)
     options.engine.config_file = ((const struct process_options *)worker_program_arg(process->worker))->conf_path;
     options.engine.memcache_db = (uint8_t)conf->memcache_db;
     options.engine.clients_max = conf->clients_max;
+    options.engine.dir = process->dir;
+    options.engine.is_cache = conf->namespaces[0].is_cache;
     return node_create(&options, &process->node);
 }
 

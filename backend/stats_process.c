@@ -60,7 +60,7 @@ static void fold(void *arg, void *base_memory, size_t base_size, const void *sta
 
     MAYBE(arg);
     stats_open(&base, base_memory, base_size, true);
-    MAYBE(stats_merge(&base, stats, stats_size, STATS_MERGE_CREATE));
+    MAYBE(stats_merge(&base, stats, stats_size, STATS_MERGE_CREATE | STATS_MERGE_EXACT));
     stats_close(&base);
 }
 
@@ -74,10 +74,10 @@ static void *collect(struct stats_process *process, size_t *used)
     void *memory = must_zalloc(base_size);
 
     stats_open(&view, memory, base_size, false);
-    MAYBE(stats_merge(&view, base, base_size, STATS_MERGE_CREATE));
+    MAYBE(stats_merge(&view, base, base_size, STATS_MERGE_CREATE | STATS_MERGE_EXACT));
     for (uint32_t i = 0; i < worker_slots_count(process->worker); i++)
         if (worker_slot_info(process->worker, i, &info) && info.stats != NULL)
-            MAYBE(stats_merge(&view, info.stats, info.stats_size, STATS_MERGE_CREATE | STATS_MERGE_GAUGES));
+            MAYBE(stats_merge(&view, info.stats, info.stats_size, STATS_MERGE_CREATE | STATS_MERGE_EXACT | STATS_MERGE_GAUGES));
     *used = stats_used(&view);
     stats_close(&view);
     return memory;

@@ -471,6 +471,18 @@ static enum setting_id setting_find(struct bytes name, const char **spelled)
     return SETTING_COUNT;
 }
 
+void settings_take(struct engine *engine, struct bytes name, struct bytes text)
+{
+    struct settings before = *engine->settings;
+    const char *spelled;
+    enum setting_id id = setting_find(name, &spelled);
+
+    if (id == SETTING_COUNT)
+        return;
+    text_set(engine->settings, id, must_strndup(text.data, text.len));
+    tell(engine, &before);
+}
+
 static bool has_wildcard(struct bytes pattern)
 {
     for (size_t i = 0; i < pattern.len; i++)

@@ -144,9 +144,19 @@ static bool is_body_right(const struct mc_bin_header *header, enum mc_verb verb)
     case MC_quit:
     case MC_noop:
         return is_shaped(header, 0, KEY_NONE, false);
+    case MC_sasl_list:
+        return is_shaped(header, 0, KEY_NONE, false);
+    case MC_sasl_auth:
+    case MC_sasl_step:
+        return is_shaped(header, 0, KEY_MUST, true);
     default:
         return false;
     }
+}
+
+static bool is_sasl(const struct mc_verb_info *verb)
+{
+    return verb->id == MC_sasl_list || verb->id == MC_sasl_auth || verb->id == MC_sasl_step;
 }
 
 /* In memcached's order. */
@@ -156,7 +166,8 @@ static uint16_t request_judge(const struct mc_bin_header *header, const struct m
     if (header->key_len > limits->key_max)
         return MC_BIN_INVALID;
     /* memcached 1.6 has no verbosity here, and no SASL unless built and started with it. */
-    if (verb == NULL || verb->id == MC_verbosity || verb->is_denied)
+    if (verb == NULL || verb->id == MC_verbosity ||
+        (verb->is_denied && !(limits->has_sasl && is_sasl(verb))))
         return MC_BIN_UNKNOWN_COMMAND;
     if (!is_body_right(header, (enum mc_verb)verb->id))
         return MC_BIN_INVALID;

@@ -26,6 +26,7 @@ struct proto_limits {
     uint64_t bulk_max;         /* one RESP bulk (512 MiB) */
     uint32_t value_max;        /* memcache value (1 MiB by default, as memcached) */
     uint32_t key_max;          /* memcache: 250 */
+    bool has_sasl;             /* memcache binary: SASL requests are known; without a password they are not */
 };
 #define PROTO_LIMITS_DEFAULT                                                                       \
     ((struct proto_limits){.args_max = 1048576, .line_max = 65536, .bulk_max = 512u << 20,         \

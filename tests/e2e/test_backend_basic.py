@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weir-backend as a server: connections, transactions, waiting, passwords, limits, processes and signals."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+
+import pytest
+import redis
+
+from weirtest import LOOPBACK, can_connect, children_of, cmdline_of, program, wait_for
+
+
+def client(server, **keywords):
+    return redis.Redis(LOOPBACK, keywords.pop("port", server.port), **keywords)
+
+
+def ask(port, data, until=None, deadline=10):
+    """Sends bytes, closes its side, reads to the end (or until these bytes have come)."""
+    with socket.create_connection((LOOPBACK, port), timeout=deadline) as s:
+        s.sendall(data)
+        if until is None:
+            s.shutdown(socket.SHUT_WR)
+        got = b""
+        while until is None or until not in got:
+            piece = s.recv(65536)
+            if not piece:
+                break
+            got += piece
+        return got
+
+
+def worker_of(server, index=0):
+    return next((pid for pid in children_of(server.pid) if f"worker {index}" in cmdline_of(pid)), None)
+
+
+# Connections
+
+def test_first_bytes_choose_the_protocol(weir_backend):
+    port = weir_backend().port
+    assert ask(port, b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n") == b"+OK\r\n"
+    assert ask(port, b"GET a\r\n") == b"$1\r\n1\r\n"
+    assert ask(port, b"get a\r\n") == b"VALUE a 0 1\r\n1\r\nEND\r\n"
+    assert ask(port, b"ge") == b""
+    noop = bytes([0x80, 0x0a] + [0] * 22)
+    assert ask(port, noop)[:2] == bytes([0x81, 0x0a])
+
+
+def test_requests_survive_any_cut(weir_backend):
+    port = weir_backend().port
+    data = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nhe\r\nl\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
+    for cut in range(1, len(data)):
+        with socket.create_connection((LOOPBACK, port), timeout=10) as s:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            s.sendall(data[:cut])
+            time.sleep(0.002)
+            s.sendall(data[cut:])
+            s.shutdown(socket.SHUT_WR)
+            assert s.makefile("rb").read() == b"+OK\r\n$5\r\nhe\r\nl\r\n"
+
+
+@pytest.mark.parametrize("data, reply", [
+    (b"*1\r\n$-5\r\n", b"-ERR Protocol error: invalid bulk length\r\n"),
+    (b"*x\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),
+    (b"*1\r\n+PING\r\n", b"-ERR Protocol error: expected '$', got '+'\r\n"),
+    (b'GET "a\r\n', b"-ERR Protocol error: unbalanced quotes in request\r\n"),
+    (b"PING\r\n*1\r\n$x\r\nPING\r\n", b"+PONG\r\n-ERR Protocol error: invalid bulk length\r\n"),
+    (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", b""),
+])
+def test_broken_frames_are_answered_and_closed(weir_backend, data, reply):
+    assert ask(weir_backend().port, data, until=b"never") == reply
+
+
+def test_pipelines_keep_their_order(weir_backend):
+    server = weir_backend()
+    pipe = client(server).pipeline(transaction=False)
+    for i in range(20000):
+        pipe.set(f"k{i}", i)
+        pipe.get(f"k{i}")
+    replies = pipe.execute()
+    assert replies[1::2] == [b"%d" % i for i in range(20000)]
+
+
+def test_a_slow_reader_is_not_read_from(weir_backend):
+    """A client that asks for gigabytes and reads nothing costs a bounded amount of memory."""
+    server = weir_backend()
+    r = client(server)
+    r.set("big", b"x" * 1000000)
+    with socket.create_connection((LOOPBACK, server.port), timeout=10) as s:
+        s.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            while True:
+                s.sendall(b"*2\r\n$3\r\nGET\r\n$3\r\nbig\r\n" * 1000)
+        omem = max(c["omem"] for c in r.client_list() for c["omem"] in [int(c["omem"])])
+        assert omem < 16 << 20
+
+
+def test_clients_max(weir_backend):
+    server = weir_backend(None, "--clients_max", "3")
+    held = [client(server) for _ in range(3)]
+    for c in held:
+        c.ping()
+    assert ask(server.port, b"PING\r\n", until=b"\r\n") == b"-ERR max number of clients reached\r\n"
+    held[0].connection_pool.disconnect()
+    wait_for(lambda: ask(server.port, b"PING\r\n", until=b"\r\n") == b"+PONG\r\n")
+
+
+# Transactions
+
+def test_exec_and_watch(weir_backend):
+    server = weir_backend()
+    a, b = client(server), client(server)
+    with a.pipeline() as pipe:
+        pipe.watch("k")
+        b.set("k", "other")
+        pipe.multi()
+        pipe.set("k", "mine")
+        with pytest.raises(redis.WatchError):
+            pipe.execute()
+    assert b.get("k") == b"other"
+    with a.pipeline() as pipe:
+        pipe.set("x", 1).incr("x").lpush("x", 1).incr("x")
+        replies = pipe.execute(raise_on_error=False)
+    assert replies[:2] == [True, 2] and "WRONGTYPE" in str(replies[2]) and replies[3] == 3
+    assert ask(server.port, b"MULTI\r\nFOO\r\nGET x\r\nEXEC\r\n").endswith(
+        b"+QUEUED\r\n-EXECABORT Transaction discarded because of previous errors.\r\n")
+
+
+# Waiting
+
+def test_waiters_are_served_in_the_order_they_came(weir_backend):
+    server = weir_backend()
+    r, got, threads = client(server), [], []
+    for i in range(3):
+        def wait(number=i):
+            got.append((number, client(server).blpop("q", 20)))
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+        wait_for(lambda n=i: int(r.info("clients")["blocked_clients"]) == n + 1)
+    pipe = r.pipeline(transaction=False)
+    pipe.rpush("q", "a", "b").llen("q")
+    assert pipe.execute() == [2, 0]  # they were served before the next command ran
+    r.rpush("q", "c")
+    for t in threads:
+        t.join(20)
+    assert sorted(got) == [(0, (b"q", b"a")), (1, (b"q", b"b")), (2, (b"q", b"c"))]
+
+
+def test_waiting_ends(weir_backend):
+    """By its timeout, by CLIENT UNBLOCK, by the peer's end, by CLIENT KILL; in EXEC it never begins."""
+    server = weir_backend()
+    r = client(server)
+    assert r.blpop("none", 0.1) is None
+    results = []
+
+    def wait(c):
+        try:
+            results.append(c.blpop("none", 20))
+        except redis.RedisError as error:
+            results.append(str(error))
+
+    for how in (b"TIMEOUT", b"ERROR"):
+        c = client(server, single_connection_client=True)
+        number = c.client_id()
+        thread = threading.Thread(target=wait, args=(c,))
+        thread.start()
+        wait_for(lambda: int(r.info("clients")["blocked_clients"]) == 1)
+        assert r.execute_command("CLIENT", "UNBLOCK", number, how) == 1
+        thread.join(20)
+    assert results == [None, "UNBLOCKED client unblocked via CLIENT UNBLOCK"]
+    with socket.create_connection((LOOPBACK, server.port)) as s:
+        s.sendall(b"BLPOP none 0\r\n")
+        wait_for(lambda: int(r.info("clients")["blocked_clients"]) == 1)
+    wait_for(lambda: int(r.info("clients")["blocked_clients"]) == 0)
+    assert ask(server.port, b"MULTI\r\nBLPOP none 0\r\nEXEC\r\n").endswith(b"*1\r\n*-1\r\n")
+
+
+def test_pause(weir_backend):
+    server = weir_backend()
+    r, other = client(server), client(server)
+    r.set("k", 1)
+    r.execute_command("CLIENT", "PAUSE", 20000, "WRITE")
+    assert other.get("k") == b"1"
+    done = threading.Event()
+    thread = threading.Thread(target=lambda: (other.set("k", 2), done.set()))
+    thread.start()
+    assert not done.wait(0.3)
+    r.execute_command("CLIENT", "UNPAUSE")
+    assert done.wait(20)
+    thread.join(20)
+
+
+# Passwords
+
+def test_password(weir_backend):
+    server = weir_backend(None, "--password", "secret word")
+    with pytest.raises(redis.AuthenticationError):
+        client(server).get("k")
+    with pytest.raises(redis.RedisError, match="WRONGPASS|invalid"):
+        client(server, password="wrong").get("k")
+    r = client(server, password="secret word")
+    assert r.set("k", "v")
+    assert ask(server.port, b"get k\r\n") == b"CLIENT_ERROR unauthenticated\r\n"
+    assert ask(server.port, b"set auth 0 0 13\r\nu secret word\r\nget k\r\n") == b"STORED\r\nVALUE k 0 1\r\nv\r\nEND\r\n"
+    assert ask(server.port, b"*11\r\n", until=b"\r\n").startswith(b"-ERR Protocol error")
+
+    def binary(opcode, key=b"", value=b""):
+        return (bytes([0x80, opcode]) + len(key).to_bytes(2, "big") + bytes(4) +
+                (len(key) + len(value)).to_bytes(4, "big") + bytes(12) + key + value)
+
+    assert ask(server.port, binary(0x00, b"k"))[6:8] == b"\0\x20"
+    got = ask(server.port, binary(0x21, b"PLAIN", b"\0user\0secret word") + binary(0x00, b"k"))
+    assert got[6:8] == b"\0\0" and got.endswith(b"v")
+
+
+# Processes
+
+def test_a_killed_worker_has_lost_nothing(weir_backend):
+    """Whatever fsync says: what was answered is there, and the port answers again at once."""
+    server = weir_backend(None, "--fsync", "no")
+    for round_number in range(3):
+        pipe = client(server).pipeline(transaction=False)
+        for i in range(1000):
+            pipe.set(f"{round_number}-{i}", i)
+            pipe.rpush("list", i)
+        pipe.execute()
+        pid = worker_of(server)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: worker_of(server) not in (pid, None))
+        r = client(server)
+        wait_for(lambda: r.ping())
+        assert r.dbsize() == 1000 * (round_number + 1) + 1
+        assert r.llen("list") == 1000 * (round_number + 1)
+        assert r.get(f"{round_number}-999") == b"999"
+
+
+def test_workers_are_shards(weir_backend):
+    server = weir_backend(None, "--workers", "2")
+    first, second = client(server), client(server, port=server.port + 1)
+    wait_for(lambda: can_connect(server.port + 1))
+    first.set("k", "first")
+    assert second.get("k") is None
+    second.set("k", "second")
+    server.restart()
+    wait_for(lambda: can_connect(server.port + 1))
+    assert client(server).get("k") == b"first"
+    assert client(server, port=server.port + 1).get("k") == b"second"
+
+
+def test_another_count_of_workers_is_refused(weir_backend, tmp_path):
+    server = weir_backend(None, "--workers", "2")
+    server.stop()
+    argv = [program("weir-backend"), "--dir", server.data, "--listen", f"{LOOPBACK}:{server.port}", "--stats",
+            f"{LOOPBACK}:{server.port + 3}", "--workers", "1"]
+    with open(tmp_path / "log", "w+b") as log:
+        process = subprocess.Popen(argv, stderr=log, stdout=log)
+        try:
+            wait_for(lambda: b"cannot be opened" in (tmp_path / "log").read_bytes())
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_reload_in_place(weir_backend, tmp_path):
+    conf = tmp_path / "backend.yml"
+    conf.write_text("version: 1\nmemory: 64mb\n")
+    server = weir_backend(None, "-c", str(conf))
+    r = client(server)
+    assert r.config_get("maxmemory")["maxmemory"] == str(64 << 20)
+    conf.write_text("version: 1\nmemory: 128mb\nfsync: always\n")
+    server.send_signal(signal.SIGHUP)
+    wait_for(lambda: r.config_get("maxmemory")["maxmemory"] == str(128 << 20))
+    assert r.set("k", "v")
+    conf.write_text("version: 1\nmemory: lots\n")
+    server.send_signal(signal.SIGHUP)
+    wait_for(lambda: "backend.yml:2:9" in server.text())
+    assert r.get("k") == b"v"
+
+
+def test_quit_waits_for_answers(weir_backend):
+    server = weir_backend()
+    with socket.create_connection((LOOPBACK, server.port), timeout=20) as s:
+        s.sendall(b"SET k v\r\n")
+        assert s.recv(100) == b"+OK\r\n"
+        server.send_signal(signal.SIGQUIT)
+        assert s.recv(100) == b""
+    assert server.wait() == 0
+
+
+def test_workers_leave_when_the_master_is_killed(weir_backend):
+    server = weir_backend()
+    client(server).set("k", "v")
+    pid = worker_of(server)
+    server._sent.add(signal.SIGKILL)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_for(lambda: "weir-backend" not in cmdline_of(pid), "the worker has left")
+    wait_for(lambda: not can_connect(server.port))
+    server.restart(signal.SIGKILL)
+    assert client(server).get("k") == b"v"
+
+
+def test_stats_port(weir_backend):
+    server = weir_backend()
+    port = int(server.argv[server.argv.index("--stats") + 1].rpartition(":")[2])
+    client(server).set("k", "v")
+    client(server).get("k")
+
+    def get(path):
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=10) as answer:
+            return answer.read()
+
+    wait_for(lambda: json.loads(get("/stats")).get("shard-0", {}).get("keys") == 1)
+    assert b'weir_shard_keys{shard="0"} 1\n' in get("/metrics")
+    assert get("/healthz") == b"ok\n"
+    assert json.loads(ask(port, b""))["service"] == "weir-backend"
