@@ -298,10 +298,7 @@ static size_t client_text(struct client *client, const struct proto_limits *limi
         return data.len;
     }
     if (UNLIKELY(request.status != MC_REQ_OK)) {
-        if (request.status == MC_REQ_ERROR) {
-            client_reply(client, bytes_of_string(request.error));
-            client_reply(client, BYTES("\r\n"));
-        }
+        MAYBE(mc_text_execute(&client->session, &request)); /* tells the error; never waits */
         return request.len;
     }
     if (UNLIKELY(!client->session.is_authenticated) && client_auth_text(&client->session, &request))

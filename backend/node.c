@@ -107,6 +107,8 @@ static int node_open_engine(struct node *node)
     options.shard_count = node->options.store.shard_count;
     options.memory_max = node->options.store.memory_max;
     options.fsync = node->options.store.fsync;
+    options.is_cache = node->options.store.namespaces[0].is_cache;
+    options.dir = node->options.store.dir;
     err = engine_create(&options, &node->engine);
     if (err != 0)
         return err;

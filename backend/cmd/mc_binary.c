@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The binary protocol. Quiet forms leave out the answer that everybody expects: success of a change, the miss of a
- * get. Errors are always told. SASL is refused as by a memcached without it: authenticate over text.
+ * get. Errors are always told. (SASL is the connection's affair: client_auth.c.)
  */
 #include "backend/cmd/cmd_private.h"
 #include "backend/cmd/mc_private.h"

@@ -342,25 +342,6 @@ static enum cmd_result execute_local(struct session *session, const struct mc_re
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-/* memcached's own way over text (its -Y): a set of any key with "user password". */
-static void authenticate(struct session *session, const struct mc_request *request)
-{
-    struct bytes data = request->data;
-    const char *blank = data.len > 0 ? memchr(data.data, ' ', data.len) : NULL;
-
-    if (request->verb != MC_set) {
-        mc_reply_line(session, "CLIENT_ERROR unauthenticated");
-        return;
-    }
-    if (blank == NULL || !settings_password_fits(session->engine->settings,
-                                bytes_skip(data, (size_t)(blank + 1 - data.data)))) {
-        mc_reply_line(session, "CLIENT_ERROR authentication failure");
-        return;
-    }
-    session->is_authenticated = true;
-    mc_reply_line(session, "STORED");
-}
-
 /* A value that is too large to replace the old one must not leave the old one either: who stored it means that it is
  * no longer right. As memcached. Never waits: the parser has already begun to throw the block away. */
 static void refuse(struct session *session, const struct mc_request *request)
@@ -383,7 +364,7 @@ static void refuse(struct session *session, const struct mc_request *request)
 static enum cmd_result execute(struct session *session, const struct mc_request *request)
 {
     if (UNLIKELY(!session->is_authenticated) && request->verb != MC_quit) {
-        authenticate(session, request);
+        mc_reply_line(session, "CLIENT_ERROR unauthenticated");
         return CMD_DONE;
     }
     switch ((enum mc_kind)mc_verb_info(request->verb)->kind) {

@@ -322,14 +322,15 @@ static void test_too_large_values_take_the_old_one_away(void **state)
     mem_free(text);
 }
 
-static void test_password_over_text(void **state)
+static void test_nothing_without_the_password(void **state)
 {
     (void)state;
     world_ask(&w, "CONFIG SET requirepass secret", "+OK\r\n");
     w.session.is_authenticated = false;
     ask("get k\r\n", "CLIENT_ERROR unauthenticated\r\n");
-    ask("set k 0 0 9\r\nuser wron\r\n", "CLIENT_ERROR authentication failure\r\n");
-    ask("set k 0 0 11\r\nuser secret\r\n", "STORED\r\n");
+    ask("set k 0 0 1\r\nx\r\n", "CLIENT_ERROR unauthenticated\r\n");
+    world_ask(&w, "GET k", "-NOAUTH Authentication required.\r\n");
+    w.session.is_authenticated = true;
     ask("get k\r\n", "END\r\n");
 }
 
@@ -447,7 +448,7 @@ int main(void)
         TEST(test_flags_of_later_versions_are_refused),
         TEST(test_flush_all),
         TEST(test_too_large_values_take_the_old_one_away),
-        TEST(test_password_over_text),
+        TEST(test_nothing_without_the_password),
         TEST(test_local_commands),
         TEST(test_binary),
     };
