@@ -9,6 +9,9 @@ packages_test="libcmocka-dev binutils git redis-sentinel nutcracker prometheus
     python3-pytest python3-redis python3-pymemcache python3-pylibmc python3-yaml
     php-cli php-redis php-memcached ruby ruby-dalli telnet"
 packages_nightly="clang llvm xz-utils"
+# Only tests/bench needs these, and goes without.
+# shellcheck disable=SC2034
+packages_bench="fio linux-perf"
 
 say() {
     printf '%s: %s\n' "$me" "$*"

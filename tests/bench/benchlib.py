@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import dataclasses
 import os
+import platform
 import random
 import re
 import select
@@ -14,6 +15,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -50,13 +52,12 @@ def tree_of(pid):
 
 
 def cpu_ns(pids):
-    """Time on the processor of all threads, user and system. /proc/PID/stat counts in 10 ms ticks."""
+    """Time on the processor of all threads, user and system, of those too that have ended: the ring's kernel workers
+    come and go. It is the clock of clock_getcpuclockid(); /proc/PID/stat counts in 10 ms ticks."""
     total = 0
     for pid in pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for task in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-                    total += int(file.read().split()[0])
+        with contextlib.suppress(OSError):
+            total += time.clock_gettime_ns(~pid << 3 | 2)
     return total
 
 
@@ -73,10 +74,11 @@ def memory_bytes(pids):
 
 
 class Process:
-    """A program on the bench's core, ended with everything it started when the bench ends."""
+    """A program on the bench's core (or another), ended with everything it started when the bench ends."""
 
-    def __init__(self, bench, name, argv, **popen):
+    def __init__(self, bench, name, argv, core=None, **popen):
         self.bench, self.name, self.argv = bench, name, argv
+        self.core = bench.core if core is None else core
         self.log = os.path.join(bench.folder, f"{name}-{len(bench.processes)}.log")
         parent = os.getpid()
         prctl = ctypes.CDLL(None).prctl
@@ -85,7 +87,7 @@ class Process:
             prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: also when the bench itself is killed
             if os.getppid() != parent:
                 os._exit(1)
-            os.sched_setaffinity(0, {bench.core})
+            os.sched_setaffinity(0, {self.core})
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
@@ -102,15 +104,15 @@ class Process:
         for pid in self.tree:
             with contextlib.suppress(OSError):
                 for task in map(int, os.listdir(f"/proc/{pid}/task")):
-                    os.sched_setaffinity(task, {self.bench.core})
+                    os.sched_setaffinity(task, {self.core})
                     os.sched_setscheduler(task, os.SCHED_BATCH, os.sched_param(0))
 
     def log_tail(self):
         with open(self.log, errors="replace") as file:
             return " | ".join(line.strip() for line in file.readlines()[-3:])
 
-    def wait_listening(self, port):
-        deadline = time.monotonic() + 10
+    def wait_listening(self, port, seconds=10):
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.popen.poll() is not None:
                 raise Failed(f"{self.name} ended with {self.popen.returncode}: {self.log_tail()}")
@@ -119,8 +121,8 @@ class Process:
             time.sleep(0.01)
         raise Failed(f"{self.name} does not listen on port {port}: {self.log_tail()}")
 
-    def stop(self):
-        """TERM, and after three seconds KILL, which also meets what outlives its parent."""
+    def stop(self, seconds=3):
+        """TERM, and after some seconds KILL, which also meets what outlives its parent."""
         with contextlib.suppress(OSError):
             self.tree = tree_of(self.popen.pid) if self.popen.poll() is None else self.tree
         born = {pid: self.bench.start_time(pid) for pid in self.tree}
@@ -129,7 +131,7 @@ class Process:
                 os.kill(self.popen.pid, signal.SIGCONT)
             self.popen.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.popen.wait(3)
+                self.popen.wait(seconds)
         for pid, start in born.items():
             if start is not None and self.bench.start_time(pid) == start:
                 with contextlib.suppress(ProcessLookupError):
@@ -146,11 +148,11 @@ class Process:
 class Load(Process):
     """The load generator; see the head of load.c for what it understands."""
 
-    def __init__(self, bench, case, port, clients=None):
+    def __init__(self, bench, case, port, clients=None, core=None):
         argv = [bench.program(case.load_program), "--port", str(port)] + case.load_options()
         if clients is not None:
             argv[argv.index("--clients") + 1] = str(clients)
-        super().__init__(bench, "load", argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        super().__init__(bench, "load", argv, core, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.answer("ready", 60)
 
     def line(self, timeout):
@@ -189,7 +191,7 @@ class Bench:
     def __init__(self, options):
         self.options = options
         self.core = options.core
-        self.folder = tempfile.mkdtemp(prefix="weir-bench-")
+        self.folder = tempfile.mkdtemp(prefix="weir-bench-", dir=getattr(options, "dir", None))
         self.processes = []
         self.ports = set()
         self.random = random.Random(options.seed)
@@ -231,6 +233,64 @@ class Bench:
         return (cpu_ns(server.tree) - before) / 1000 / requests
 
 
+def store_keys(protocol, port, count, value_size, first=0, batch=500):
+    """Key i is "key:" and twelve digits, its value begins with the key."""
+    reply = b"+OK\r\n" if protocol == "redis" else b"STORED\r\n"
+    with socket.create_connection(("127.0.0.1", port), 30) as link:
+        for start in range(first, first + count, batch):
+            requests = []
+            for number in range(start, min(start + batch, first + count)):
+                key = f"key:{number:012}"
+                value = key.ljust(value_size, "x")
+                if protocol == "redis":
+                    requests.append(f"*3\r\n$3\r\nSET\r\n${len(key)}\r\n{key}\r\n${value_size}\r\n{value}\r\n")
+                else:
+                    requests.append(f"set {key} 0 0 {value_size}\r\n{value}\r\n")
+            link.sendall("".join(requests).encode())
+            left = len(requests) * len(reply)
+            while left > 0:
+                got = link.recv(left)
+                if not got or got.strip(reply):
+                    raise Failed(f"{protocol} did not store the keys: {got[:80]!r}")
+                left -= len(got)
+
+
+def perf_report(bench, title, process, load, seconds):
+    """Records one run of `seconds`, and prints where the process's time goes."""
+    if not shutil.which("perf"):
+        raise Failed("perf is not installed (Debian: linux-perf)")
+    data = os.path.join(bench.folder, "perf.data")
+    recorder = subprocess.Popen(
+        ["perf", "record", "-q", "-F", "4999", "-g", "-o", data, "-p", ",".join(map(str, process.tree)),
+         "--", "sleep", str(seconds)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    before = cpu_ns(process.tree)
+    requests = load.ask(f"go {seconds * 1000 + 200}")
+    used = (cpu_ns(process.tree) - before) / 1000 / requests
+    errors = recorder.communicate()[1]
+    if recorder.returncode not in (0, -signal.SIGINT):
+        raise Failed(f"perf record: {errors.strip()}")
+    print(f"{title}: {used:.3f} µs a request, with perf's own cost\n")
+    for sort in ("dso", "symbol"):
+        report = subprocess.run(
+            ["perf", "report", "-i", data, "--stdio", "--no-children", "-g", "none", "--sort",
+             "dso,symbol" if sort == "symbol" else sort, "--percent-limit", "0.5"],
+            capture_output=True, text=True)
+        lines = [re.sub(r"(\s+-)+\s*$", "", line) for line in report.stdout.splitlines()
+                 if line.strip() and not line.startswith("#")]
+        print("\n".join(lines[:45]), end="\n\n")
+    if bench.options.perf_data:
+        shutil.copy(data, bench.options.perf_data)
+
+
+def build_programs(build, names):
+    """The bench's own programs; make knows whether there is something to do."""
+    if os.path.exists(os.path.join(build, "Makefile")):
+        subprocess.run(["make", "-s", "-C", build] + [f"tests/bench/{name}" for name in names],
+                       check=True, stdout=subprocess.DEVNULL)
+    elif not os.access(os.path.join(build, "tests/bench/load"), os.X_OK):
+        sys.exit(f"{build} is no build tree: run ./autogen.sh && ./configure, or say --build DIR")
+
+
 # --- tables --------------------------------------------------------------------------------------
 
 
@@ -261,6 +321,12 @@ def ratio_of(figures, upper, lower):
 
 def verdict(is_met):
     return "-" if is_met is None else "yes" if is_met else "**no**"
+
+
+def processor_line():
+    with open("/proc/cpuinfo") as file:
+        model = re.search(r"model name\s*: (.*)", file.read())
+    return f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
 
 
 def version_of(argv, pattern):
