@@ -30,6 +30,12 @@ bool zset_read(struct cmd *c, uint32_t i, const struct object **out)
 
 enum zadd_outcome { ZADD_REFUSED, ZADD_SAME, ZADD_ADDED, ZADD_UPDATED };
 
+/* As in Redis a small set has no -0: its list of members keeps whole numbers as integers. A reply still says -0. */
+static double stored_score(const struct object *zset, double score)
+{
+    return score == 0 && zset->encoding == ZSET_PACKED ? 0 : score;
+}
+
 /* ERR_INVALID: the sum is no number. *score is what the member has then. */
 static int add_one(struct object *zset, const struct zadd *how, struct bytes member, double *score,
                    enum zadd_outcome *outcome, struct buffer *effects)
@@ -41,7 +47,7 @@ static int add_one(struct object *zset, const struct zadd *how, struct bytes mem
         if (how->xx)
             return 0;
         *outcome = ZADD_ADDED;
-        return zset_add(zset, member, *score, effects);
+        return zset_add(zset, member, stored_score(zset, *score), effects);
     }
     if (how->nx)
         return 0;
@@ -53,7 +59,9 @@ static int add_one(struct object *zset, const struct zadd *how, struct bytes mem
     if ((how->lt && *score >= old) || (how->gt && *score <= old))
         return 0;
     *outcome = *score == old ? ZADD_SAME : ZADD_UPDATED;
-    return *score == old ? 0 : zset_rescore(zset, member, old, *score, effects);
+    if (*score == old)
+        return 0;
+    return zset_rescore(zset, member, old, stored_score(zset, *score), effects);
 }
 
 static void add_to(struct cmd *c, struct store_key *key, struct object *zset, const struct zadd *how,
@@ -296,9 +304,22 @@ static void scan_pair(void *arg, struct bytes member, double score)
     }
 }
 
+/* Redis keeps whole scores of small sets as integers, and here it shows: 100000000000000000, not 1e+17. */
+static void scan_small_pair(void *arg, struct bytes member, double score)
+{
+    struct scan *scan = arg;
+
+    if (fabs(score) > 0x1p62 || score != (double)(int64_t)score)
+        scan_pair(arg, member, score);
+    else if (scan_element(scan, member))
+        reply_bulk_integer(scan->c, (int64_t)score);
+}
+
 static uint64_t scan_step(struct scan *scan, const void *arg, uint64_t cursor)
 {
-    return zset_scan(arg, cursor, scan_pair, scan);
+    const struct object *zset = arg;
+
+    return zset_scan(zset, cursor, zset->encoding == ZSET_PACKED ? scan_small_pair : scan_pair, scan);
 }
 
 void cmd_zscan(struct cmd *c)

@@ -353,6 +353,32 @@ static struct object *compute(struct request *r)
 
 /* ---- commands ----------------------------------------------------------------------------------- */
 
+/* A small set that becomes a key's has no -0, as ZADD would not put one there. */
+static int drop_negative_zeroes(struct object *zset)
+{
+    struct zset_bound zero = {.kind = ZSET_BOUND_SCORE};
+    uint64_t rank = zset_count_before(zset, &zero), end;
+    char copy[ZSET_PACKED_MEMBER_MAX];
+
+    zero.is_behind = true;
+    end = zset->encoding == ZSET_PACKED ? zset_count_before(zset, &zero) : rank;
+    for (; rank < end; rank++) {
+        struct zset_walk walk;
+        struct bytes member;
+        double score;
+        int err;
+
+        zset_walk_init(&walk, zset, rank, 1, false);
+        if (!zset_walk_next(&walk, &member, &score) || !signbit(score))
+            continue;
+        memcpy(copy, member.data, member.len); /* a member may not lie in the set that changes */
+        err = zset_rescore(zset, bytes_of(copy, member.len), score, 0, NULL);
+        if (err != 0)
+            return err;
+    }
+    return 0;
+}
+
 void zset_store_reply(struct cmd *c, uint32_t i, struct object *zset)
 {
     const struct store_attributes none = {0};
@@ -369,10 +395,13 @@ void zset_store_reply(struct cmd *c, uint32_t i, struct object *zset)
         zset_object_destroy(zset);
         return;
     }
-    if (count > 0)
-        err = store_put_object(c->store, &key, zset, &none);
-    else if (key.entry != NULL)
+    if (count > 0) {
+        err = drop_negative_zeroes(zset);
+        if (err == 0)
+            err = store_put_object(c->store, &key, zset, &none);
+    } else if (key.entry != NULL) {
         err = store_delete(c->store, &key);
+    }
     if (count == 0 || err != 0)
         zset_object_destroy(zset);
     if (cmd_stored(c, err))
