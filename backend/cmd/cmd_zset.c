@@ -30,10 +30,12 @@ bool zset_read(struct cmd *c, uint32_t i, const struct object **out)
 
 enum zadd_outcome { ZADD_REFUSED, ZADD_SAME, ZADD_ADDED, ZADD_UPDATED };
 
-/* As in Redis a small set has no -0: its list of members keeps whole numbers as integers. A reply still says -0. */
-static double stored_score(const struct object *zset, double score)
+double zset_stored_score(const struct object *zset, struct bytes member, double score)
 {
-    return score == 0 && zset->encoding == ZSET_PACKED ? 0 : score;
+    bool is_small = zset->encoding == ZSET_PACKED && zset_count(zset) < ZSET_PACKED_COUNT_MAX &&
+                    member.len <= ZSET_PACKED_MEMBER_MAX;
+
+    return score == 0 && is_small ? 0 : score;
 }
 
 /* ERR_INVALID: the sum is no number. *score is what the member has then. */
@@ -47,7 +49,7 @@ static int add_one(struct object *zset, const struct zadd *how, struct bytes mem
         if (how->xx)
             return 0;
         *outcome = ZADD_ADDED;
-        return zset_add(zset, member, stored_score(zset, *score), effects);
+        return zset_add(zset, member, zset_stored_score(zset, member, *score), effects);
     }
     if (how->nx)
         return 0;
@@ -61,7 +63,7 @@ static int add_one(struct object *zset, const struct zadd *how, struct bytes mem
     *outcome = *score == old ? ZADD_SAME : ZADD_UPDATED;
     if (*score == old)
         return 0;
-    return zset_rescore(zset, member, old, stored_score(zset, *score), effects);
+    return zset_rescore(zset, member, old, zset_stored_score(zset, member, *score), effects);
 }
 
 static void add_to(struct cmd *c, struct store_key *key, struct object *zset, const struct zadd *how,

@@ -11,6 +11,10 @@ const struct object *zset_of_key(const struct store_key *key);
 /* A key to read. False: an error was replied, or the command is parked. */
 bool zset_read(struct cmd *c, uint32_t i, const struct object **out);
 
+/* What a set keeps of a score that comes in. As in Redis a small one has no -0: its list of members keeps whole numbers
+ * as integers. */
+double zset_stored_score(const struct object *zset, struct bytes member, double score);
+
 /* Members from rank `first` on, `count` of them, as ZRANGE replies: with scores flat in RESP2, as pairs in RESP3. */
 void zset_reply_ranks(struct cmd *c, const struct object *zset, uint64_t first, uint64_t count,
                       bool is_down, bool with_scores);

@@ -268,6 +268,7 @@ static struct object *range_copy(const struct object *zset, const struct zrange 
         return copy;
     zset_walk_init(&walk, zset, first, count, r->way == WAY_DOWN);
     while (zset_walk_next(&walk, &member, &score)) {
+        score = zset_stored_score(copy, member, score);
         if (zset_add(copy, member, score, NULL) != 0) {
             zset_object_destroy(copy);
             return NULL;

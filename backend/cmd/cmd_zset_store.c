@@ -231,8 +231,8 @@ static int unite(const struct request *r, struct object *result)
 
             score = weighted(source, score);
             if (zset_score(result, member, &old)) {
-                score = combine(r->aggregate, old, score);
-                err = score == old ? 0 : zset_rescore(result, member, old, score, NULL);
+                score = combine(r->aggregate, old, score); /* -0 and 0 is 0 */
+                err = zset_rescore(result, member, old, score, NULL);
             } else {
                 err = zset_add(result, member, score, NULL);
             }
