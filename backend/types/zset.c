@@ -623,6 +623,7 @@ static void zset_encode(const struct object *object, struct buffer *out)
     const struct zset_object *zset = zset_of(object);
     struct btree_cursor cursor = {0};
 
+    buffer_append(out, &object->encoding, 1);
     if (is_packed(object)) {
         buffer_append(out, zset->packed.data, zset->packed.len);
         return;
@@ -688,21 +689,24 @@ static bool image_is_small(struct bytes image)
 static struct object *zset_decode(struct bytes image)
 {
     struct object *object = zset_object_create();
+    struct bytes pairs = bytes_skip(image, 1);
     struct zset_object *zset;
-    bool is_small = image_is_small(image);
+    int encoding = image.len > 0 ? image.data[0] : -1;
 
     if (object == NULL)
         return NULL;
     zset = zset_of(object);
+    if (encoding != ZSET_TREE && (encoding != ZSET_PACKED || !image_is_small(pairs)))
+        goto fail;
     tree_init(zset);
     /* A small one goes through a table as well: that no member is there twice is only seen there. */
-    if (!decode_into(object, image))
+    if (!decode_into(object, pairs))
         goto fail;
-    if (is_small) {
+    if (encoding == ZSET_PACKED) {
         while (!tree_free_step(zset, UINT32_MAX))
             ;
         zset->object.encoding = ZSET_PACKED;
-        if (packed_load(&zset->packed, image) != 0)
+        if (packed_load(&zset->packed, pairs) != 0)
             goto fail;
     }
     return object;

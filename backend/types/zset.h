@@ -2,11 +2,11 @@
 /*
  * zset.h - a sorted set: members, each with a score, in the order of (score, member's bytes).
  *
- *     image = (member length varint | member | score)*      in that order
- *     score = size u8 | bytes                               size 8: a double, little endian; 1 to 7: a whole
- *                                                           number, little endian, two's complement
+ *     image = encoding u8 | (member length varint | member | score)*      in that order
+ *     score = size u8 | bytes          size 8: a double, little endian; 1 to 7: a whole number, little endian, two's
+ *                                      complement
  *
- * Small ones are one packed run, which is its own image. Larger ones are a table of members and a tree of
+ * Small ones are one packed run, which is its own image. Larger ones, and those that were larger, are a table of members and a tree of
  * (score, member), which share one heap block for each member:
  *
  *     [score 8][length varint][member]

@@ -211,15 +211,18 @@ static void test_refuses_what_is_no_image(void **state)
 {
     (void)state;
 
-    assert_true(image_is_good(BYTES("\1a\1\1" "\1b\1\1")));
-    assert_false(image_is_good(BYTES("\1a\1\1" "\1a\1\2")));  /* a member twice */
-    assert_false(image_is_good(BYTES("\1a\1\2" "\1b\1\1")));  /* no order of scores */
-    assert_false(image_is_good(BYTES("\1b\1\1" "\1a\1\1")));  /* no order of members */
-    assert_false(image_is_good(BYTES("\1a\0")));              /* no score */
-    assert_false(image_is_good(BYTES("\1a")));
-    assert_false(image_is_good(BYTES("\1a\1")));
-    assert_false(image_is_good(BYTES("\1a\x9" "\1\1\1\1\1\1\1\1\1")));
-    assert_false(image_is_good(BYTES("\1a\x8" "\0\0\0\0\0\0\xf8\x7f"))); /* NaN */
+    assert_true(image_is_good(BYTES("\0\1a\1\1" "\1b\1\1")));
+    assert_true(image_is_good(BYTES("\1\1a\1\1" "\1b\1\1")));
+    assert_false(image_is_good(BYTES("\2\1a\1\1")));
+    assert_false(image_is_good(BYTES("")));
+    assert_false(image_is_good(BYTES("\0\1a\1\1" "\1a\1\2")));  /* a member twice */
+    assert_false(image_is_good(BYTES("\0\1a\1\2" "\1b\1\1")));  /* no order of scores */
+    assert_false(image_is_good(BYTES("\0\1b\1\1" "\1a\1\1")));  /* no order of members */
+    assert_false(image_is_good(BYTES("\0\1a\0")));              /* no score */
+    assert_false(image_is_good(BYTES("\0\1a")));
+    assert_false(image_is_good(BYTES("\0\1a\1")));
+    assert_false(image_is_good(BYTES("\0\1a\x9" "\1\1\1\1\1\1\1\1\1")));
+    assert_false(image_is_good(BYTES("\0\1a\x8" "\0\0\0\0\0\0\xf8\x7f"))); /* NaN */
 }
 
 /* -0 is a score of its own, though it equals 0. */
