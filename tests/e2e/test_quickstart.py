@@ -24,7 +24,7 @@ def quickstart(stage, tmp_path):
 
         def is_up():
             assert process.is_running(), process.tail()
-            return "Ctrl-C stops" in process.text() and "  log  " in process.text()
+            return "Ctrl-C stops" in process.text() and "    data  " in process.text()
 
         wait_for(is_up, "quickstart runs")
         return process
