@@ -193,6 +193,12 @@ static int page_entry_parse(struct store *store, unsigned bits, uint32_t page, s
     };
     ids[0] = key.base_lsn;
     ids[1] = key.image_lsn;
+    if (parts.address != 0 && store_log_segment_find(store->log, address_sequence(parts.address)) == NULL) {
+        log_error(store->text_log, "store: a segment that the checkpoint needs is missing, or its header is damaged "
+                  "shard=%u dir=%s sequence=%llu", store->options.shard, store->options.dir,
+                  (unsigned long long)address_sequence(parts.address));
+        return ERR_CORRUPT;
+    }
     hash = index_hash(store->index, parts.db, parts.key);
     if ((hash & ((1ull << bits) - 1)) != page)
         return ERR_CORRUPT;

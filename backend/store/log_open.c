@@ -3,9 +3,11 @@
  * Opening a directory: lock, the file "shard", every segment's first and last pages, the ring, free segments. And
  * closing it.
  *
- * A header that does not verify is one that a power cut tore before anything in its segment was durable, or damage.
- * A footer is proof of damage. So are page writes behind it: if one of them knows that the segment's first record was durable, it is damage, and the
- * directory is refused (G8).
+ * A header that does not verify is one that a power cut tore, when the segment was taken into use (again), or damage.
+ * A footer is proof of damage. Page writes behind it may be those of its last life; but if it is a hot one, they say
+ * themselves that they were durable, and what they have is newer than all that a recovery finds, it is damage
+ * (log_replay_ring()), and the directory is refused (G8). A segment that is missing in the middle is noticed by the
+ * one behind it, one that a checkpoint needs by the checkpoint.
  */
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
@@ -186,11 +188,10 @@ static void damage_done(struct log_scan *scan, int err)
         open_failed(open, "read segment", err);
         return;
     }
-    if (open->scan_first != 0 && open->scan_mark >= open->scan_first) {
-        log_error(open->log->text, "store: a segment's header is damaged, nothing is cut file=%s offset=0 lsn=%llu",
-                  open->path, (unsigned long long)open->scan_first);
-        open_end(open, ERR_CORRUPT);
-        return;
+    if (open->segment->is_hot && open->scan_first != 0 && open->scan_mark >= open->scan_first &&
+        open->scan_first > open->log->suspect_lsn) {
+        open->log->suspect_lsn = open->scan_first;
+        open->log->suspect_slot = open->segment->info.slot;
     }
     open->log->next_sequence = MAX(open->log->next_sequence, open->segment->info.sequence + 1);
     slot_is_free(open);

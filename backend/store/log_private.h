@@ -164,6 +164,9 @@ struct store_log {
     uint64_t disk_bytes, hot_from;
     uint64_t prev_sequence, prev_end; /* the hot segment before the open one */
     bool is_out_of_space;        /* the file system said so */
+    /* Of hot segments whose header does not verify, the one with the highest first LSN that was durable; 0: none. */
+    uint64_t suspect_lsn;
+    uint32_t suspect_slot;
 
     struct io_timer timer, soon, space_timer;
     bool had_room;

@@ -196,12 +196,26 @@ static void replay_durable(void *arg, int err)
     log_recover_end(r, 0);
 }
 
+/* A header that did not verify: was anything lost with it? */
+static int suspect_check(const struct log_recover *r)
+{
+    const struct store_log *log = r->log;
+    char path[LOG_PATH_MAX];
+
+    if (log->suspect_lsn <= r->lsn)
+        return 0;
+    log_segment_path(log, log->suspect_slot, path);
+    log_error(log->text, "store: a segment's header is damaged, nothing is cut file=%s offset=0 lsn=%llu found=%llu",
+              path, (unsigned long long)log->suspect_lsn, (unsigned long long)r->lsn);
+    return ERR_CORRUPT;
+}
+
 void log_replay_ring(struct log_recover *r)
 {
     struct store_log *log = r->log;
-    int err = 0;
+    int err = suspect_check(r);
 
-    if (log->ring.had_content) {
+    if (err == 0 && log->ring.had_content) {
         frames_collect(r);
         frames_choose(r);
         err = frames_replay(r);
