@@ -7,6 +7,7 @@
 
 #define CLIENTS_IDLE_MAX 1024u
 #define SECOND_MS        1000u
+#define LONG_TURN_US     1000u
 
 /* ---- the turn ----------------------------------------------------------------------------------- */
 
@@ -19,6 +20,16 @@ static void node_advance(struct node *node)
     {
         client_mark_dirty(client_of_turn_node(at));
     }
+}
+
+static void count_turn(struct node *node)
+{
+    struct node_turns *turns = &node->turns;
+    uint64_t took_us = io_clock_us(node->io) - io_now_us(node->io);
+
+    turns->count++;
+    turns->long_count += took_us > LONG_TURN_US;
+    turns->us_max = MAX(turns->us_max, took_us);
 }
 
 static void node_turn(struct io_hook *hook)
@@ -41,6 +52,7 @@ static void node_turn(struct io_hook *hook)
         client_flush(client_of_dirty_node(at));
     while ((at = list_pop_front(&node->dead)) != NULL)
         client_free(client_of_turn_node(at));
+    count_turn(node);
 }
 
 static void node_second(struct io_timer *timer)
@@ -276,6 +288,11 @@ uint64_t node_key_count(const struct node *node)
 uint32_t node_client_count(const struct node *node)
 {
     return node->engine != NULL ? node->engine->session_count : 0;
+}
+
+const struct node_turns *node_turns(const struct node *node)
+{
+    return &node->turns;
 }
 
 struct engine *node_engine(struct node *node)

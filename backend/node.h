@@ -43,5 +43,12 @@ bool node_is_drained(const struct node *node);
 void node_apply(struct node *node, struct bytes setting);
 uint64_t node_key_count(const struct node *node);
 uint32_t node_client_count(const struct node *node);
+
+/* Turns of the loop: from the end of a wait until everything of the turn is done, replies sent. */
+struct node_turns {
+    uint64_t count, long_count; /* long: over a millisecond */
+    uint64_t us_max;
+};
+const struct node_turns *node_turns(const struct node *node);
 struct engine *node_engine(struct node *node); /* NULL until opened */
 struct store *node_store(struct node *node);

@@ -17,6 +17,7 @@ struct node {
     struct node_options options;
     struct io_hook hook;
     struct io_timer second;
+    struct node_turns turns;
     struct mem_pool clients;
     struct resp_args args;  /* of the request at hand */
     struct mc_keys mc_keys;

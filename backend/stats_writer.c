@@ -39,6 +39,7 @@ void stats_writer_write(struct stats_writer *writer, struct node *node)
 {
     const struct engine *e = node_engine(node);
     const struct engine_counters *c = &e->counters;
+    const struct node_turns *t = node_turns(node);
     struct store_stats s;
     uint32_t i = 0;
 
