@@ -188,20 +188,40 @@ static int read_options(struct conf_reader *reader, const struct conf_option *op
 
 /* ---- relations --------------------------------------------------------------------------------------- */
 
-static int check(struct conf_reader *reader, struct node_conf *conf)
+static int check_path(struct conf_reader *reader, const struct conf_address *address)
+{
+    if (address->path == NULL)
+        return 0;
+    return conf_fail(reader, address->at, "conf: a node listens on host:port, not on a path");
+}
+
+/* Where the addresses were given: the file, or the options. */
+struct sources {
+    const char *listen, *stats;
+};
+
+static int check(struct conf_reader *reader, struct node_conf *conf, const struct sources *sources)
 {
     const struct conf_position nowhere = {0, 0};
+    int err;
 
-    if (conf->listen.path != NULL || conf->stats.path != NULL)
-        return conf_fail(reader, conf->listen.path != NULL ? conf->listen.at : conf->stats.at,
-                         "conf: a node listens on host:port, not on a path");
+    reader->path = sources->stats;
+    err = check_path(reader, &conf->stats);
+    if (err != 0)
+        return err;
+    reader->path = sources->listen;
+    err = check_path(reader, &conf->listen);
+    if (err != 0)
+        return err;
     if (conf->listen.port + conf->workers > 65536)
         return conf_fail(reader, conf->listen.at, "conf: directive \"listen\" has an invalid value; worker i listens "
                                                   "on port + i, which is above 65535 for the last");
+    reader->path = sources->stats;
     if (conf->stats.port >= conf->listen.port && conf->stats.port < conf->listen.port + MAX(conf->workers, 1u) &&
         strcmp(conf->stats.host, conf->listen.host) == 0)
         return conf_fail(reader, conf->stats.at, "conf: directive \"stats\" has the address of a worker; give it "
                                                  "another port");
+    reader->path = sources->listen;
     if (conf->group != NULL && conf->user == NULL)
         return conf_fail(reader, nowhere, "conf: directive \"group\" is only valid with a user; add user:");
     if (!conf_address_is_local(&conf->listen) && conf->password == NULL)
@@ -220,6 +240,8 @@ int node_conf_read(const char *path, const struct conf_option *options, uint32_t
                                  .arena = &conf->arena,
                                  .wants_what = "version: 1",
                                  .starts_with = "version: 1"};
+    struct sources sources;
+    const char *listen, *stats;
     int err;
 
     *error = (struct conf_error){.text = ""};
@@ -227,10 +249,17 @@ int node_conf_read(const char *path, const struct conf_option *options, uint32_t
     conf->log_level = -1;
     if (err == 0 && path != NULL)
         err = read_file(&reader, path, conf);
+    sources.listen = sources.stats = reader.path;
+    listen = conf->listen.text;
+    stats = conf->stats.text;
     if (err == 0)
         err = read_options(&reader, options, options_count, conf);
+    if (conf->listen.text != listen)
+        sources.listen = reader.path;
+    if (conf->stats.text != stats)
+        sources.stats = reader.path;
     if (err == 0)
-        err = check(&reader, conf);
+        err = check(&reader, conf, &sources);
     conf_arena_wipe(&reader.scratch);
     if (err != 0) {
         if (!reader.has_failed)

@@ -96,9 +96,36 @@ static void test_reserved_bytes_count_when_they_are_committed(void **state)
     chunk_pools_deinit(&pools);
 }
 
+/* At every length, over small and large chunks: what is left is the front, and appends go on behind it. */
+static void test_truncate_keeps_the_front(void **state)
+{
+    static char model[40000], seen[40010];
+    struct chunk_pools pools;
+
+    (void)state;
+    for (size_t k = 0; k < sizeof(model); k++)
+        model[k] = (char)(k * 7);
+    chunk_pools_init(&pools);
+    for (size_t len = 0; len <= sizeof(model); len += len < 2100 ? 1 : 997) {
+        struct outbuf out = {0};
+
+        assert_true(outbuf_append(&pools, &out, model, 500));
+        assert_true(outbuf_append(&pools, &out, model + 500, sizeof(model) - 500));
+        outbuf_truncate(&pools, &out, len);
+        assert_int_equal(out.len, len);
+        assert_true(outbuf_append(&pools, &out, "end", 3));
+        assert_int_equal(gather(&out, seen, sizeof(seen)), len + 3);
+        assert_memory_equal(seen, model, len);
+        assert_memory_equal(seen + len, "end", 3);
+        outbuf_clear(&pools, &out);
+    }
+    chunk_pools_deinit(&pools);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_truncate_keeps_the_front),
         cmocka_unit_test(test_bytes_come_out_as_they_went_in),
         cmocka_unit_test(test_splice_moves_all_behind_all),
         cmocka_unit_test(test_reserved_bytes_count_when_they_are_committed),
