@@ -74,6 +74,29 @@ void store_live_remove(struct store *store, uint64_t address, size_t bytes)
         segment->live_bytes -= MIN(segment->live_bytes, bytes);
 }
 
+/* The deltas of a chain are dead. They are counted where they lie, but where is not kept for each: they are taken from
+ * the segment with the oldest on, so that in sum nothing is left over. */
+static void store_live_remove_chain(struct store *store, uint64_t sequence, uint64_t bytes)
+{
+    if (store->log == NULL || sequence == 0)
+        return;
+    for (uint64_t end = store_log_hot_sequence(store->log), at = sequence; bytes > 0 && at <= end; at++) {
+        struct segment_info *segment = store_log_segment_find(store->log, at);
+        uint64_t part;
+
+        if (segment == NULL || (segment->kind != SEGMENT_HOT && at != sequence))
+            continue;
+        part = MIN(segment->live_bytes, bytes);
+        segment->live_bytes -= part;
+        bytes -= part;
+    }
+}
+
+static void store_live_remove_deltas(struct store *store, const struct object *object)
+{
+    store_live_remove_chain(store, object->chain_sequence, object->delta_bytes);
+}
+
 int store_log_expired(struct store *store, const struct entry *e)
 {
     struct record record = {.type = RECORD_TOMB, .db = entry_db(e), .key = entry_key(e)};
@@ -139,7 +162,9 @@ void store_entry_drop(struct store *store, uint64_t hash, struct entry *e)
 {
     store_live_remove(store, e->address, store_record_bytes(e));
     if (UNLIKELY(entry_is_cold(e) && store->chains != NULL))
-        chain_forget(store, hash, e);
+        chain_end(store, hash, e);
+    if (entry_is_object(e))
+        store_live_remove_deltas(store, entry_object(e));
     store_count_entry(store, e, -1);
     index_remove(store->index, hash, e);
     checkpoint_touch(store, hash);
@@ -256,7 +281,9 @@ static int store_put_whole(struct store *store, struct store_key *key, struct re
     if (err != 0)
         return err;
     if (UNLIKELY(old != NULL && entry_is_cold(old) && store->chains != NULL))
-        chain_forget(store, key->hash, old);
+        chain_end(store, key->hash, old);
+    if (existed && entry_is_object(old))
+        store_live_remove_deltas(store, entry_object(old));
     parts->address = address;
     parts->lsn = record->lsn;
     if (existed) {
@@ -503,9 +530,14 @@ static int store_append_delta(struct store *store, struct store_key *key, struct
     object->delta_bytes += record_size(&record);
     store_live_add(store, address, record_size(&record));
     checkpoint_touch(store, key->hash);
-    if (chain_is_heavy(store, object))
-        MAYBE(store_image(store, key->hash, key->entry) != 0); /* no memory or disk: the chain goes on */
     return 0;
+}
+
+/* After a delta, when the entry is all that the delta made of it. */
+static void store_chain_check(struct store *store, struct store_key *key)
+{
+    if (chain_is_heavy(store, entry_object(key->entry)))
+        MAYBE(store_image(store, key->hash, key->entry) != 0); /* no memory or disk: the chain goes on */
 }
 
 int store_change(struct store *store, struct store_key *key)
@@ -534,6 +566,7 @@ int store_change(struct store *store, struct store_key *key)
         return err;
     }
     store->open_key.entry = NULL;
+    store_chain_check(store, key);
     store_object_account(store, object);
     if (is_new)
         spill_inserted(store, key->hash, key->entry);
@@ -572,9 +605,13 @@ int store_set_expire(struct store *store, struct store_key *key, uint64_t expire
     parts.lsn = entry_lsn(key->entry);
     parts.address = key->entry->address;
     err = store_entry_put(store, key->hash, &key->entry, &parts);
-    if (err == 0)
-        store_changed(store, key, true);
-    return err;
+    if (UNLIKELY(err != 0)) {
+        store_break(store, err); /* the log has what memory has not */
+        return err;
+    }
+    store_chain_check(store, key);
+    store_changed(store, key, true);
+    return 0;
 }
 
 int store_image(struct store *store, uint64_t hash, struct entry *e)
@@ -608,8 +645,7 @@ int store_image(struct store *store, uint64_t hash, struct entry *e)
     if (err != 0)
         return err;
     store_live_remove(store, e->address, store_record_bytes(e));
-    /* The deltas' bytes are counted to the segment where the chain began: a hint (L8). */
-    store_live_remove(store, object->chain_sequence << STORE_LOG_OFF_BITS, object->delta_bytes);
+    store_live_remove_deltas(store, object);
     e->address = address;
     object->image_lsn = record.lsn;
     object->image_bytes = record.value.len;

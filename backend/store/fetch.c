@@ -143,13 +143,26 @@ void chain_forget(struct store *store, uint64_t hash, const struct entry *e)
         chains_destroy(store);
 }
 
-int chain_delta_add(struct chain *chain, uint64_t lsn, uint64_t address)
+void chain_end(struct store *store, uint64_t hash, const struct entry *e)
+{
+    const struct chain *chain = chain_find(store, hash, e);
+
+    if (chain == NULL)
+        return;
+    for (uint32_t i = 0; i < chain->count; i++)
+        store_live_remove(store, chain->deltas[i].address, chain->deltas[i].size);
+    chain_forget(store, hash, e);
+}
+
+int chain_delta_add(struct store *store, struct chain *chain, uint64_t lsn, uint64_t address, size_t size)
 {
     uint32_t at = chain->count;
 
     while (at > 0 && chain->deltas[at - 1].lsn > lsn)
         at--;
     if (at > 0 && chain->deltas[at - 1].lsn == lsn) {
+        store_live_remove(store, chain->deltas[at - 1].address, chain->deltas[at - 1].size);
+        store_live_add(store, address, size);
         chain->deltas[at - 1].address = address; /* a copy of it */
         return 0;
     }
@@ -163,19 +176,20 @@ int chain_delta_add(struct chain *chain, uint64_t lsn, uint64_t address)
         chain->cap = cap;
     }
     memmove(chain->deltas + at + 1, chain->deltas + at, sizeof(*chain->deltas) * (chain->count - at));
-    chain->deltas[at] = (struct chain_delta){lsn, address};
+    chain->deltas[at] = (struct chain_delta){lsn, address, size};
     chain->count++;
+    store_live_add(store, address, size);
     chain->chain_sequence = address_sequence(chain->deltas[0].address);
     return 0;
 }
 
-void chain_image_set(struct chain *chain, uint64_t lsn)
+void chain_image_set(struct store *store, struct chain *chain, uint64_t lsn)
 {
     uint32_t drop = 0;
 
     chain->image_lsn = lsn;
-    while (drop < chain->count && chain->deltas[drop].lsn <= lsn)
-        drop++;
+    for (; drop < chain->count && chain->deltas[drop].lsn <= lsn; drop++)
+        store_live_remove(store, chain->deltas[drop].address, chain->deltas[drop].size);
     chain->count -= drop;
     memmove(chain->deltas, chain->deltas + drop, sizeof(*chain->deltas) * chain->count);
     chain->chain_sequence = chain->count > 0 ? address_sequence(chain->deltas[0].address) : 0;

@@ -330,6 +330,15 @@ static void open_end(struct store *store, int err)
     store->open_done(store->open_arg, err);
 }
 
+static uint64_t keys_seen(const struct store *store)
+{
+    uint64_t keys = 0;
+
+    for (uint8_t db = 0; db < STORE_DBS; db++)
+        keys += store->counts[db];
+    return keys;
+}
+
 static int replay_each(void *arg, const struct record *record, uint64_t address, size_t size, bool is_cold)
 {
     struct store *store = arg;
@@ -349,6 +358,7 @@ static void open_replayed(void *arg, int err)
     if (err == 0) {
         store_log_epoch_set(store->log, store->epoch);
         store->lsn_gap = LSN_GAP;
+        store->flushed_left = index_count(store->index) - keys_seen(store); /* of pages older than a flush */
         log_info(store->text_log, "store: open shard=%u keys=%llu lsn=%llu", store->options.shard,
                  (unsigned long long)index_count(store->index), (unsigned long long)store_lsn(store));
     }
@@ -475,11 +485,9 @@ void store_memory_max_set(struct store *store, uint64_t bytes)
 void store_stats_get(const struct store *store, struct store_stats *out)
 {
     struct store_log_stats log = {0};
-    uint64_t keys = 0;
+    uint64_t keys = keys_seen(store);
 
     *out = store->stats;
-    for (uint8_t db = 0; db < STORE_DBS; db++)
-        keys += store->counts[db];
     out->keys = keys;
     out->cold_keys = store->cold_count;
     out->hot_keys = keys > store->cold_count ? keys - store->cold_count : 0;

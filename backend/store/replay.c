@@ -54,7 +54,7 @@ static struct entry_parts replay_parts(const struct record *record, uint64_t add
 static int replay_put(struct store *store, uint64_t hash, struct entry *e, const struct entry_parts *parts)
 {
     if (e != NULL) {
-        chain_forget(store, hash, e);
+        chain_end(store, hash, e);
         store_live_remove(store, e->address, store_record_bytes(e));
     }
     if (store_entry_put(store, hash, &e, parts) != 0)
@@ -174,13 +174,13 @@ static int replay_delta(struct store *store, uint64_t hash, struct entry *e, con
 
     if (chain == NULL || record->lsn <= chain->image_lsn)
         return err;
-    err = chain_delta_add(chain, record->lsn, address);
+    err = chain_delta_add(store, chain, record->lsn, address, record_size(record));
     if (err != 0)
         return err;
     is_newest = record->lsn >= entry_lsn(e);
     if (is_newest)
         entry_lsn_set(e, record->lsn);
-    store_live_add(store, address, record_size(record));
+    checkpoint_touch(store, hash);
     return is_newest && delta_is_attribute(record) ? replay_attribute(store, hash, &e, record) : 0;
 }
 
@@ -202,14 +202,17 @@ static int replay_image(struct store *store, uint64_t hash, struct entry *e, con
         parts.lsn = record->lsn;
     else
         parts = (struct entry_parts){0};
-    chain_image_set(chain, record->lsn);
+    chain_image_set(store, chain, record->lsn);
+    store_live_remove(store, e->address, store_record_bytes(e));
     if (parts.lsn != 0) {
         err = store_entry_put(store, hash, &e, &parts);
         if (err != 0)
             return err;
     }
-    replay_move(store, hash, e, address);
+    e->address = address;
     entry_value_len_set(e, record->value.len);
+    store_live_add(store, address, store_record_bytes(e));
+    checkpoint_touch(store, hash);
     return 0;
 }
 
@@ -409,8 +412,24 @@ static int replay_deferred(struct store *store)
 struct replay_end {
     struct store *store;
     uint64_t chains_broken;
-    uint64_t counts[STORE_DBS], expiring[STORE_DBS], flushed;
+    uint64_t counts[STORE_DBS], expiring[STORE_DBS], gone;
 };
+
+/* Y1, Y4 */
+static bool replay_is_gone(const struct store *store, const struct entry *e)
+{
+    return entry_type(e) == STORE_NONE || store_is_flushed(store, e);
+}
+
+static void replay_drop_each(void *arg, struct entry *e)
+{
+    struct replay_end *end = arg;
+
+    if (!replay_is_gone(end->store, e))
+        return;
+    store_entry_drop(end->store, index_hash(end->store->index, entry_db(e), entry_key(e)), e);
+    end->gone--;
+}
 
 static void replay_end_each(void *arg, struct entry *e)
 {
@@ -419,8 +438,8 @@ static void replay_end_each(void *arg, struct entry *e)
     uint64_t hash = index_hash(store->index, entry_db(e), entry_key(e));
     struct chain *chain;
 
-    if (entry_type(e) == STORE_NONE || store_is_flushed(store, e)) {
-        store_entry_drop(store, hash, e); /* Y1, Y4 */
+    if (replay_is_gone(store, e)) {
+        end->gone++;
         return;
     }
     end->counts[entry_db(e)]++;
@@ -452,6 +471,9 @@ int replay_finish(struct store *store)
     do
         at = index_sweep(store->index, at, replay_end_each, &end);
     while (at != 0);
+    /* The index shrinks as they go, which may move some to where the walk has been. */
+    while (end.gone > 0)
+        at = index_sweep(store->index, at, replay_drop_each, &end);
     memcpy(store->counts, end.counts, sizeof(end.counts));
     memcpy(store->expiring, end.expiring, sizeof(end.expiring));
     return end.chains_broken == 0 ? 0 : ERR_CORRUPT;

@@ -143,7 +143,7 @@ struct chain {
     uint64_t image_lsn;       /* 0: no image, the first delta creates it */
     uint64_t chain_sequence;  /* of the oldest delta */
     struct chain_delta {
-        uint64_t lsn, address;
+        uint64_t lsn, address, size;
     } *deltas;                /* owns; by LSN */
     uint32_t count, cap;
     uint8_t db;
@@ -153,9 +153,13 @@ struct chain {
 struct chain *chain_find(const struct store *store, uint64_t hash, const struct entry *e);
 /* NULL: out of memory. */
 struct chain *chain_add(struct store *store, uint64_t hash, uint8_t db, struct bytes key);
+/* The object has the chain now. */
 void chain_forget(struct store *store, uint64_t hash, const struct entry *e);
-MUST_USE int chain_delta_add(struct chain *chain, uint64_t lsn, uint64_t address); /* ERR_FULL */
-void chain_image_set(struct chain *chain, uint64_t lsn); /* drops deltas up to it */
+/* The same, and its records are dead. */
+void chain_end(struct store *store, uint64_t hash, const struct entry *e);
+/* Counts it as live. ERR_FULL. */
+MUST_USE int chain_delta_add(struct store *store, struct chain *chain, uint64_t lsn, uint64_t address, size_t size);
+void chain_image_set(struct store *store, struct chain *chain, uint64_t lsn); /* drops deltas up to it */
 void chains_destroy(struct store *store);
 
 /* ---- spill.c ---- */
