@@ -34,6 +34,7 @@
 #define SCRUB_PERIOD_MS    (7 * DAY_MS)
 #define FETCHES_MAX        64u
 #define PIECE_BYTES        (256u << 10)
+#define GIVE_UP_PAUSE_MS   100u
 
 enum cleaner_state { CLEANER_IDLE, CLEANER_WALKING, CLEANER_PAUSED, CLEANER_FETCHING, CLEANER_FLUSHING };
 
@@ -42,6 +43,7 @@ struct cleaner {
     uint64_t victim, off;
     uint64_t moved_bytes, found_live; /* in this pass */
     uint32_t passes;
+    uint64_t again_ms; /* not before: the last one was given up */
     int err;
     /* Deltas of cold chains in the victim: their keys come into memory first. */
     struct cleaner_fetch {
@@ -188,10 +190,13 @@ static void clean_give_up(struct store *store, int err)
 {
     struct cleaner *cleaner = store->cleaner;
 
+    if (err != -ENOSPC) /* which the log has told */
+        log_warn(store->text_log, "store: a segment cannot be cleaned shard=%u sequence=%llu why=\"%s\"",
+                 store->options.shard, (unsigned long long)cleaner->victim, err_text(err));
     /* Damage stays where it is, for the peers or an operator to mend; the next victim is another one. */
-    log_warn(store->text_log, "store: a segment cannot be cleaned shard=%u sequence=%llu why=\"%s\"",
-             store->options.shard, (unsigned long long)cleaner->victim, err_text(err));
-    store_log_pin(store->log, cleaner->victim, err == ERR_CORRUPT);
+    if (err == ERR_CORRUPT)
+        store_log_pin(store->log, cleaner->victim, true);
+    cleaner->again_ms = store->now_ms + GIVE_UP_PAUSE_MS;
     cleaner->state = CLEANER_IDLE;
     cleaner->err = 0;
 }
@@ -377,7 +382,7 @@ bool cleaner_work(struct store *store)
 
     switch ((enum cleaner_state)cleaner->state) {
     case CLEANER_IDLE:
-        if (cleaner->emptied_count == EMPTIED_MAX || !cleaning_is_due(store) || !clean_choose(store))
+        if (store->now_ms < cleaner->again_ms || cleaner->emptied_count == EMPTIED_MAX || !cleaning_is_due(store) || !clean_choose(store))
             return false;
         cleaner->passes = 0;
         cleaner->found_live = cleaner->moved_bytes = 0;

@@ -187,6 +187,41 @@ static void test_objects_that_come_and_go_leave_room(void **state)
     world_deinit(&w);
 }
 
+/* The cleaner needs a segment for each lifetime, and finds none: it waits, and goes on when there is room. */
+static void test_cleaner_without_room(void **state)
+{
+    static const uint64_t lifetimes_ms[3] = {1800000, 12 * 3600000ull, 30 * 86400000ull};
+    struct world w;
+    struct store_key key;
+    char name[32], value[400];
+    unsigned refused = 0;
+
+    (void)state;
+    world_init(&w, 6, NULL);
+    w.options.disk_max = 6u * (256u << 10);
+    world_open(&w);
+    memset(value, 'v', sizeof(value));
+    for (uint32_t i = 0; i < 30000; i++) {
+        uint16_t k = (uint16_t)(world_random(&w, 8) == 0 ? world_random(&w, 1200) : 1200 + world_random(&w, 300));
+        struct store_attributes attributes = {.expire_ms = store_now_ms(w.store) + lifetimes_ms[k % 3]};
+
+        if (store_may_write(w.store, true) != 0) {
+            refused++;
+            store_turn_end(w.store);
+            sim_run_for(w.sim, 5000);
+            continue;
+        }
+        store_find(w.store, 0, world_key(k, name), &key);
+        assert_int_equal(store_put_string(w.store, &key, bytes_of(value, sizeof(value)), &attributes), 0);
+        if (i % 16 == 0)
+            store_turn_end(w.store);
+        if (i % 64 == 0)
+            sim_run_for(w.sim, 1000);
+    }
+    assert_true(refused < 30000);
+    world_deinit(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +230,7 @@ int main(void)
         cmocka_unit_test(test_recovery_of_many_deletions),
         cmocka_unit_test(test_deleted_objects_leave_no_live_bytes),
         cmocka_unit_test(test_objects_that_come_and_go_leave_room),
+        cmocka_unit_test(test_cleaner_without_room),
     };
 
     return cmocka_run_group_tests_name("store review", tests, NULL, NULL);
