@@ -11,6 +11,7 @@
  *   L3  A DELTA is live iff it is in the chain: newer than the object's image, of the same base. It is not moved:
  *       the object gets a fresh image, which ends the chain.
  *   L4  A TOMB or FLUSH is live iff its LSN is above the horizon: one of the checkpoints kept may still have the key.
+ *       Not one of a transaction that was cut.
  *   L8  Counts of live bytes only choose victims. A victim is done when a walk from end to end found nothing live.
  *   L9  It is free only when a checkpoint that began after that is durable.
  *   L10 The liveness check, the copy and the switch of the address happen in one call.
@@ -155,6 +156,22 @@ static int clean_delta(struct store *store, const struct record *record, uint64_
     return 0;
 }
 
+/* A walk also tells of transactions that were cut: what those took away is still there. A copy of such a record would
+ * take it away after all. */
+static bool clean_has_happened(const struct store *store, const struct record *record)
+{
+    const struct entry *e;
+
+    if (record->type == RECORD_FLUSH) {
+        for (uint8_t db = 0; db < STORE_DBS; db++)
+            if ((record->db == db || record->db == STORE_DBS) && store->flush_lsn[db] < record->lsn)
+                return false;
+        return true;
+    }
+    e = index_find(store->index, index_hash(store->index, record->db, record->key), record->db, record->key);
+    return e == NULL || entry_lsn(e) >= record->lsn;
+}
+
 static int clean_record(void *arg, const struct record *record, uint64_t address, size_t size, bool is_cold)
 {
     struct store *store = arg;
@@ -167,7 +184,7 @@ static int clean_record(void *arg, const struct record *record, uint64_t address
     if (record->type == RECORD_NOP)
         return 0;
     if (record->type == RECORD_TOMB || record->type == RECORD_FLUSH) {
-        if (record->lsn <= checkpoint_horizon(store))
+        if (record->lsn <= checkpoint_horizon(store) || !clean_has_happened(store, record))
             return 0;
         cleaner->found_live += cleaner->passes == 0; /* a copy is enough */
         return cleaner->passes == 0 ? clean_move(store, record, 0, NULL) : 0;

@@ -222,6 +222,48 @@ static void test_cleaner_without_room(void **state)
     world_deinit(&w);
 }
 
+/* Half a transaction of a life that has ended: it never happened, also when the cleaner comes across it. */
+static void test_cleaner_revives_no_cut_transaction(void **state)
+{
+    struct world w;
+    struct store_key key;
+    char name[32], *value = must_zalloc(12000);
+
+    (void)state;
+    world_init(&w, 8, NULL);
+    world_open(&w);
+    for (uint16_t k = 0; k < WORLD_KEYS; k++)
+        world_set(&w, 0, k, k + 1u, 100);
+    store_turn_end(w.store);
+    sim_run_for(w.sim, 1500000);
+    store_atomic_begin(w.store);
+    store_find(w.store, 0, world_key(1, name), &key);
+    assert_int_equal(store_delete(w.store, &key), 0);
+    assert_int_equal(store_flush(w.store, 0), 0);
+    for (uint16_t k = 0; k < 15; k++) {
+        store_find(w.store, 1, world_key(k, name), &key);
+        assert_int_equal(store_put_string(w.store, &key, bytes_of(value, 12000), NULL), 0);
+    }
+    sim_run_for(w.sim, 10000);
+    world_die(&w, false);
+    world_open(&w);
+    world_check(&w, UINT64_MAX);
+    for (unsigned i = 0; i < 8000; i++) {
+        world_set(&w, 0, (uint16_t)(WORLD_KEYS / 2 + world_random(&w, WORLD_KEYS / 2)), i + 1, 500);
+        store_turn_end(w.store);
+        sim_run_for(w.sim, 200);
+    }
+    sim_run_for(w.sim, 2000000);
+    assert_true(w.store->stats.cleaner_segments > 0);
+    checkpoint_now(&w);
+    world_die(&w, true);
+    world_open(&w);
+    world_forget_after(&w, store_lsn(w.store));
+    world_check(&w, store_lsn(w.store));
+    world_deinit(&w);
+    mem_free(value);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_deleted_objects_leave_no_live_bytes),
         cmocka_unit_test(test_objects_that_come_and_go_leave_room),
         cmocka_unit_test(test_cleaner_without_room),
+        cmocka_unit_test(test_cleaner_revives_no_cut_transaction),
     };
 
     return cmocka_run_group_tests_name("store review", tests, NULL, NULL);
