@@ -13,6 +13,7 @@
  *       that come Redis's limits, which close.
  *   C5  A peer that has closed its side still gets its answers, but not if it waits for keys or messages.
  */
+#include "backend/ahead.h"
 #include "backend/node_private.h"
 
 #include "backend/cmd/cmd.h"
@@ -344,13 +345,20 @@ static size_t client_handle(struct client *client, const struct proto_limits *li
     UNREACHABLE("no such protocol");
 }
 
+static size_t client_look_ahead(struct client *client, struct bytes data)
+{
+    size_t len = ahead_resp(client->node->store, client->session.db, data);
+
+    return len > 0 ? len : data.len; /* no batch: not again */
+}
+
 /* Executes what is whole; returns the bytes consumed. */
 static size_t client_consume(struct client *client, struct bytes data)
 {
     struct session *session = &client->session;
     struct engine *engine = client->node->engine;
     struct proto_limits limits;
-    size_t consumed = 0;
+    size_t consumed = 0, looked = 0; /* looked: so far the next requests' keys were asked for */
 
     engine_turn_begin(engine);
     session->last_ms = engine->now_ms;
@@ -359,7 +367,11 @@ static size_t client_consume(struct client *client, struct bytes data)
     client_limits(client, &limits);
     while (consumed < data.len && client->pause == 0 && !session->is_parked && !client->is_dead) {
         bool is_authenticated = session->is_authenticated;
-        size_t used = client_handle(client, &limits, bytes_skip(data, consumed));
+        size_t used;
+
+        if (consumed >= looked && session->protocol == SESSION_RESP)
+            looked = consumed + client_look_ahead(client, bytes_skip(data, consumed));
+        used = client_handle(client, &limits, bytes_skip(data, consumed));
 
         consumed += used;
         if (UNLIKELY(session->close_after_reply) && !client->is_dead)

@@ -244,14 +244,27 @@ void cmd_get(struct cmd *c)
         reply_string(c, &key);
 }
 
+/* Their lines come together, and are not yet pushed out when their turn comes. */
+#define PREFETCH_KEYS 16u
+
+static void keys_prefetch(struct cmd *c, uint32_t first, uint32_t count)
+{
+    uint64_t hashes[PREFETCH_KEYS];
+
+    for (uint32_t i = 0; i < count; i++)
+        hashes[i] = store_prefetch(c->store, c->db, c->argv[first + i]);
+    for (uint32_t i = 0; i < count; i++)
+        store_prefetch_entry(c->store, hashes[i]);
+}
+
 void cmd_mget(struct cmd *c)
 {
-    for (uint32_t i = 1; i < c->argc; i++)
-        store_prefetch(c->store, c->db, c->argv[i]);
     reply_array(c, c->argc - 1);
     for (uint32_t i = 1; i < c->argc; i++) {
         struct store_key key;
 
+        if (i % PREFETCH_KEYS == 1)
+            keys_prefetch(c, i, MIN(PREFETCH_KEYS, c->argc - i));
         if (!key_read(c, c->argv[i], STORE_NONE, &key))
             return;
         if (key.entry != NULL && entry_type(key.entry) == STORE_STRING)

@@ -694,12 +694,22 @@ void index_prefetch(const struct index *index, uint64_t hash)
     __builtin_prefetch(bucket_of(index, hash), 0, 3);
 }
 
+/* Header, key and the beginning of a short value. */
+static inline void entry_prefetch(const void *entry)
+{
+    __builtin_prefetch(entry, 0, 3);
+    __builtin_prefetch((const char *)entry + 64, 0, 3);
+    __builtin_prefetch((const char *)entry + 128, 0, 3);
+}
+
 void index_prefetch_entry(const struct index *index, uint64_t hash)
 {
     const struct bucket *b = bucket_of(index, hash);
 
     for (unsigned found = bucket_match(b, tag_of(hash)); found != 0; found &= found - 1)
-        __builtin_prefetch(slot_load(b->slots, (unsigned)__builtin_ctz(found)), 0, 3);
+        entry_prefetch(slot_load(b->slots, (unsigned)__builtin_ctz(found)));
+    if (UNLIKELY(b->overflow & overflow_bit(tag_of(hash))))
+        __builtin_prefetch(bucket_link(b), 0, 3);
 }
 
 uint64_t index_count(const struct index *index)

@@ -62,9 +62,17 @@ void store_find(struct store *store, uint8_t db, struct bytes name, struct store
         store_find_gone(store, out);
 }
 
-void store_prefetch(struct store *store, uint8_t db, struct bytes name)
+uint64_t store_prefetch(struct store *store, uint8_t db, struct bytes name)
 {
-    index_prefetch(store->index, index_hash(store->index, db, name));
+    uint64_t hash = index_hash(store->index, db, name);
+
+    index_prefetch(store->index, hash);
+    return hash;
+}
+
+void store_prefetch_entry(struct store *store, uint64_t hash)
+{
+    index_prefetch_entry(store->index, hash);
 }
 
 struct bytes store_string(const struct entry *entry)

@@ -93,8 +93,10 @@ void store_now_set(struct store *store, uint64_t now_ms);
 uint64_t store_now_ms(const struct store *store);
 
 void store_find(struct store *store, uint8_t db, struct bytes name, struct store_key *out);
-/* For batches: touches the index's cache line of a key that will be looked up soon. */
-void store_prefetch(struct store *store, uint8_t db, struct bytes name);
+/* For batches: asks for the index's cache line of a key that will be looked up soon, and, when that has come, for
+ * those of the entry. */
+uint64_t store_prefetch(struct store *store, uint8_t db, struct bytes name);
+void store_prefetch_entry(struct store *store, uint64_t hash);
 /* Counts a use of the value (S3-FIFO). store_find() does not. */
 static inline void store_touch(struct entry *entry)
 {

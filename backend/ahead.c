@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/ahead.h"
+
+#define LENGTH_DIGITS_MAX 7
+
+/* A number of few digits behind `type`, and CRLF. False: something else, or not all there. */
+static inline bool skip_header(const char **at, const char *end, char type, uint32_t *out)
+{
+    const char *p = *at;
+    uint32_t value = 0;
+
+    if (end - p < LENGTH_DIGITS_MAX + 3 || *p != type)
+        return false;
+    p++;
+    for (int i = 0; i < LENGTH_DIGITS_MAX && *p >= '0' && *p <= '9'; i++)
+        value = value * 10 + (uint32_t)(*p++ - '0');
+    if (*p != '\r')
+        return false;
+    *at = p + 2;
+    *out = value;
+    return true;
+}
+
+/* The next request's second argument is taken for its key. */
+static inline bool skip_request(const char **at, const char *end, struct bytes *key)
+{
+    uint32_t count, len;
+
+    *key = BYTES_EMPTY;
+    if (!skip_header(at, end, '*', &count))
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!skip_header(at, end, '$', &len) || (size_t)(end - *at) < (size_t)len + 2)
+            return false;
+        if (i == 1)
+            *key = bytes_of(*at, len);
+        *at += len + 2;
+    }
+    return true;
+}
+
+size_t ahead_resp(struct store *store, uint8_t db, struct bytes data)
+{
+    const char *at = data.data, *end = data.data + data.len;
+    uint64_t hashes[AHEAD_MAX];
+    uint32_t count = 0;
+    struct bytes key;
+
+    while (count < AHEAD_MAX && skip_request(&at, end, &key))
+        hashes[count++] = store_prefetch(store, db, key);
+    if (count < 2)
+        return 0;
+    for (uint32_t i = 0; i < count; i++)
+        store_prefetch_entry(store, hashes[i]);
+    return (size_t)(at - data.data);
+}

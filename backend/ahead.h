@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ahead.h - the cache lines that the next requests will need, asked for while there is other work.
+ *
+ * A look-up waits twice for memory: for the index's bucket and for the entry. In a batch of requests these waits
+ * overlap when all keys are looked for first. This is a hint and nothing else: it guesses where keys are, never
+ * changes anything, and stops at the first byte that it does not expect.
+ */
+#pragma once
+#include "backend/store/store.h"
+
+#define AHEAD_MAX 16u /* requests at once: the lines must still be there when their turn comes */
+
+/* RESP requests at the start of `data`: returns how many bytes were looked at, 0 if there is no batch. */
+size_t ahead_resp(struct store *store, uint8_t db, struct bytes data);
