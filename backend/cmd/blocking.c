@@ -193,6 +193,7 @@ void cmd_block(struct cmd *c, uint32_t first, uint32_t count, uint64_t timeout_m
         return;
     }
     c->is_parked = session->is_parked = true;
+    fetch_settle(session);
     if (blocked != NULL)
         return; /* K3 */
     blocked = mem_zalloc(sizeof(*blocked) + count * sizeof(blocked->links[0]));

@@ -46,6 +46,10 @@ void fetch_add(struct cmd *c);
 /* Adds this cold key to those that the session waits for. False: no memory. */
 bool session_fetch(struct session *session, const struct store_key *key);
 void fetch_forget(struct session *session);
+/* The command in front waits for cold values once more. */
+void fetch_round(struct session *session);
+/* It is done. */
+void fetch_settle(struct session *session);
 
 /* ---- transaction.c ---- */
 

@@ -400,6 +400,8 @@ static enum cmd_result finish(struct cmd *c)
     struct session *s = c->session;
 
     s->fetch_error = 0;
+    if (UNLIKELY(s->fetch_rounds > 0))
+        fetch_settle(s);
     s->command_count++;
     c->engine->counters.commands++;
     if (UNLIKELY(s->reply_mode != SESSION_REPLY_ON))

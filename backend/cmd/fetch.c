@@ -6,12 +6,15 @@
  *   F2  A set has at most FETCHES_MAX values: what a command needs beyond is fetched when it runs again.
  *   F3  A value that cannot be had is the command's error, told when it runs again; it never waits twice
  *       for the same.
+ *   F4  Values that together do not fit into memory would push each other out for ever: from its third round on
+ *       a command has what is hot held.
  */
 #include "backend/cmd/cmd_private.h"
 
 #include "common/base/mem.h"
 
 #define FETCHES_MAX 256u
+#define ROUNDS_HOLD 3u
 
 struct fetch_set {
     struct session *session; /* borrows */
@@ -83,6 +86,19 @@ void fetch_add(struct cmd *c)
         }
 }
 
+void fetch_round(struct session *session)
+{
+    if (session->fetch_rounds < ROUNDS_HOLD && ++session->fetch_rounds == ROUNDS_HOLD)
+        store_hold_hot(session->engine->store, true);
+}
+
+void fetch_settle(struct session *session)
+{
+    if (session->fetch_rounds == ROUNDS_HOLD)
+        store_hold_hot(session->engine->store, false);
+    session->fetch_rounds = 0;
+}
+
 /* The end of looking for cold keys: an error of the last fetch is the answer. */
 bool fetch_wait(struct cmd *c)
 {
@@ -95,6 +111,7 @@ bool fetch_wait(struct cmd *c)
         return false;
     }
     c->engine->counters.parked_cold++;
+    fetch_round(session);
     session->is_parked = true;
     return true;
 }
@@ -122,6 +139,7 @@ void fetch_forget(struct session *session)
     struct fetch_set *set = session->fetches;
 
     session->fetch_error = 0;
+    fetch_settle(session);
     if (set == NULL)
         return;
     session->fetches = NULL;

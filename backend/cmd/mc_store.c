@@ -565,9 +565,12 @@ enum cmd_result mc_end(struct session *session, enum cmd_result result)
     if (UNLIKELY(result == CMD_PARKED)) {
         session->is_parked = true;
         session->engine->counters.parked_cold += session->fetches != NULL;
+        if (session->fetches != NULL)
+            fetch_round(session);
         return CMD_PARKED;
     }
     session->fetch_error = 0;
+    fetch_settle(session);
     session->command_count++;
     session->engine->counters.commands++;
     return CMD_DONE;

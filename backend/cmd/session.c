@@ -31,6 +31,7 @@ void session_deinit(struct session *session)
     if (list_node_is_linked(&session->park_node))
         list_remove(&session->park_node);
     if (engine->exclusive == session) {
+        store_atomic_end(engine->store); /* EXEC's, which got so far */
         engine->exclusive = NULL;
         sessions_resume(&engine->paused);
     }

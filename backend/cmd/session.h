@@ -52,6 +52,7 @@ struct session {
     bool is_parked;         /* the command in front waits (see N1) */
     bool is_killed;         /* nothing is appended any more */
     bool no_evict, no_touch;
+    uint8_t fetch_rounds;   /* of the command in front: how often it waited for cold values */
     uint32_t query_bytes;   /* received, not consumed: for CLIENT LIST */
     int fd;                 /* for CLIENT LIST; -1: none */
     int fetch_error;        /* of the value fetched last: the command in front answers it; 0: none */

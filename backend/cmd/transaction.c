@@ -374,12 +374,19 @@ static void queued_init(struct cmd *q, const struct cmd *c, const struct queued 
 /* True: the session waits, or EXEC was refused. */
 static bool exec_fetch(struct cmd *c, struct transaction *transaction)
 {
+    uint8_t db = c->session->db; /* as SELECT inside will have it */
+
     if (transaction->fetch_rounds++ == FETCH_ROUNDS_MAX)
         return false; /* M2: more than memory holds */
     for (uint32_t i = 0; i < transaction->count; i++) {
         struct cmd q;
+        int64_t selected;
 
         queued_init(&q, c, &transaction->items[i]);
+        if (q.info->id == COMMAND_select && bytes_to_i64(q.argv[1], &selected) && selected >= 0 &&
+            selected < (int64_t)STORE_DBS)
+            db = (uint8_t)selected;
+        q.db = db;
         fetch_add(&q);
         if (q.abort_error != NULL)
             c->abort_error = q.abort_error;

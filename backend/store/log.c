@@ -367,9 +367,9 @@ static void unit_end(struct store_log *log)
 
 void store_log_turn_end(struct store_log *log)
 {
-    if (log->error != 0 || log->state != LOG_RUNNING)
+    /* A unit that spans turns (EXEC waits for a cold value) keeps its frame open: nothing of it is sealed as whole. */
+    if (log->error != 0 || log->state != LOG_RUNNING || log->is_atomic)
         return;
-    ASSERT(!log->is_atomic);
     unit_end(log);
     log_frame_seal(log, false);
     if (log->options.fsync == STORE_FSYNC_ALWAYS) {
@@ -392,7 +392,10 @@ static void timer_fire(struct io_timer *timer)
 
     if (log->error != 0 || log->state != LOG_RUNNING)
         return;
-    ASSERT(!log->is_atomic);
+    if (log->is_atomic) { /* it ends soon */
+        log_arm_timer(log);
+        return;
+    }
     log_page_close(log);
     if (log->options.fsync != STORE_FSYNC_NO)
         log->flush_wanted = MAX(log->flush_wanted, log->hot.next_no);
@@ -404,7 +407,6 @@ void log_flush(struct store_log *log, bool is_forced, void (*done)(void *arg, in
 {
     struct log_waiter *waiter = must_zalloc(sizeof(*waiter));
 
-    ASSERT(!log->is_atomic);
     waiter->done = done;
     waiter->arg = arg;
     if (log->error == 0) {

@@ -110,7 +110,7 @@ MUST_USE int store_log_append(struct store_log *log, struct record *record, uint
 /* Copies keep LSN and epoch; hot order does not hold for them. `class` separates lifetimes. */
 MUST_USE int store_log_cold_append(struct store_log *log, const struct record *record, unsigned class,
                                    uint64_t *address);
-/* Records between the two are one unit of recovery, also over several frames. */
+/* Records between the two are one unit of recovery, also over several frames and turns. */
 void store_log_atomic(struct store_log *log, bool begins);
 /* Seals the frame of this turn; `appended` moves. Starts writes as the fsync mode wants. */
 void store_log_turn_end(struct store_log *log);

@@ -236,6 +236,8 @@ static bool work_step(struct store *store)
 {
     bool is_busy = store_dying_work(store, DYING_ELEMENTS);
 
+    if (store->is_atomic) /* half of a transaction is no state to write down */
+        return is_busy;
     is_busy |= flushed_work(store);
     if (store->state == STORE_OPEN) {
         is_busy |= expiry_step(store);

@@ -129,7 +129,7 @@ bool spill_step(struct store *store, uint32_t budget)
     uint64_t max = store->options.memory_max, used = store_memory_bytes(store);
 
     spill_pressure(store);
-    if (LIKELY(max == 0 || used <= max))
+    if (LIKELY(max == 0 || used <= max) || store->hot_holds > 0)
         return false;
     return residency_spill(store->residency, used - max, budget, spill_victim, store) > 0;
 }

@@ -139,12 +139,20 @@ int store_may_write(struct store *store, bool grows)
 
 void store_atomic_begin(struct store *store)
 {
+    store->is_atomic = true;
     if (store->log != NULL)
         store_log_atomic(store->log, true);
 }
 
+void store_hold_hot(struct store *store, bool on)
+{
+    ASSERT(on || store->hot_holds > 0);
+    store->hot_holds += on ? 1u : UINT32_MAX;
+}
+
 void store_atomic_end(struct store *store)
 {
+    store->is_atomic = false;
     if (UNLIKELY(store->open_key.entry != NULL))
         store_open_cancel(store);
     if (store->log != NULL)

@@ -167,9 +167,13 @@ MUST_USE int store_delete(struct store *store, struct store_key *key);
 MUST_USE int store_flush(struct store *store, uint8_t db);
 
 /* A command's or a transaction's records stand or fall together: between these two they are one unit of
- * recovery. May not nest. */
+ * recovery. May not nest. May span turns: nothing that is changed becomes appended or durable meanwhile, and background
+ * work rests. */
 void store_atomic_begin(struct store *store);
 void store_atomic_end(struct store *store);
+/* While somebody holds it, what is hot stays hot, even beyond maxmemory: for a command whose values did not stay in
+ * memory together long enough. */
+void store_hold_hot(struct store *store, bool on);
 
 /* Seals this turn's frame. Call it from a turn hook that runs before replies are flushed. */
 void store_turn_end(struct store *store);

@@ -61,7 +61,8 @@ struct store {
     uint64_t sweep_at;       /* of the walk that frees what was flushed */
     struct store_stats stats;
     uint8_t state;           /* enum store_state */
-    bool is_replaying, is_expiry_paused;
+    bool is_replaying, is_expiry_paused, is_atomic;
+    uint32_t hot_holds;      /* who wants nothing to go cold */
     uint64_t compact_at, compact_again_ms; /* of the walk that moves lonely entries */
     uint32_t sweep_rounds;
     uint64_t checkpoint_again_ms; /* not before, after one has failed */
