@@ -273,6 +273,21 @@ void blocked_changed(struct engine *engine, uint8_t db, struct bytes name)
     engine->has_ready_keys = true;
 }
 
+void blocked_swapped(struct engine *engine, uint8_t a, uint8_t b)
+{
+    LIST_FOR_EACH(&engine->sessions, node)
+    {
+        const struct blocked *blocked = CONTAINER_OF(node, struct session, node)->blocked;
+
+        for (uint32_t i = 0; blocked != NULL && i < blocked->links_count; i++) {
+            const struct keymap_node *key = &blocked->links[i].key->node;
+
+            if (key->db == a || key->db == b)
+                blocked_changed(engine, key->db, key->name);
+        }
+    }
+}
+
 static enum store_type type_waited_for(const struct blocked *blocked)
 {
     switch ((enum command_group)blocked->info->group) {

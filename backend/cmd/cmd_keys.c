@@ -424,8 +424,6 @@ void cmd_flushall(struct cmd *c)
     flush(c, STORE_DBS);
 }
 
-/* A key's database is a part of its hash and of its records, so to swap would be to write everything anew:
- * only what is empty or the same can be swapped. */
 void cmd_swapdb(struct cmd *c)
 {
     int64_t a, b;
@@ -437,11 +435,12 @@ void cmd_swapdb(struct cmd *c)
         reply_error(c, "ERR DB index is out of range");
         return;
     }
-    session_hold(c->session, store_lsn(c->store));
-    if (a == b || store_count(c->store, (uint8_t)a) + store_count(c->store, (uint8_t)b) == 0)
-        reply_ok(c);
-    else
-        reply_error(c, "ERR SWAPDB of databases with keys is not supported");
+    if (a != b) {
+        if (!cmd_stored(c, store_swap(c->store, (uint8_t)a, (uint8_t)b)))
+            return;
+        engine_swapped(c->engine, (uint8_t)a, (uint8_t)b);
+    }
+    reply_ok(c);
 }
 
 /* ---- replicas ---- */

@@ -57,6 +57,7 @@ MUST_USE int watch_table_create(struct watch_table **out);
 void watch_table_destroy(struct watch_table **table);
 void watch_changed(struct engine *engine, uint8_t db, struct bytes key);
 void watch_flushed(struct engine *engine, uint8_t db);
+void watch_swapped(struct engine *engine, uint8_t a, uint8_t b);
 bool transaction_is_open(const struct session *session);
 /* +QUEUED. */
 void transaction_queue(struct cmd *c);
@@ -76,6 +77,7 @@ bool transaction_is_dirty(const struct session *session);
 MUST_USE int blocked_table_create(struct blocked_table **out);
 void blocked_table_destroy(struct blocked_table **table);
 void blocked_changed(struct engine *engine, uint8_t db, struct bytes key);
+void blocked_swapped(struct engine *engine, uint8_t a, uint8_t b);
 /* Serves who waits for keys that changed since. After each command that may have changed any. */
 void blocked_serve(struct engine *engine);
 /* Of a session that is blocked: its reply is there, the request is to be consumed. */

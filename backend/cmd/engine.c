@@ -128,6 +128,16 @@ void engine_flushed(struct engine *engine, uint8_t db)
     watch_flushed(engine, db);
 }
 
+/* What a key is now shows what the swap did, and the key's own LSN does not say so. */
+void engine_swapped(struct engine *engine, uint8_t a, uint8_t b)
+{
+    LIST_FOR_EACH (&engine->sessions, node) {
+        session_hold(CONTAINER_OF(node, struct session, node), store_swap_lsn(engine->store));
+    }
+    watch_swapped(engine, a, b);
+    blocked_swapped(engine, a, b);
+}
+
 void engine_state(struct engine *engine)
 {
     if (!list_is_empty(&engine->parked))

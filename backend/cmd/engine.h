@@ -112,4 +112,6 @@ bool engine_must_wait(struct session *session, bool writes);
 /* What the store's hooks tell. (A store is made before its engine: who owns both passes them on.) */
 void engine_changed(struct engine *engine, uint8_t db, struct bytes key, enum store_change_kind kind);
 void engine_flushed(struct engine *engine, uint8_t db);
+/* After store_swap(). */
+void engine_swapped(struct engine *engine, uint8_t a, uint8_t b);
 void engine_state(struct engine *engine);

@@ -60,13 +60,11 @@ static bool object_move(struct cmd *c, struct store_key *source, struct store_ke
 
 bool key_move(struct cmd *c, struct store_key *source, struct store_key *target)
 {
-    uint8_t db = source->db;
-
     if (entry_is_object(source->entry))
         return object_move(c, source, target);
     if (!string_copy(c, source, target))
         return false;
-    store_find(c->store, db, source->name, source); /* putting may have made room by moving it */
+    store_find(c->store, c->db, source->name, source); /* putting may have made room by moving it */
     return cmd_stored(c, store_delete(c->store, source));
 }
 

@@ -13,6 +13,7 @@ void session_init(struct session *session, struct engine *engine, const struct s
     session->id = ++engine->session_id_next;
     session->created_ms = session->last_ms = engine->now_ms;
     session->is_authenticated = engine->settings->password == NULL;
+    session_hold(session, store_swap_lsn(engine->store)); /* as engine_swapped() */
     list_push_back(&engine->sessions, &session->node);
     engine->session_count++;
     engine->counters.connections++;

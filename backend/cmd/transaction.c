@@ -348,6 +348,32 @@ void watch_flushed(struct engine *engine, uint8_t db)
     }
 }
 
+static bool is_in_either(struct engine *engine, uint8_t a, uint8_t b, struct bytes name)
+{
+    struct store_key found;
+
+    store_find(engine->store, a, name, &found);
+    if (found.entry == NULL)
+        store_find(engine->store, b, name, &found);
+    return found.entry != NULL;
+}
+
+void watch_swapped(struct engine *engine, uint8_t a, uint8_t b)
+{
+    LIST_FOR_EACH(&engine->sessions, node)
+    {
+        struct transaction *transaction = CONTAINER_OF(node, struct session, node)->transaction;
+        struct watch *watch = transaction != NULL ? transaction->watches : NULL;
+
+        for (; watch != NULL && !transaction->is_dirty; watch = watch->next) {
+            const struct keymap_node *key = &watch->key->node;
+
+            if ((key->db == a || key->db == b) && (watch->has_existed || is_in_either(engine, a, b, key->name)))
+                transaction->is_dirty = true;
+        }
+    }
+}
+
 /* Keys whose time has passed unseen. */
 static void watches_look(struct cmd *c, struct transaction *transaction)
 {

@@ -661,11 +661,13 @@ int store_image(struct store *store, uint64_t hash, struct entry *e)
 
 int store_flush(struct store *store, uint8_t db)
 {
-    struct record record = {.type = RECORD_FLUSH, .db = db};
+    struct record record = {.type = RECORD_FLUSH, .db = STORE_DBS};
     uint64_t address;
     int err;
 
     ASSERT(db <= STORE_DBS);
+    if (db != STORE_DBS)
+        record.db = store->places[db];
     if (store->open_key.entry != NULL)
         store_open_cancel(store);
     err = store_append(store, &record, &address);
@@ -673,7 +675,7 @@ int store_flush(struct store *store, uint8_t db)
         return err;
     store->absent_lsn = record.lsn;
     for (uint8_t i = 0; i < STORE_DBS; i++) {
-        if (db != STORE_DBS && db != i)
+        if (record.db != STORE_DBS && record.db != i)
             continue;
         store->flush_lsn[i] = record.lsn;
         store->flushed_left += store->counts[i];
@@ -681,5 +683,30 @@ int store_flush(struct store *store, uint8_t db)
     }
     if (store->options.hooks.flushed != NULL)
         store->options.hooks.flushed(store->options.hooks.arg, db);
+    return 0;
+}
+
+/* The record has all places, not just the two: the newest one says it all, whatever is replayed before it. */
+int store_swap(struct store *store, uint8_t a, uint8_t b)
+{
+    struct record record = {.type = RECORD_SWAP};
+    uint8_t places[STORE_DBS];
+    uint64_t address;
+    bool is_set;
+    int err;
+
+    ASSERT(a < STORE_DBS && b < STORE_DBS);
+    if (store->open_key.entry != NULL)
+        store_open_cancel(store);
+    memcpy(places, store->places, sizeof(places));
+    places[a] = store->places[b];
+    places[b] = store->places[a];
+    record.value = bytes_of((const char *)places, sizeof(places));
+    err = store_append(store, &record, &address);
+    if (err != 0)
+        return err;
+    store->absent_lsn = record.lsn;
+    is_set = store_places_set(store, places, record.lsn);
+    ASSERT(is_set);
     return 0;
 }

@@ -422,6 +422,8 @@ static bool meta_step(struct store *store)
         return false;
     meta_froms(store);
     memcpy(c->next.flush_lsn, store->flush_lsn, sizeof(c->next.flush_lsn));
+    memcpy(c->next.places, store->places, sizeof(c->next.places));
+    c->next.swap_lsn = store->swap_lsn;
     c->next.wall_ms = store->now_ms;
     start = buffer->bytes.len;
     c->meta_off = c->next_end;
@@ -561,7 +563,7 @@ void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct s
     c->hot_bytes_next = hot_bytes(store);
     c->next = (struct checkpoint_meta){
         .magic = CHECKPOINT_MAGIC_META,
-        .version = CHECKPOINT_VERSION,
+        .version = CHECKPOINT_META_VERSION,
         .lsn = store_lsn(store),
         .hot_from = store_log_hot_sequence(store->log),
         .cold_from = store_log_cold_sequence(store->log),

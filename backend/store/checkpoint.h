@@ -2,7 +2,7 @@
 /*
  * checkpoint.h - the index on disk, so that a start need not read the whole log.
  *
- * FILES, version 1, little endian
+ * FILES, version 1 (META: 2), little endian
  *     MANIFEST        two slots of 4096 bytes, written in turn: the newest that verifies holds
  *       0 u32 magic  4 u32 version  8 u64 generation  16 u64 number of the data file  24 u64 offset of META
  *       32 u64 length of META  40 u64 XXH3 of META  48 u64 XXH3 of bytes 0..47
@@ -15,7 +15,7 @@
  *            [u64 expire_ms] [u64 mc_flags] [u64 base_lsn, u64 image_lsn]   key
  *     META
  *       magic, version, lsn, hot_from, cold_from, wall clock, keys, bits, pages, epoch, zero, flush_lsn of 16
- *       databases, then for each page: offset, length, entries, lsn, first chain segment
+ *       databases, (version 2:) swap_lsn, places of 16 databases, then for each page: offset, length, entries, lsn, first chain segment
  *
  *   K1  A page says for each of its keys what was true at the page's LSN, and nothing of any other key.
  *   K2  A manifest slot is written only when its data file, and the log up to the last LSN that any page has,

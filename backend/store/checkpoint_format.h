@@ -10,6 +10,7 @@
 #define CHECKPOINT_MAGIC_PAGE 0x47505257u /* "WRPG" */
 #define CHECKPOINT_MAGIC_META 0x544d5257u /* "WRMT" */
 #define CHECKPOINT_VERSION    1u
+#define CHECKPOINT_META_VERSION 2u /* 1: without the last two fields, no database was ever swapped */
 #define CHECKPOINT_SLOT_SIZE  4096u
 #define CHECKPOINT_ALIGN      4096u
 #define CHECKPOINT_PAGE_HEADER 40u
@@ -33,8 +34,11 @@ struct checkpoint_meta {
     uint64_t lsn, hot_from, cold_from, wall_ms, keys;
     uint32_t bits, page_count, epoch, zero;
     uint64_t flush_lsn[STORE_DBS];
+    uint64_t swap_lsn;
+    uint8_t places[STORE_DBS];
 };
-_Static_assert(sizeof(struct checkpoint_meta) == 64 + 8 * STORE_DBS, "no padding");
+#define CHECKPOINT_META_SIZE_1 (64u + 8u * STORE_DBS)
+_Static_assert(sizeof(struct checkpoint_meta) == CHECKPOINT_META_SIZE_1 + 24, "no padding");
 
 struct checkpoint_page {
     uint64_t off;
@@ -71,6 +75,8 @@ uint64_t checkpoint_page_hash(const char *page, size_t len);
 bool checkpoint_slot_is_valid(const struct checkpoint_slot *slot, unsigned place);
 /* Whether META verifies, and its numbers make sense, so that nobody below need ask. */
 bool checkpoint_meta_is_valid(const struct checkpoint_slot *slot, const char *data);
+/* Of a valid one, of any version. Returns where the table of pages begins. */
+size_t checkpoint_meta_take(const char *data, struct checkpoint_meta *out);
 
 /* An entry of a page. */
 struct checkpoint_key {

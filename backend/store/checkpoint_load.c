@@ -174,18 +174,18 @@ static void slot_failed(struct store *store)
 static int meta_accept(struct store *store, const struct checkpoint_slot *slot, const char *data)
 {
     struct checkpoint *c = store->checkpoint;
-    size_t table;
+    size_t head, table;
 
-    memcpy(&c->meta, data, sizeof(c->meta));
     if (!checkpoint_meta_is_valid(slot, data))
         return ERR_CORRUPT;
-    table = slot->meta_len - sizeof(c->meta);
+    head = checkpoint_meta_take(data, &c->meta);
+    table = slot->meta_len - head;
     c->pages = mem_alloc(table);
     c->dirty = mem_realloc(c->dirty, ((((size_t)1 << c->meta.bits) / 64) + 1) * 8);
     if (c->pages == NULL || c->dirty == NULL)
         return ERR_FULL;
     memset(c->dirty, 0, ((((size_t)1 << c->meta.bits) / 64) + 1) * 8);
-    memcpy(c->pages, data + sizeof(c->meta), table);
+    memcpy(c->pages, data + head, table);
     c->live_next = 0;
     for (uint32_t i = 0; i < c->meta.page_count; i++) {
         if (c->pages[i].len < CHECKPOINT_PAGE_HEADER || c->pages[i].off + c->pages[i].len > slot->meta_off)
@@ -197,6 +197,8 @@ static int meta_accept(struct store *store, const struct checkpoint_slot *slot, 
     c->lsns[slot->generation % 2] = c->meta.lsn;
     c->file_number = c->next_file = slot->file;
     c->next_end = slot->meta_off + slot->meta_len;
+    if (!store_places_set(store, c->meta.places, c->meta.swap_lsn))
+        return ERR_CORRUPT;
     return pages_order(c);
 }
 

@@ -243,14 +243,25 @@ bool checkpoint_slot_is_valid(const struct checkpoint_slot *slot, unsigned place
            slot->hash == checkpoint_hash(slot, offsetof(struct checkpoint_slot, hash), CHECKPOINT_VERSION);
 }
 
+size_t checkpoint_meta_take(const char *data, struct checkpoint_meta *out)
+{
+    memcpy(out, data, sizeof(*out));
+    if (out->version != 1)
+        return sizeof(*out);
+    out->swap_lsn = 0;
+    for (uint8_t db = 0; db < STORE_DBS; db++)
+        out->places[db] = db;
+    return CHECKPOINT_META_SIZE_1;
+}
+
 bool checkpoint_meta_is_valid(const struct checkpoint_slot *slot, const char *data)
 {
     struct checkpoint_meta meta;
+    size_t table = checkpoint_meta_take(data, &meta);
 
-    memcpy(&meta, data, sizeof(meta));
     return checkpoint_hash(data, slot->meta_len, CHECKPOINT_VERSION) == slot->meta_hash &&
-           meta.magic == CHECKPOINT_MAGIC_META && meta.version == CHECKPOINT_VERSION &&
+           meta.magic == CHECKPOINT_MAGIC_META && meta.version - 1 < CHECKPOINT_META_VERSION &&
            meta.bits <= CHECKPOINT_BITS_MAX && meta.page_count == 1u << meta.bits &&
-           slot->meta_len == sizeof(meta) + sizeof(struct checkpoint_page) * (size_t)meta.page_count &&
+           slot->meta_len == table + sizeof(struct checkpoint_page) * (size_t)meta.page_count &&
            slot->meta_off > 0;
 }

@@ -168,6 +168,9 @@ static bool clean_has_happened(const struct store *store, const struct record *r
                 return false;
         return true;
     }
+    if (record->type == RECORD_SWAP) /* only the newest one says anything */
+        return record->lsn == store->swap_lsn &&
+               bytes_equal(record->value, bytes_of((const char *)store->places, sizeof(store->places)));
     e = index_find(store->index, index_hash(store->index, record->db, record->key), record->db, record->key);
     return e == NULL || entry_lsn(e) >= record->lsn;
 }
@@ -183,7 +186,7 @@ static int clean_record(void *arg, const struct record *record, uint64_t address
     MAYBE(is_cold);
     if (record->type == RECORD_NOP)
         return 0;
-    if (record->type == RECORD_TOMB || record->type == RECORD_FLUSH) {
+    if (record->type == RECORD_TOMB || record->type == RECORD_FLUSH || record->type == RECORD_SWAP) {
         if (record->lsn <= checkpoint_horizon(store) || !clean_has_happened(store, record))
             return 0;
         cleaner->found_live += cleaner->passes == 0; /* a copy is enough */

@@ -453,6 +453,8 @@ int store_create(const struct store_options *options, void (*done)(void *arg, in
     store->work_timer.fire = work_fire;
     store->work_timer.arg = store;
     list_init(&store->dying);
+    for (uint8_t db = 0; db < STORE_DBS; db++)
+        store->places[db] = store->names[db] = db;
     expiry_init(&store->expiry);
     store_now_set(store, io_wall_us(store->io) / 1000);
     err = slab_create(&store->slab);

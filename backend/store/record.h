@@ -44,6 +44,7 @@ enum record_type {
     RECORD_TOMB,     /* the key is gone */
     RECORD_FLUSH,    /* no key: the database `db` (STORE_DBS: all) has no key with a lower LSN */
     RECORD_NOP,      /* marks an epoch */
+    RECORD_SWAP,     /* no key; 16 bytes: under which number the records have database 0, 1 ... from this LSN on */
     RECORD_TYPE_COUNT,
 };
 

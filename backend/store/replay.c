@@ -231,6 +231,19 @@ static int replay_flush(struct store *store, const struct record *record)
     return 0;
 }
 
+/* Highest LSN wins, as copies come in any order. */
+static int replay_swap(struct store *store, const struct record *record)
+{
+    uint8_t places[STORE_DBS];
+
+    if (record->value.len != sizeof(places))
+        return ERR_CORRUPT;
+    memcpy(places, record->value.data, sizeof(places));
+    if (record->lsn <= store->swap_lsn)
+        return 0;
+    return store_places_set(store, places, record->lsn) ? 0 : ERR_CORRUPT;
+}
+
 /* One record that is valid. */
 static int replay_valid(struct store *store, const struct record *record, uint64_t address)
 {
@@ -243,6 +256,8 @@ static int replay_valid(struct store *store, const struct record *record, uint64
         return replay_flush(store, record);
     if (record->type == RECORD_NOP)
         return 0;
+    if (record->type == RECORD_SWAP)
+        return replay_swap(store, record);
     if (record->db >= STORE_DBS || record->value_type >= STORE_TYPE_COUNT)
         return ERR_CORRUPT;
     if (record->lsn <= store->flush_lsn[record->db]) /* Y4 */
@@ -262,6 +277,7 @@ static int replay_valid(struct store *store, const struct record *record, uint64
     case RECORD_NONE:
     case RECORD_FLUSH:
     case RECORD_NOP:
+    case RECORD_SWAP:
     case RECORD_TYPE_COUNT:
         break;
     }

@@ -96,7 +96,7 @@ static uint64_t spill_victim(void *arg, struct entry *e)
     if (e == store->open_key.entry)
         return 0;
     key.hash = index_hash(store->index, key.db, key.name);
-    if (store->options.namespaces[key.db].is_cache) {
+    if (store->options.namespaces[store->names[key.db]].is_cache) {
         if (!store_is_flushed(store, e) && store_evict(store, &key) != 0)
             return 0;
         store->stats.evictions++;

@@ -22,7 +22,31 @@ uint64_t store_now_ms(const struct store *store)
 void store_tell_changed(struct store *store, uint8_t db, struct bytes key, enum store_change_kind kind)
 {
     if (store->options.hooks.changed != NULL)
-        store->options.hooks.changed(store->options.hooks.arg, db, key, kind);
+        store->options.hooks.changed(store->options.hooks.arg, store->names[db], key, kind);
+}
+
+bool store_places_set(struct store *store, const uint8_t places[STORE_DBS], uint64_t lsn)
+{
+    uint8_t names[STORE_DBS];
+    uint32_t seen = 0;
+
+    for (uint8_t db = 0; db < STORE_DBS; db++) {
+        if (places[db] >= STORE_DBS)
+            return false;
+        seen |= 1u << places[db];
+        names[places[db]] = db;
+    }
+    if (seen != (1u << STORE_DBS) - 1)
+        return false;
+    memcpy(store->places, places, sizeof(store->places));
+    memcpy(store->names, names, sizeof(store->names));
+    store->swap_lsn = lsn;
+    return true;
+}
+
+uint64_t store_swap_lsn(const struct store *store)
+{
+    return store->swap_lsn;
 }
 
 /* Without a tombstone where none can be written: the record itself says when it expired. */
@@ -52,6 +76,7 @@ static void store_find_gone(struct store *store, struct store_key *key)
 void store_find(struct store *store, uint8_t db, struct bytes name, struct store_key *out)
 {
     ASSERT(db < STORE_DBS);
+    db = store->places[db];
     out->name = name;
     out->db = db;
     out->hash = index_hash(store->index, db, name);
@@ -64,7 +89,7 @@ void store_find(struct store *store, uint8_t db, struct bytes name, struct store
 
 uint64_t store_prefetch(struct store *store, uint8_t db, struct bytes name)
 {
-    uint64_t hash = index_hash(store->index, db, name);
+    uint64_t hash = index_hash(store->index, store->places[db], name);
 
     index_prefetch(store->index, hash);
     return hash;
@@ -174,13 +199,13 @@ void store_turn_end(struct store *store)
 uint64_t store_count(const struct store *store, uint8_t db)
 {
     ASSERT(db < STORE_DBS);
-    return store->counts[db];
+    return store->counts[store->places[db]];
 }
 
 uint64_t store_expiring_count(const struct store *store, uint8_t db)
 {
     ASSERT(db < STORE_DBS);
-    return store->expiring[db];
+    return store->expiring[store->places[db]];
 }
 
 struct scan {
@@ -206,7 +231,7 @@ static void scan_each(void *arg, struct entry *e)
 uint64_t store_scan(struct store *store, uint8_t db, uint64_t cursor,
                     void (*each)(void *arg, struct entry *entry), void *arg)
 {
-    struct scan scan = {.store = store, .each = each, .arg = arg, .db = db};
+    struct scan scan = {.store = store, .each = each, .arg = arg, .db = store->places[db]};
 
     return index_scan(store->index, cursor, scan_each, &scan);
 }
@@ -227,9 +252,10 @@ static void random_each(void *arg, struct entry *e)
  * random place meets, so that a lonely key is found as well. */
 struct entry *store_random(struct store *store, uint8_t db)
 {
-    struct random_pick pick = {.scan = {.store = store, .each = random_each, .db = db}};
+    struct random_pick pick = {.scan = {.store = store, .each = random_each}};
     uint64_t at, start;
 
+    db = pick.scan.db = store->places[db];
     if (store->counts[db] == 0)
         return NULL;
     pick.scan.arg = &pick;

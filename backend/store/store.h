@@ -85,7 +85,7 @@ struct store_key {
     struct bytes name; /* borrows */
     uint64_t hash;
     struct entry *entry; /* NULL: no such key. Ends when the key is changed by other means */
-    uint8_t db;
+    uint8_t db; /* as the records have it: SWAPDB makes it another one than was asked for */
 };
 
 /* The clock that judges expiry: set once a turn. Never goes back (S8). */
@@ -165,6 +165,11 @@ MUST_USE int store_set_expire(struct store *store, struct store_key *key, uint64
 MUST_USE int store_delete(struct store *store, struct store_key *key);
 /* Removes all keys of a database, STORE_DBS: of all. O(1): memory is given back in steps. */
 MUST_USE int store_flush(struct store *store, uint8_t db);
+/* Each of two databases gets the other's keys. O(1). Replies of reads that come after it wait for its LSN: the
+ * entries do not know of it. */
+MUST_USE int store_swap(struct store *store, uint8_t a, uint8_t b);
+/* LSN of the last swap; 0: there was none. */
+uint64_t store_swap_lsn(const struct store *store);
 
 /* A command's or a transaction's records stand or fall together: between these two they are one unit of
  * recovery. May not nest. May span turns: nothing that is changed becomes appended or durable meanwhile, and background

@@ -41,6 +41,10 @@ struct store {
     uint32_t lsn_gap;       /* to be left out before the next LSN */
     uint64_t memory_lsn;   /* without a log: LSNs come from here */
     uint64_t absent_lsn;   /* of the last record that took keys away */
+    /* Databases by the number that records and entries have, and where the caller's numbers are among those:
+     * all arrays here go by the former. One is the other's inverse. */
+    uint8_t places[STORE_DBS], names[STORE_DBS];
+    uint64_t swap_lsn;     /* of the record that made them so */
     uint64_t flush_lsn[STORE_DBS]; /* entries with a lower LSN are gone, whatever the index says */
     uint64_t counts[STORE_DBS], expiring[STORE_DBS]; /* keys that can be seen */
     uint64_t flushed_left;   /* entries of flushed databases still in the index, about */
@@ -76,6 +80,9 @@ struct store {
 };
 
 /* ---- store.c ---- */
+
+/* False: not a permutation. */
+bool store_places_set(struct store *store, const uint8_t places[STORE_DBS], uint64_t lsn);
 
 /* The entry that the index has, also one that is flushed or expired. */
 static inline bool store_is_flushed(const struct store *store, const struct entry *e)

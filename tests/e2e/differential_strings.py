@@ -63,7 +63,7 @@ KEYS = """
     scan 0 match|object encoding K|object refcount none|object freq none|object freq K
     object encoding none|object idletime none|object help|object bogus K|object encoding|object
     get K|flushdb async|flushdb sync|flushdb|flushdb bogus|flushall bogus|wait 0 0|wait 0 1|wait x 0|wait 0 -1
-    wait 0 x|swapdb 0 x|swapdb x 0|swapdb 0 99|swapdb 99 0|echo V|rename list1 K
+    wait 0 x|swapdb 0 3|swapdb 3 0|move K 3|swapdb 1 2|swapdb 0 x|swapdb x 0|swapdb 0 99|swapdb 99 0|echo V|rename list1 K
 """
 
 SORT = """

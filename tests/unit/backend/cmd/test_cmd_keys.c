@@ -237,6 +237,23 @@ static void test_wait_and_swap(void **state)
     world_ask(&w, "SWAPDB 1 2", "+OK\r\n");
     world_ask(&w, "SWAPDB 0 x", "-ERR invalid second DB index\r\n");
     world_ask(&w, "SWAPDB 0 16", "-ERR DB index is out of range\r\n");
+    world_ask(&w, "SET a zero", "+OK\r\n");
+    world_ask(&w, "WATCH a", "+OK\r\n");
+    world_ask(&w, "SWAPDB 0 3", "+OK\r\n");
+    world_ask(&w, "EXISTS a", ":0\r\n");
+    world_ask(&w, "MULTI", "+OK\r\n");
+    world_ask(&w, "EXEC", "*-1\r\n");
+    world_ask(&w, "SELECT 3", "+OK\r\n");
+    world_ask(&w, "GET a", "$4\r\nzero\r\n");
+    world_ask(&w, "RENAME a b", "+OK\r\n");
+    world_ask(&w, "MOVE b 0", ":1\r\n");
+    world_ask(&w, "DBSIZE", ":0\r\n");
+    world_ask(&w, "WATCH none", "+OK\r\n");
+    world_ask(&w, "SWAPDB 3 0", "+OK\r\n"); /* no watched key in either: not touched */
+    world_ask(&w, "MULTI", "+OK\r\n");
+    world_ask(&w, "KEYS *", "+QUEUED\r\n");
+    world_ask(&w, "EXEC", "*1\r\n*1\r\n$1\r\nb\r\n");
+    world_ask(&w, "SELECT 0", "+OK\r\n");
 }
 
 int main(void)

@@ -30,7 +30,7 @@
 #define WORLD_DIR    "/data/shard-0"
 #define WORLD_OPEN_US 60000000ull
 
-enum world_kind { WORLD_SET, WORLD_DELETE, WORLD_FIELD, WORLD_FIELD_GONE, WORLD_APPEND, WORLD_FLUSH };
+enum world_kind { WORLD_SET, WORLD_DELETE, WORLD_FIELD, WORLD_FIELD_GONE, WORLD_APPEND, WORLD_FLUSH, WORLD_SWAP };
 
 struct world_op {
     uint64_t lsn;
@@ -291,6 +291,13 @@ static inline void world_flush(struct world *w, uint8_t db)
         world_note(w, (struct world_op){.kind = WORLD_FLUSH, .db = db});
 }
 
+/* The two databases that the model knows. */
+static inline void world_swap(struct world *w)
+{
+    if (store_swap(w->store, 0, 1) == 0)
+        world_note(w, (struct world_op){.kind = WORLD_SWAP});
+}
+
 static inline void world_random_op(struct world *w)
 {
     uint8_t db = (uint8_t)(world_random(w, 10) == 0);
@@ -317,6 +324,8 @@ static inline void world_random_op(struct world *w)
     case 9:
         if (world_random(w, 40) == 0)
             world_flush(w, world_random(w, 4) == 0 ? STORE_DBS : db);
+        else if (world_random(w, 10) == 0)
+            world_swap(w);
         break;
     default: world_set(w, db, k, seed, len); break;
     }
@@ -344,6 +353,15 @@ static inline void world_expect(const struct world *w, uint64_t lsn, struct worl
         const struct world_op *op = &w->ops[i];
         struct world_value *value = &values[op->db % WORLD_DBS][op->key];
 
+        if (op->kind == WORLD_SWAP) {
+            for (unsigned k = 0; k < WORLD_KEYS; k++) {
+                struct world_value other = values[0][k];
+
+                values[0][k] = values[1][k];
+                values[1][k] = other;
+            }
+            continue;
+        }
         if (op->kind == WORLD_FLUSH) {
             for (unsigned db = 0; db < WORLD_DBS; db++)
                 for (unsigned k = 0; k < WORLD_KEYS && (op->db == STORE_DBS || op->db == db); k++) {

@@ -137,6 +137,74 @@ static void test_values_go_cold_and_come_back(void **state)
     world_deinit(&w);
 }
 
+static void check_string(struct world *w, uint8_t db, const char *name, const char *value)
+{
+    struct store_key key;
+
+    store_find(w->store, db, bytes_of(name, strlen(name)), &key);
+    assert_int_equal(key.entry != NULL, value != NULL);
+    if (value == NULL)
+        return;
+    assert_int_equal(world_find(w, db, key.name, &key), 0);
+    assert_true(bytes_equal(store_string(key.entry), bytes_of(value, strlen(value))));
+}
+
+static void put_string(struct world *w, uint8_t db, const char *name, const char *value)
+{
+    struct store_key key;
+
+    store_find(w->store, db, bytes_of(name, strlen(name)), &key);
+    assert_int_equal(store_put_string(w->store, &key, bytes_of(value, strlen(value)), &(struct store_attributes){0}), 0);
+}
+
+static void expect_swapped(struct world *w)
+{
+    check_string(w, 5, "a", "of 2");
+    check_string(w, 2, "b", "of 9");
+    check_string(w, 9, "b", NULL);
+    check_string(w, 9, "a", "later");
+    check_string(w, 2, "a", NULL);
+    assert_int_equal(store_count(w->store, 2), 1);
+    assert_int_equal(store_count(w->store, 5), 1);
+    assert_int_equal(store_count(w->store, 9), 1);
+}
+
+/* Two swaps, a flush and a change after them; then by way of the log, of a checkpoint, of both. */
+static void test_databases_swap(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_init(&w, 5, NULL);
+    world_open(&w);
+    put_string(&w, 2, "a", "of 2");
+    put_string(&w, 5, "a", "of 5");
+    put_string(&w, 9, "b", "of 9");
+    assert_int_equal(store_swap(w.store, 2, 5), 0);
+    check_string(&w, 2, "a", "of 5");
+    assert_int_equal(store_swap(w.store, 2, 9), 0);
+    check_string(&w, 9, "a", "of 5");
+    assert_int_equal(store_flush(w.store, 9), 0);
+    put_string(&w, 9, "a", "later");
+    expect_swapped(&w);
+    store_turn_end(w.store);
+    world_die(&w, false);
+    world_open(&w);
+    expect_swapped(&w);
+    world_close(&w);
+    world_open(&w);
+    assert_true(store_swap_lsn(w.store) > 0);
+    expect_swapped(&w);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(store_swap(w.store, 15, 0), 0);
+        store_turn_end(w.store);
+        world_die(&w, false);
+        world_open(&w);
+        expect_swapped(&w);
+    }
+    world_deinit(&w);
+}
+
 static void test_expiry(void **state)
 {
     struct world w;
@@ -173,6 +241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values_go_cold_and_come_back),
         cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_databases_swap),
         cmocka_unit_test(test_lives_end_in_every_way),
         cmocka_unit_test(test_cleaner_keeps_up),
     };
