@@ -348,7 +348,7 @@ bool dispatch_run(struct cmd *c)
     bool is_unit = !c->in_exec && (c->info->flags & CMD_WRITE) != 0;
 
     c->keys_only = dispatch_keys_only(c);
-    if (UNLIKELY(needs_values_first(c)) && !c->in_exec && fetch_before(c)) {
+    if (UNLIKELY(needs_values_first(c)) && fetch_before(c)) {
         if (c->is_parked)
             return false;
         reply_error(c, c->abort_error);

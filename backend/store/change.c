@@ -378,7 +378,7 @@ int store_put_object(struct store *store, struct store_key *key, struct object *
     }
     buffer_clear(&store->scratch);
     store->options.types[object->type]->encode(object, &store->scratch);
-    if (store->scratch.failed)
+    if (store->scratch.failed || store->scratch.len > RECORD_VALUE_MAX)
         return ERR_FULL;
     parts.object = object;
     record = record_of_parts(&parts, RECORD_SET, buffer_bytes(&store->scratch));
@@ -517,7 +517,8 @@ static int store_append_delta(struct store *store, struct store_key *key, struct
         .value = buffer_bytes(&store->effects),
     };
     uint64_t address;
-    int err = store->effects.failed ? ERR_FULL : store_append(store, &record, &address);
+    bool is_bad = store->effects.failed || store->effects.len > RECORD_VALUE_MAX;
+    int err = is_bad ? ERR_FULL : store_append(store, &record, &address);
 
     if (err != 0)
         return err;
@@ -626,7 +627,7 @@ int store_image(struct store *store, uint64_t hash, struct entry *e)
         return 0;
     buffer_clear(&store->scratch);
     store->options.types[object->type]->encode(object, &store->scratch);
-    if (store->scratch.failed)
+    if (store->scratch.failed || store->scratch.len > RECORD_VALUE_MAX)
         return ERR_FULL;
     record = (struct record){
         .type = RECORD_IMAGE,

@@ -155,7 +155,7 @@ struct residency {
     struct ghost ghost;
     uint64_t hand; /* bucket */
     uint64_t small_bytes_max;
-    bool is_feeding;
+    bool is_feeding, offers_cold;
     struct residency_stats stats;
 };
 
@@ -192,6 +192,11 @@ void residency_pressure_set(struct residency *r, uint64_t memory_bytes, uint64_t
     r->is_feeding = memory_max != 0 && memory_bytes > memory_max / 2; /* R3 */
     if (r->is_feeding)
         ghost_resize(&r->ghost, hot_count);
+}
+
+void residency_offer_cold(struct residency *r, bool on)
+{
+    r->offers_cold = on;
 }
 
 static void entry_promote(struct entry *entry, uint8_t access)
@@ -284,10 +289,10 @@ static void hand_each(void *arg, struct entry *entry)
     uint64_t freed;
 
     s->looked++;
-    if (entry_is_cold(entry))
+    if (entry_is_cold(entry) && !s->residency->offers_cold)
         return;
     /* With small empty, nothing can be in it, whatever an entry says. */
-    if ((entry->type_flags & ENTRY_MAIN) == 0 && s->residency->small.count > 0)
+    if (!entry_is_cold(entry) && (entry->type_flags & ENTRY_MAIN) == 0 && s->residency->small.count > 0)
         return;
     s->found_main = true;
     access = entry_access(entry);

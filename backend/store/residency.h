@@ -37,6 +37,8 @@ void residency_destroy(struct residency **residency);
 /* What the memory is like now: for every turn, it costs nothing. memory_max 0: no bound. */
 void residency_pressure_set(struct residency *residency, uint64_t memory_bytes, uint64_t memory_max,
                             uint64_t hot_count);
+/* Whether the hand offers cold entries too: those of a cache may go away. */
+void residency_offer_cold(struct residency *residency, bool on);
 /* A value becomes hot (set, or fetched) and is charged `size` bytes. Whether it gets ENTRY_MAIN; it has used
  * up its fingerprint then. */
 MUST_USE bool residency_inserted(struct residency *residency, uint64_t hash, size_t size);

@@ -12,6 +12,7 @@
 #include "common/base/mem.h"
 
 #define SPILL_BUDGET      2000u /* entries a step looks at */
+#define COLD_ENTRY_BYTES  64u /* with its place in the index, about */
 #define SPILL_WORTH_BYTES 16u /* less is not gained by making a value cold */
 
 int spill_create(struct store *store)
@@ -24,8 +25,19 @@ void spill_destroy(struct store *store)
     residency_destroy(&store->residency);
 }
 
+/* A cache's entries are cold after a start. They are small, but when they take half of the memory some must go. */
+static bool spill_cold_is_much(const struct store *store)
+{
+    bool is_any = false;
+
+    for (uint8_t db = 0; db < STORE_DBS; db++)
+        is_any |= store->options.namespaces[db].is_cache;
+    return is_any && store->cold_count * COLD_ENTRY_BYTES > store->options.memory_max / 2;
+}
+
 static void spill_pressure(struct store *store)
 {
+    residency_offer_cold(store->residency, spill_cold_is_much(store));
     residency_pressure_set(store->residency, store_memory_bytes(store), store->options.memory_max,
                            index_count(store->index) - store->cold_count);
 }

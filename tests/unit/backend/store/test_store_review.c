@@ -264,6 +264,40 @@ static void test_cleaner_revives_no_cut_transaction(void **state)
     mem_free(value);
 }
 
+/* A cache that was started again holds entries without values. Those go too, when nothing else is left. */
+static void test_cache_forgets_cold_entries(void **state)
+{
+    struct world w;
+    struct store_key key;
+    struct store_stats stats;
+    char name[32];
+
+    (void)state;
+    world_init(&w, 9, NULL);
+    w.options.namespaces[0].is_cache = true;
+    world_open(&w);
+    for (uint32_t k = 0; k < 60000; k++) {
+        store_find(w.store, 0, world_key((uint16_t)k, name), &key);
+        assert_int_equal(store_put_string(w.store, &key, BYTES("a value of thirty-two bytes, yes"), NULL), 0);
+        store_turn_end(w.store);
+        if (store_may_write(w.store, true) != 0)
+            sim_run_for(w.sim, 20000);
+    }
+    world_close(&w);
+    world_open(&w);
+    store_stats_get(w.store, &stats);
+    assert_int_equal(stats.cold_keys, 60000);
+    store_memory_max_set(w.store, stats.index_bytes + stats.entry_bytes / 2);
+    for (unsigned i = 0; i < 1000 && store_may_write(w.store, true) != 0; i++) {
+        store_turn_end(w.store);
+        sim_run_for(w.sim, 1000);
+    }
+    assert_int_equal(store_may_write(w.store, true), 0);
+    store_stats_get(w.store, &stats);
+    assert_true(stats.evictions > 0 && stats.keys > 10000);
+    world_deinit(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_objects_that_come_and_go_leave_room),
         cmocka_unit_test(test_cleaner_without_room),
         cmocka_unit_test(test_cleaner_revives_no_cut_transaction),
+        cmocka_unit_test(test_cache_forgets_cold_entries),
     };
 
     return cmocka_run_group_tests_name("store review", tests, NULL, NULL);
