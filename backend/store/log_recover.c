@@ -585,32 +585,46 @@ static bool is_begun(const struct store_log *log, const struct segment *segment)
     return false;
 }
 
+/* Segments whose predecessor is not there: a power cut may keep what was written to one file and lose the header that
+ * was written to another before it. Then nothing in either was durable, and they are let go of. Otherwise one of them
+ * knows of a durable LSN that will be missing in the end (log_replay_ring()). */
+static uint64_t chain_lose(struct log_recover *r, uint64_t missing)
+{
+    log_info(r->log->text, "store: a segment is missing shard=%u dir=%s sequence=%llu", r->log->options.shard,
+             r->log->dir, (unsigned long long)missing);
+    for (uint32_t i = 0; i < r->chain_count; i++)
+        r->lost_segments[r->lost_count++] = r->chain_segments[i];
+    r->chain_count = 0;
+    r->lost_sequence = missing;
+    return missing;
+}
+
 /* From the newest with a page write back to where the recovery starts. */
-static int chain_find(struct log_recover *r)
+static void chain_find(struct log_recover *r)
 {
     struct store_log *log = r->log;
-    struct segment *segment = NULL;
-    uint32_t i = log->used_count;
+    uint64_t below = UINT64_MAX; /* only segments with a lower sequence */
 
     r->chain_segments = must_zalloc((log->used_count + 1) * sizeof(struct segment *));
-    while (i > 0 && segment == NULL) {
-        if (is_hot_segment(log->used[--i]) && is_begun(log, log->used[i]))
-            segment = log->used[i];
-    }
-    while (segment != NULL) {
-        uint64_t before = segment->header.prev_sequence;
+    r->lost_segments = must_zalloc((log->used_count + 1) * sizeof(struct segment *));
+    for (uint32_t i = log->used_count; i > 0; i--) {
+        struct segment *segment = log->used[i - 1];
 
-        r->chain_segments[r->chain_count++] = segment;
-        if (before == 0 || before < r->hot_from || segment->info.sequence <= r->hot_from)
-            return 0;
-        segment = log_segment_find(log, before);
-        if (segment == NULL || !is_hot_segment(segment)) {
-            log_error(log->text, "store: a segment is missing, nothing is cut shard=%u dir=%s sequence=%llu",
-                      log->options.shard, log->dir, (unsigned long long)before);
-            return ERR_CORRUPT;
+        if (segment->info.sequence >= below || !is_hot_segment(segment) || !is_begun(log, segment))
+            continue;
+        for (;;) {
+            uint64_t before = segment->header.prev_sequence;
+
+            r->chain_segments[r->chain_count++] = segment;
+            if (before == 0 || before < r->hot_from || segment->info.sequence <= r->hot_from)
+                return;
+            segment = log_segment_find(log, before);
+            if (segment != NULL && is_hot_segment(segment))
+                continue;
+            below = chain_lose(r, before);
+            break;
         }
     }
-    return 0;
 }
 
 static void chain_reverse(struct log_recover *r)
@@ -642,11 +656,55 @@ static void chain_orphans(struct log_recover *r)
     }
 }
 
+static void lost_next(struct log_recover *r);
+
+static bool lost_page(struct log_scan *scan, const struct page *page, struct bytes data)
+{
+    struct log_recover *r = scan->arg;
+
+    MAYBE(data.len > 0);
+    r->lost_mark = MAX(r->lost_mark, page->mark);
+    scan->off += page_size(page);
+    return true;
+}
+
+static void lost_done(struct log_scan *scan, int err)
+{
+    struct log_recover *r = scan->arg;
+
+    if (err != 0) {
+        log_recover_end(r, err);
+        return;
+    }
+    log_recover_orphan(scan->segment);
+    lost_next(r);
+}
+
+/* What the lost ones know, then the recovery of the others. */
+static void lost_next(struct log_recover *r)
+{
+    struct segment *segment;
+
+    log_scan_deinit(&r->mark_scan);
+    if (r->lost_at == r->lost_count) {
+        chain_reverse(r);
+        chain_orphans(r);
+        recover_next(r);
+        return;
+    }
+    segment = r->lost_segments[r->lost_at++];
+    r->lost_mark = MAX(r->lost_mark, segment->header.mark);
+    r->mark_scan.page = lost_page;
+    r->mark_scan.done = lost_done;
+    r->mark_scan.arg = r;
+    r->mark_scan.skips_bad = true;
+    log_scan_start(&r->mark_scan, segment, PAGE_SIZE_, log_segment_end(segment));
+}
+
 void store_log_recover(struct store_log *log, uint64_t hot_from, uint64_t cold_from,
                        const struct store_log_replay *replay)
 {
     struct log_recover *r = must_zalloc(sizeof(*r));
-    int err;
 
     ASSERT(log->state == LOG_OPENED);
     log->state = LOG_RECOVERING;
@@ -656,19 +714,11 @@ void store_log_recover(struct store_log *log, uint64_t hot_from, uint64_t cold_f
     r->hot_from = log->hot_from = hot_from;
     r->cold_from = cold_from;
     r->lsn_floor = log->last_lsn;
-    err = chain_find(r);
-    if (err != 0) {
-        r->err = err;
-        r->is_over = true;
-        log_soon(log);
-        return;
-    }
-    chain_reverse(r);
-    chain_orphans(r);
-    recover_next(r);
+    chain_find(r);
+    lost_next(r);
 }
 
-/* From the loop: a recovery that could not start is told, one that is over is freed. */
+/* From the loop: a recovery that has failed is told, one that is over is freed. */
 void log_recover_soon(struct store_log *log)
 {
     struct log_recover *r = log->recover;
@@ -694,6 +744,7 @@ void log_recover_free(struct store_log *log)
     log_scan_deinit(&r->mark_scan);
     buffer_deinit(&r->pending);
     mem_free(r->chain_segments);
+    mem_free(r->lost_segments);
     mem_free(r->frames);
     mem_free(r);
     log->recover = NULL;

@@ -20,6 +20,9 @@ struct log_recover {
     struct segment **chain_segments; /* owns the array; oldest first */
     uint32_t chain_count, chain_at, marks_at;
     uint64_t chain_first; /* sequence */
+    struct segment **lost_segments; /* owns the array: of chains that begin with one that is missing */
+    uint32_t lost_count, lost_at;
+    uint64_t lost_sequence, lost_mark; /* the missing one; highest durable LSN that the others know of */
 
     uint64_t chain, lsn;                 /* behind the last whole unit */
     uint64_t pending_chain, pending_lsn; /* behind the last frame */

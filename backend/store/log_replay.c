@@ -196,12 +196,18 @@ static void replay_durable(void *arg, int err)
     log_recover_end(r, 0);
 }
 
-/* A header that did not verify: was anything lost with it? */
+/* A header that did not verify, or a segment that was not there: was anything lost with it? */
 static int suspect_check(const struct log_recover *r)
 {
     const struct store_log *log = r->log;
     char path[LOG_PATH_MAX];
 
+    if (r->lost_mark > MAX(r->lsn, r->lsn_floor)) {
+        log_error(log->text, "store: a segment is missing, nothing is cut shard=%u dir=%s sequence=%llu lsn=%llu "
+                  "found=%llu", log->options.shard, log->dir, (unsigned long long)r->lost_sequence,
+                  (unsigned long long)r->lost_mark, (unsigned long long)r->lsn);
+        return ERR_CORRUPT;
+    }
     if (log->suspect_lsn <= r->lsn)
         return 0;
     log_segment_path(log, log->suspect_slot, path);
