@@ -64,6 +64,7 @@ struct segment {
     bool has_page;            /* when it was opened, a page write's header was at its start */
     bool is_orphan;           /* hot, of no use to a recovery */
     bool is_stalled;          /* a blob that the disk had no room for */
+    bool is_making;           /* its file is not there for certain yet: nothing is written to it */
     char *scratch;            /* owns: a page for `op` */
 };
 

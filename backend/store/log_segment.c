@@ -216,7 +216,7 @@ static void make_done(struct io_op *op)
         return;
     }
     log->is_out_of_space = false;
-    segment->is_stalled = false;
+    segment->is_stalled = segment->is_making = false;
     if (segment == log->making) {
         log->making = NULL;
         log_segment_add_ready(log, segment);
@@ -282,6 +282,7 @@ void log_segment_make_file(struct store_log *log, struct segment *segment)
     int flags = IO_FILE_READ | IO_FILE_WRITE | IO_FILE_CREATE | (log->options.direct ? IO_FILE_DIRECT : 0);
 
     log_segment_path(log, segment->info.slot, path);
+    segment->is_making = true;
     segment->op.done = make_opened;
     segment->op.arg = segment;
     io_file_open(log->io, &segment->op, path, flags, &segment->file);
@@ -499,7 +500,7 @@ static void free_written(struct io_op *op)
     io_file_datasync(segment->file, op);
 }
 
-static void free_unfooted(struct io_op *op)
+static void free_flushed(struct io_op *op)
 {
     struct segment *segment = op->arg;
 
@@ -512,8 +513,20 @@ static void free_unfooted(struct io_op *op)
     io_file_write(segment->file, op, segment->scratch, PAGE_SIZE_, 0);
 }
 
-/* It keeps its sequence in the header (G7), and loses its footer, durably: so a footer behind a header that does not
- * verify is always damage. */
+static void free_unfooted(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+
+    if (op->result < 0) {
+        free_done(op);
+        return;
+    }
+    op->done = free_flushed;
+    io_file_datasync(segment->file, op);
+}
+
+/* It keeps its sequence in the header (G7). Before that is touched it loses its footer, durably: so a footer behind a
+ * header that does not verify is always damage. */
 static void segment_free(struct store_log *log, struct segment *segment)
 {
     segment->scratch = mem_alloc_aligned(PAGE_SIZE_, PAGE_SIZE_);

@@ -125,7 +125,7 @@ static void write_try_submit(struct log_write *write)
 {
     struct store_log *log = write->log;
 
-    if (write->is_submitted || write->segment->file == NULL || log->error != 0 ||
+    if (write->is_submitted || write->segment->file == NULL || write->segment->is_making || log->error != 0 ||
         write->lsn_needed > log->marks.durable)
         return;
     if (write->lsn_needed != 0)
@@ -210,7 +210,9 @@ static void flush_ended(struct store_log *log)
     if (log->held_bytes > 0)
         log_writes_submit(log);
     log_pump(log);
-    if (log->options.fsync == STORE_FSYNC_ALWAYS && log->has_sealed && log->state == LOG_RUNNING)
+    /* Also what a log without a ring has closed and written meanwhile, unasked. */
+    if (log->options.fsync == STORE_FSYNC_ALWAYS && log->state == LOG_RUNNING &&
+        (log->has_sealed || log->hot.next_no > log->hot.durable_no))
         store_log_turn_end(log);
     if (log->options.marks != NULL && log->marks.durable != durable)
         log->options.marks(log->options.arg);
