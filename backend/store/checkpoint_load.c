@@ -312,6 +312,20 @@ static void manifest_slot_read(struct io_op *op)
     slot_try(store);
 }
 
+static void manifest_seen_durable(struct io_op *op)
+{
+    struct store *store = op->arg;
+
+    if (op->result < 0) {
+        load_end(store, (int)op->result);
+        return;
+    }
+    op->done = manifest_slot_read;
+    io_file_read(store->checkpoint->manifest, op, store->checkpoint->slot, CHECKPOINT_SLOT_SIZE, 0);
+}
+
+/* What a killed predecessor wrote last may be seen and not be durable yet: the next checkpoint would be written over the
+ * only one that is. */
 static void manifest_opened_to_load(struct io_op *op)
 {
     struct store *store = op->arg;
@@ -322,8 +336,8 @@ static void manifest_opened_to_load(struct io_op *op)
         load_end(store, op->result == -ENOENT ? 0 : (int)op->result);
         return;
     }
-    op->done = manifest_slot_read;
-    io_file_read(c->manifest, op, c->slot, CHECKPOINT_SLOT_SIZE, 0);
+    op->done = manifest_seen_durable;
+    io_file_datasync(c->manifest, op);
 }
 
 void checkpoint_load(struct store *store, void (*done)(struct store *store, int err))

@@ -27,7 +27,7 @@ struct log_open {
     uint32_t *slots;       /* owns: files found */
     uint32_t slot_count, slot_cap, slot_at, lock_tries, close_at;
     uint64_t file_size, header_size;
-    bool has_shard_file, is_flushed;
+    bool has_shard_file, is_flushed, is_dir_old;
     char *pages;           /* owns: two first pages, the last one */
     struct segment *segment;
     struct log_scan scan;  /* of page writes behind a bad header */
@@ -519,6 +519,18 @@ static void names_listed(struct io_op *op)
     io_file_open(open->log->io, op, open->path, IO_FILE_READ, &open->file);
 }
 
+/* What a killed predecessor made may be seen and not be durable yet: nothing is built on a name that a power cut takes
+ * away. */
+static void names_durable(struct io_op *op)
+{
+    struct log_open *open = op->arg;
+
+    if (op_failed(open, "dirsync"))
+        return;
+    op->done = names_listed;
+    io_list(open->log->io, op, open->log->dir, name_each, open);
+}
+
 /* A dead predecessor's lock is let go of when the kernel has ended everything that it had submitted: threads end their
  * calls first, and a ring holds the lock's file, too, as long as it has requests. So nothing of it lands later in a free
  * segment that we take. (G6 does not rely on that.) */
@@ -535,8 +547,8 @@ static void lock_done(struct io_op *op)
     }
     if (op_failed(open, "lock"))
         return;
-    op->done = names_listed;
-    io_list(open->log->io, op, open->log->dir, name_each, open);
+    op->done = names_durable;
+    io_dirsync(open->log->io, op, open->log->dir);
 }
 
 static void lock_again(struct io_timer *timer)
@@ -567,20 +579,19 @@ static void parent_synced(struct io_op *op)
 {
     struct log_open *open = op->arg;
 
-    if (!op_failed(open, "dirsync of the parent"))
+    /* One that was there may have a parent that is not ours to read. */
+    if (open->is_dir_old || !op_failed(open, "dirsync of the parent"))
         lock_open(open);
 }
 
+/* Also one that was there: a predecessor may have made it and have been killed before this. */
 static void dir_made(struct io_op *op)
 {
     struct log_open *open = op->arg;
     char *slash;
 
-    if (op->result == -EEXIST) {
-        lock_open(open);
-        return;
-    }
-    if (op_failed(open, "make directory"))
+    open->is_dir_old = op->result == -EEXIST;
+    if (!open->is_dir_old && op_failed(open, "make directory"))
         return;
     (void)snprintf(open->path, sizeof(open->path), "%s", open->log->dir);
     slash = strrchr(open->path, '/');
