@@ -441,6 +441,7 @@ static void orphans_drop(struct sim_disk *disk)
 
 void sim_disk_crash(struct sim_disk *disk)
 {
+    disk->crash_at = 0;
     changes_crash(disk);
     orphans_drop(disk);
     names_clear(disk, false);
@@ -451,6 +452,9 @@ void sim_disk_crash(struct sim_disk *disk)
 
         sim_names_set(disk, false, entry->path, entry->inode);
     }
+    if (disk->crash_picks)
+        disk->outcome = SIM_DISK_DRAWN;
+    disk->crash_picks = false;
 }
 
 /* ---- life --------------------------------------------------------------------------------- */

@@ -88,3 +88,6 @@ enum sim_disk_outcome {
 /* What the next power cuts leave of every pending sector. OLD loses all pending names, too; the
  * others keep them. */
 void sim_disk_crash_set(struct sim_node *node, enum sim_disk_outcome outcome);
+/* The next power cut keeps everything that is pending but these two sectors (one, if they are the same), counted over
+ * all files in the order of their making, each in the order of its writes. */
+void sim_disk_crash_lose(struct sim_node *node, uint64_t a, uint64_t b);

@@ -96,6 +96,8 @@ struct sim_disk {
     uint32_t change_count;
     struct list faults; /* owns */
     enum sim_disk_outcome outcome;
+    bool crash_picks; /* sim_disk_crash_lose() */
+    uint64_t crash_lost[2], crash_at;
 };
 
 /* "a//b/./c/" and "/a/b/c" become "/a/b/c". -ENAMETOOLONG. */

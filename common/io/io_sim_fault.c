@@ -293,3 +293,11 @@ void sim_disk_crash_set(struct sim_node *node, enum sim_disk_outcome outcome)
 {
     node->disk->outcome = outcome;
 }
+
+void sim_disk_crash_lose(struct sim_node *node, uint64_t a, uint64_t b)
+{
+    node->disk->outcome = SIM_DISK_NEW; /* for names and sizes */
+    node->disk->crash_picks = true;
+    node->disk->crash_lost[0] = a;
+    node->disk->crash_lost[1] = b;
+}

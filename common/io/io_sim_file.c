@@ -272,6 +272,11 @@ static enum sim_disk_outcome draw_outcome(struct sim_disk *disk)
                    o->disk.crash_garbage;
     uint64_t pick;
 
+    if (disk->crash_picks) {
+        uint64_t at = disk->crash_at++;
+
+        return at == disk->crash_lost[0] || at == disk->crash_lost[1] ? SIM_DISK_OLD : SIM_DISK_NEW;
+    }
     if (disk->outcome != SIM_DISK_DRAWN)
         return disk->outcome;
     pick = sim_random_below(disk->sim, SIM_RANDOM_CRASH, sum);
