@@ -28,3 +28,6 @@ int ctl_ask(const char *path, const char *line, struct buffer *out);
 int ctl_top(const struct ctl_options *options);
 /* where.c: from a file, without a proxy. `words`: [POOL] KEY. */
 int ctl_where_file(const char *conf_path, int words_count, char **words);
+
+/* verify.c: a node's directory, a shard's, or a backup. 0 clean, 1 damaged, 2 cannot be read. */
+int ctl_verify(const char *dir);

@@ -42,6 +42,7 @@ static const struct command {
     {"upgrade", "[BINARY]", "put a new binary in place of the running one", 0, 1},
     {"quit", "", "finish what is in flight, then end the proxy", 0, 0},
     {"stop", "", "end the proxy now", 0, 0},
+    {"verify", "DIR", "check a storage node's directory, or a backup, from end to end", 1, 1},
 };
 
 static void usage(FILE *to)
@@ -200,6 +201,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(command->name, "top") == 0)
         return ctl_top(&options);
+    if (strcmp(command->name, "verify") == 0)
+        return ctl_verify(words[1]);
     if (strcmp(command->name, "where") == 0 && options.conf != NULL)
         return ctl_where_file(options.conf, words_count - 1, words + 1);
     return ask(&options, words_count, words);

@@ -573,7 +573,7 @@ static bool is_hot_segment(const struct segment *segment)
 /* Whether anything was written to the log since it was opened: a page write, or a blob. */
 static bool is_begun(const struct store_log *log, const struct segment *segment)
 {
-    if (segment->has_page)
+    if (segment->has_page || (segment->is_footed && segment->info.used_bytes > PAGE_SIZE_))
         return true;
     for (uint32_t i = log->used_count; i > 0 && log->used[i - 1]->info.sequence > segment->info.sequence; i--) {
         const struct segment *blob = log->used[i - 1];

@@ -10,8 +10,11 @@
 
 void store_now_set(struct store *store, uint64_t now_ms)
 {
-    if (now_ms > store->now_ms)
-        store->now_ms = now_ms;
+    if (now_ms <= store->now_ms)
+        return;
+    store->now_ms = now_ms;
+    if (store->log != NULL)
+        store_log_wall_set(store->log, now_ms); /* frames tell when they were written */
 }
 
 uint64_t store_now_ms(const struct store *store)

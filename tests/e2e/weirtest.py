@@ -286,9 +286,9 @@ class WeirBackend(Server):
     """A storage node of one shard on a directory that outlives it: restart() comes back with the same data, at the
     same port. Options are those of the command line."""
 
-    def __init__(self, directory, *args, port=None):
+    def __init__(self, directory, *args, port=None, data=None):
         port = port or free_port()
-        self.data = os.path.join(directory, f"weir-backend-{port}-data")
+        self.data = str(data or os.path.join(directory, f"weir-backend-{port}-data"))
         self.options = args
         super().__init__(
             [program("weir-backend"), "--listen", f"{LOOPBACK}:{port}", "--stats", f"{LOOPBACK}:{free_port()}",
@@ -305,7 +305,7 @@ class WeirBackend(Server):
         assert not troubles, troubles
         # Threads of a killed process may hold its socket for a moment after it looks gone.
         wait_for(lambda: not can_connect(self.port), f"{self.name} is gone")
-        self.__init__(self.directory, *self.options, port=self.port)
+        self.__init__(self.directory, *self.options, port=self.port, data=self.data)
 
 
 class Memcached(Server):

@@ -22,9 +22,12 @@ ORDER = [
 RANK = {folder: rank for rank, folder in enumerate(ORDER)}
 PROGRAMS = ("proxy", "backend", "ctl")
 
-# weirctl looks keys up in a file and finds the socket without a proxy: it reads what the proxy reads.
+# weirctl looks keys up in a file and finds the socket without a proxy: it reads what the proxy reads. It verifies,
+# salvages and restores a node's directory: it knows the store's formats.
 SHARED = {("ctl", "proxy/" + name) for name in
-          ("conf.h", "control_client.h", "control_path.h", "where.h")}
+          ("conf.h", "control_client.h", "control_path.h", "where.h")} | \
+         {("ctl", "backend/store/" + name) for name in
+          ("checkpoint_format.h", "frame.h", "key_hash.h", "record.h", "segment.h")}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 
