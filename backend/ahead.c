@@ -54,3 +54,11 @@ size_t ahead_resp(struct store *store, uint8_t db, struct bytes data)
         store_prefetch_entry(store, hashes[i]);
     return (size_t)(at - data.data);
 }
+
+uint64_t ahead_resp_first(struct store *store, uint8_t db, struct bytes data)
+{
+    const char *at = data.data;
+    struct bytes key;
+
+    return skip_request(&at, at + data.len, &key) && key.len > 0 ? store_prefetch(store, db, key) : 0;
+}

@@ -11,5 +11,7 @@
 
 #define AHEAD_MAX 16u /* requests at once: the lines must still be there when their turn comes */
 
+/* The first RESP request of `data`, for store_prefetch_entry(); 0: none. */
+uint64_t ahead_resp_first(struct store *store, uint8_t db, struct bytes data);
 /* RESP requests at the start of `data`: returns how many bytes were looked at, 0 if there is no batch. */
 size_t ahead_resp(struct store *store, uint8_t db, struct bytes data);

@@ -393,10 +393,27 @@ static size_t client_consume(struct client *client, struct bytes data)
     return consumed;
 }
 
+/* The entry's lines are asked for when the bucket's has come: a receive later. */
+static void ahead_step(struct node *node, uint64_t hash)
+{
+    if (node->ahead_hash != 0)
+        store_prefetch_entry(node->store, node->ahead_hash);
+    node->ahead_hash = hash;
+}
+
+static void client_ahead(struct io_stream *stream, struct bytes data)
+{
+    const struct client *client = client_of(stream);
+
+    if (client->session.protocol == SESSION_RESP && !client->session.is_parked)
+        ahead_step(client->node, ahead_resp_first(client->node->store, client->session.db, data));
+}
+
 static size_t client_recv(struct io_stream *stream, struct bytes data)
 {
     struct client *client = client_of(stream);
 
+    ahead_step(client->node, 0);
     if (UNLIKELY(client->session.is_parked)) {
         if (data.len > PARKED_INPUT_MAX)
             client_pause(client, PAUSE_INPUT);
@@ -598,6 +615,7 @@ static const struct io_stream_handler client_handler = {
     .recv = client_recv,
     .closed = client_closed,
     .writable = client_writable,
+    .ahead = client_ahead,
 };
 
 static void client_refuse(struct node *node, int fd)

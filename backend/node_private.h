@@ -19,6 +19,7 @@ struct node {
     struct io_timer second;
     struct node_turns turns;
     struct mem_pool clients;
+    uint64_t ahead_hash;    /* of a key whose bucket was asked for, its entry not yet; 0: none */
     struct resp_args args;  /* of the request at hand */
     struct mc_keys mc_keys;
     struct list dirty;  /* clients with output or an end to come */

@@ -120,6 +120,9 @@ struct io_stream_handler {
     void (*writable)(struct io_stream *stream);
     /* The end of io_stream_connect(). err != 0: the stream is closed by io already. NULL if unused. */
     void (*connected)(struct io_stream *stream, int err);
+    /* A hint, NULL if unused: recv() of these bytes (and maybe more) comes soon, after that of other streams. For
+     * asking for memory that it will need; must change nothing. The simulator has no such foresight. */
+    void (*ahead)(struct io_stream *stream, struct bytes data);
 };
 
 struct io_stream {

@@ -356,6 +356,7 @@ void io_ev_destroy(struct io **slot)
     ev_prepare_stop(ev->loop, &ev->before_wait);
     ev_loop_destroy(ev->loop);
     mem_free(ev->recv_data);
+    mem_free(ev->ahead_data);
     mem_free(ev);
 }
 

@@ -26,6 +26,9 @@
 #include <sys/epoll.h>
 
 #define IO_EV_STREAM_EVENTS 512
+/* So few that their memory is still in the cache when their turn comes. */
+#define IO_EV_AHEAD_STREAMS 8
+#define IO_EV_AHEAD_ROOM    (16u << 10)
 
 struct io_ev_slot;
 struct uring;
@@ -45,6 +48,13 @@ struct io_ev {
     struct io_ev_slot *slots; /* owns; [slot_count] by descriptor */
     uint32_t slot_count;
     struct epoll_event stream_events[IO_EV_STREAM_EVENTS]; /* of this turn */
+
+    /* What was received ahead, for streams whose turn is about to come. */
+    struct io_ev_ahead {
+        struct io_stream *stream; /* borrows; NULL: nothing */
+        size_t len;
+    } ahead[IO_EV_AHEAD_STREAMS];
+    char *ahead_data; /* owns; IO_EV_AHEAD_ROOM for each; NULL until it is needed */
 
     struct list stream_todo; /* streams that have something to do in the next turn */
     struct list op_todo;     /* ops that are done and wait for the next turn */

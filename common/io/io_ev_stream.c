@@ -337,15 +337,15 @@ static bool stream_lend_rest(struct io_ev *ev, struct io_stream *stream)
     return true;
 }
 
-/* Lends `old` bytes of rest (put in front) and `got` new ones, from the worker's buffer. */
-static bool stream_lend_buffer(struct io_ev *ev, struct io_stream *stream, size_t old, size_t got)
+/* Lends `old` bytes of rest (put in front) and `got` new ones, from a buffer of the worker's. */
+static bool stream_lend_buffer(struct io_ev *ev, struct io_stream *stream, char *buffer, size_t old, size_t got)
 {
-    struct bytes data = bytes_of(ev->recv_data, old + got);
+    struct bytes data = bytes_of(buffer, old + got);
     size_t consumed;
     int err;
 
     if (old != 0)
-        memcpy(ev->recv_data, stream->rest_ + stream->rest_off_, old);
+        memcpy(buffer, stream->rest_ + stream->rest_off_, old);
     stream_todo_remove(stream);
     if (!stream_lend(ev, stream, data, &consumed))
         return false;
@@ -357,7 +357,7 @@ static bool stream_lend_buffer(struct io_ev *ev, struct io_stream *stream, size_
     if (consumed < old) { /* what is left begins in the rest, where it still is */
         stream->rest_off_ += (uint32_t)consumed;
         stream->rest_len_ -= (uint32_t)consumed;
-        err = rest_append(stream, ev->recv_data + old, got);
+        err = rest_append(stream, buffer + old, got);
     } else {
         rest_free(stream);
         err = rest_append(stream, data.data + consumed, data.len - consumed);
@@ -433,7 +433,7 @@ static enum recv_step stream_recv_buffer(struct io_ev *ev, struct io_stream *str
 
         if (err != 0)
             return stream_end(ev, stream, err) ? RECV_NONE : RECV_GONE;
-    } else if (!stream_lend_buffer(ev, stream, old, (size_t)got)) {
+    } else if (!stream_lend_buffer(ev, stream, ev->recv_data, old, (size_t)got)) {
         return RECV_GONE;
     }
     return (size_t)got == room ? RECV_FULL : RECV_SHORT;
@@ -521,6 +521,68 @@ static void stream_room(struct io_ev *ev, struct io_stream *stream)
     stream->handler->writable(stream);
 }
 
+/* ---- receiving ahead ----------------------------------------------------------------------- */
+
+/*
+ * The first receives of a few streams are made before the first of their callbacks, and the handler may look at what
+ * came: so the memory that one request needs is on its way while others are served.
+ *
+ *   I4  What was received ahead of a stream is lent by its event, unless something happens to the stream before: it is
+ *       paused or detached (then it goes into the rest) or closed (then it is gone). The rest is empty until then, and
+ *       outside of streams_serve() nothing is.
+ */
+static void streams_receive_ahead(struct io_ev *ev, const struct epoll_event *events, int count)
+{
+    if (UNLIKELY(ev->ahead_data == NULL))
+        ev->ahead_data = must_alloc((size_t)IO_EV_AHEAD_STREAMS * IO_EV_AHEAD_ROOM);
+    for (int i = 0; i < count; i++) {
+        struct io_stream *stream = stream_find(ev, events[i].data.u64);
+        char *room = ev->ahead_data + (size_t)i * IO_EV_AHEAD_ROOM;
+        ssize_t got;
+
+        ev->ahead[i].stream = NULL;
+        if (stream == NULL || stream->handler->ahead == NULL || events[i].events != EPOLLIN ||
+            !stream_can_receive(stream) || stream_part(stream)->is_hung_up || stream->rest_len_ > 0 || stream->need > 1)
+            continue;
+        got = stream_recv(stream, room, IO_EV_AHEAD_ROOM);
+        if (UNLIKELY(got <= 0))
+            continue; /* its event finds out why */
+        ev->ahead[i].stream = stream;
+        ev->ahead[i].len = (size_t)got;
+        stream->handler->ahead(stream, bytes_of(room, (size_t)got));
+    }
+}
+
+/* What was received ahead becomes its rest. 0, or no memory. */
+static int stream_keep_ahead(struct io_ev *ev, const struct io_stream *stream_)
+{
+    for (int i = 0; i < IO_EV_AHEAD_STREAMS; i++) {
+        struct io_stream *stream = ev->ahead[i].stream;
+
+        if (stream == stream_ && stream != NULL) {
+            ev->ahead[i].stream = NULL;
+            return rest_append(stream, ev->ahead_data + (size_t)i * IO_EV_AHEAD_ROOM, ev->ahead[i].len);
+        }
+    }
+    return 0;
+}
+
+/* False: the stream is gone. */
+static bool stream_lend_ahead(struct io_ev *ev, struct io_stream *stream, int at)
+{
+    struct stream_part *part = stream_part(stream);
+    size_t len = ev->ahead[at].len;
+
+    part->is_readable = len == IO_EV_AHEAD_ROOM;
+    if (UNLIKELY(!stream_can_receive(stream))) {
+        int err = stream_keep_ahead(ev, stream);
+
+        return err == 0 || stream_end(ev, stream, err);
+    }
+    ev->ahead[at].stream = NULL;
+    return stream_lend_buffer(ev, stream, ev->ahead_data + (size_t)at * IO_EV_AHEAD_ROOM, 0, len);
+}
+
 static void stream_event(struct io_ev *ev, struct io_stream *stream, uint32_t events)
 {
     struct stream_part *part = stream_part(stream);
@@ -540,6 +602,25 @@ static void stream_event(struct io_ev *ev, struct io_stream *stream, uint32_t ev
     ev->stream_current = NULL;
 }
 
+static void streams_serve(struct io_ev *ev, const struct epoll_event *events, int count)
+{
+    if (count > 1)
+        streams_receive_ahead(ev, events, count);
+    for (int i = 0; i < count; i++) {
+        struct io_stream *stream = stream_find(ev, events[i].data.u64);
+
+        if (UNLIKELY(stream == NULL))
+            continue; /* closed by one before */
+        if (ev->ahead[i].stream != stream) {
+            stream_event(ev, stream, events[i].events);
+            continue;
+        }
+        if (stream_lend_ahead(ev, stream, i) && UNLIKELY(stream_part(stream)->is_readable))
+            MAYBE(stream_readable(ev, stream));
+        ev->stream_current = NULL;
+    }
+}
+
 static void streams_event(struct ev_loop *loop, ev_io *watcher, int libev_events)
 {
     struct io_ev *ev = CONTAINER_OF(watcher, struct io_ev, stream_watcher);
@@ -548,12 +629,8 @@ static void streams_event(struct ev_loop *loop, ev_io *watcher, int libev_events
     (void)loop, (void)libev_events;
     if (count > 0)
         io_turn_mark(&ev->io);
-    for (int i = 0; i < count; i++) {
-        struct io_stream *stream = stream_find(ev, ev->stream_events[i].data.u64);
-
-        if (LIKELY(stream != NULL)) /* else closed by one before */
-            stream_event(ev, stream, ev->stream_events[i].events);
-    }
+    for (int first = 0; first < count; first += IO_EV_AHEAD_STREAMS)
+        streams_serve(ev, ev->stream_events + first, MIN(count - first, IO_EV_AHEAD_STREAMS));
 }
 
 static void stream_todo_one(struct io_ev *ev, struct io_stream *stream)
@@ -697,6 +774,9 @@ static int stream_forget(struct io_ev *ev, struct io_stream *stream)
     stream_unwatch(ev, fd);
     stream_todo_remove(stream);
     rest_free(stream);
+    for (int i = 0; i < IO_EV_AHEAD_STREAMS; i++)
+        if (ev->ahead[i].stream == stream)
+            ev->ahead[i].stream = NULL;
     if (ev->stream_current == stream)
         ev->stream_current = NULL;
     stream->io = NULL;
@@ -731,7 +811,8 @@ int io_ev_stream_detach(struct io *io, struct io_stream *stream, char **rest_dat
     *rest_len = 0;
     if (stream->state_ == STREAM_CONNECTED)
         stream->connect_errno_ = 0;
-    if (ev->stream_current == stream && ev->lent.len > 0) {
+    err = stream_keep_ahead(ev, stream);
+    if (err == 0 && ev->stream_current == stream && ev->lent.len > 0) {
         /* It is lent at this moment: the stream has none of its own, or (I3) an older copy. */
         rest_free(stream);
         err = rest_append(stream, ev->lent.data, ev->lent.len);

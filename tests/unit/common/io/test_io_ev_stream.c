@@ -9,7 +9,7 @@
 
 /* One end under test; `peer` is the raw descriptor of the other. What it does with bytes is a mode. */
 enum mode { TAKE_ALL, TAKE_NONE, TAKE_FRAMES, TAKE_ONE_AND_PAUSE, TAKE_ONE_AND_BOUNCE, CLOSE_ON_RECV,
-            DETACH_ON_RECV, REOPEN_ON_RECV };
+            DETACH_ON_RECV, REOPEN_ON_RECV, PAUSE_OTHER, CLOSE_OTHER, DETACH_OTHER };
 
 struct end {
     struct io_stream stream;
@@ -29,6 +29,8 @@ struct end {
     size_t detached_len;
     int detached_fd;
     int next_fd; /* REOPEN_ON_RECV */
+    struct end *other; /* ..._OTHER */
+    int ahead_count;
 };
 
 static const struct io_stream_handler end_handler;
@@ -63,6 +65,21 @@ static size_t end_take_frames(struct end *end, struct bytes data)
         consumed += 4 + size;
     }
     return consumed;
+}
+
+/* Only the first of the two that is called does it. */
+static void end_act_on_other(struct end *end)
+{
+    struct end *other = end->other;
+
+    if (end->mode == PAUSE_OTHER)
+        io_stream_pause(&other->stream);
+    else if (end->mode == CLOSE_OTHER)
+        io_stream_close(&other->stream);
+    else
+        other->detached_fd = io_stream_detach(&other->stream, &other->detached, &other->detached_len);
+    end->mode = other->mode = TAKE_ALL;
+    end->other = NULL;
 }
 
 static size_t end_recv(struct io_stream *stream, struct bytes data)
@@ -110,6 +127,12 @@ static size_t end_recv(struct io_stream *stream, struct bytes data)
                          0);
         io_stream_resume(stream);
         return 0;
+    case PAUSE_OTHER:
+    case CLOSE_OTHER:
+    case DETACH_OTHER:
+        end_act_on_other(end);
+        end_take(end, data.data, data.len);
+        return data.len;
     }
     return 0;
 }
@@ -145,8 +168,21 @@ static void end_connected(struct io_stream *stream, int err)
     io_stop(end->loop->io);
 }
 
-static const struct io_stream_handler end_handler = {end_recv, end_closed, end_writable,
-                                                     end_connected};
+static void end_ahead(struct io_stream *stream, struct bytes data)
+{
+    struct end *end = CONTAINER_OF(stream, struct end, stream);
+
+    assert_true(data.len > 0);
+    end->ahead_count++;
+}
+
+static const struct io_stream_handler end_handler = {
+    .recv = end_recv,
+    .closed = end_closed,
+    .writable = end_writable,
+    .connected = end_connected,
+    .ahead = end_ahead,
+};
 
 static void end_open_rest(struct end *end, struct loop *loop, struct bytes rest)
 {
@@ -922,6 +958,70 @@ static void test_bad_descriptor_is_refused(void **state)
     end_close(&end);
 }
 
+/* ---- receiving ahead ---------------------------------------------------------------------- */
+
+/* Two streams have data in one turn, so both are received before the first is called, which does something to the
+ * other one: nothing is lost, doubled or called that should not be. */
+static void test_what_was_received_ahead_of_a_stream_is_kept(void **state)
+{
+    static const enum mode acts[] = {PAUSE_OTHER, CLOSE_OTHER, DETACH_OTHER};
+    struct loop *loop = *state;
+
+    for (unsigned i = 0; i < ARRAY_COUNT(acts); i++) {
+        struct end ends[2], *first, *second;
+
+        end_open(&ends[0], loop);
+        end_open(&ends[1], loop);
+        for (int k = 0; k < 2; k++) {
+            ends[k].mode = acts[i];
+            ends[k].other = &ends[1 - k];
+            peer_write(&ends[k], "data", 4);
+        }
+        loop_run_ms(loop, 2);
+        first = ends[0].other == NULL ? &ends[0] : &ends[1];
+        second = first == &ends[0] ? &ends[1] : &ends[0];
+        assert_int_equal(first->ahead_count + second->ahead_count, 2);
+        assert_got(first, "data");
+        assert_int_equal(second->recv_count, 0);
+        if (acts[i] == PAUSE_OTHER) {
+            io_stream_resume(&second->stream);
+            peer_write(second, " more", 5);
+            loop_run_ms(loop, 2);
+            assert_got(second, "data more");
+        } else if (acts[i] == DETACH_OTHER) {
+            assert_true(second->detached_fd >= 0);
+            assert_int_equal(second->detached_len, 4);
+            assert_memory_equal(second->detached, "data", 4);
+            mem_free(second->detached);
+            close(second->detached_fd);
+        }
+        end_close(first);
+        end_close(second);
+    }
+}
+
+/* More than is received ahead, by many streams at once: all of it comes, in order. */
+static void test_long_input_of_many_streams(void **state)
+{
+    enum { ENDS = 20, SIZE = 60000 };
+    struct loop *loop = *state;
+    struct end ends[ENDS];
+    char data[SIZE];
+
+    for (int i = 0; i < SIZE; i++)
+        data[i] = (char)(i % 251);
+    for (int k = 0; k < ENDS; k++) {
+        end_open(&ends[k], loop);
+        peer_write(&ends[k], data, SIZE);
+    }
+    loop_run_ms(loop, 20);
+    for (int k = 0; k < ENDS; k++) {
+        assert_int_equal(ends[k].got_len, SIZE);
+        assert_memory_equal(ends[k].got, data, SIZE);
+        end_close(&ends[k]);
+    }
+}
+
 #define LOOP_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -955,6 +1055,8 @@ int main(void)
         LOOP_TEST(test_connect_may_be_closed_before_it_ends),
         LOOP_TEST(test_send_before_connected),
         LOOP_TEST(test_bad_descriptor_is_refused),
+        LOOP_TEST(test_what_was_received_ahead_of_a_stream_is_kept),
+        LOOP_TEST(test_long_input_of_many_streams),
     };
 
     return cmocka_run_group_tests_name("io_ev_stream", tests, NULL, NULL);
