@@ -429,7 +429,7 @@ void store_log_flush(struct store_log *log, void (*done)(void *arg, int err), vo
 
 /* ---- state ------------------------------------------------------------------------------------ */
 
-bool store_log_has_room(const struct store_log *log)
+static bool log_has_room(const struct store_log *log)
 {
     uint32_t free_pages = log->ring.page_count - log->ring.used;
 
@@ -441,6 +441,28 @@ bool store_log_has_room(const struct store_log *log)
         (log->hot_segment == NULL || log->hot_segment->info.used_bytes > log->options.segment_size / 2))
         return false; /* the next segment's file is on its way */
     return (size_t)free_pages * PAGE_SIZE_ >= log->page_max || log->page.data != NULL;
+}
+
+bool store_log_has_room(struct store_log *log)
+{
+    bool has_room = log_has_room(log);
+
+    /* Who was told "no" waits to be told. */
+    log->room_is_wanted |= !has_room;
+    return has_room;
+}
+
+void store_log_room_check(struct store_log *log)
+{
+    bool is_full = store_log_is_disk_full(log);
+
+    /* Errors told of a full disk are over as well. */
+    log->room_is_wanted |= log->was_full && !is_full;
+    log->was_full = is_full;
+    if (UNLIKELY(log->room_is_wanted) && log_has_room(log) && log->options.room != NULL) {
+        log->room_is_wanted = false;
+        log->options.room(log->options.arg);
+    }
 }
 
 int store_log_error(const struct store_log *log)
@@ -492,7 +514,6 @@ int store_log_create(const struct store_log_options *options, struct store_log *
     log->options.dir = log->dir;
     log->page_max = MIN(LOG_PAGE_MAX, MIN(segment_size / 4, ring_size / 4)) & ~(size_t)(PAGE_SIZE_ - 1);
     log->blob_from = segment_size / 8;
-    log->had_room = true;
     mem_pool_init(&log->writes, sizeof(struct log_write), 64);
     list_init(&log->hot.writes);
     list_init(&log->hot.dirty);

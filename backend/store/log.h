@@ -76,7 +76,7 @@ struct store_log_options {
     void *arg;
     void (*marks)(void *arg);           /* written or durable moved; from the loop */
     void (*failed)(void *arg, int err); /* once: the log has failed (G4) */
-    void (*room)(void *arg);            /* store_log_has_room() became true */
+    void (*room)(void *arg);            /* after store_log_has_room() said no: now there is */
 };
 
 /* What recovery tells, from the loop, in the order of segments' sequences; inside one in its order. A hot frame's
@@ -122,7 +122,9 @@ uint64_t store_log_last_lsn(const struct store_log *log); /* given to a record *
 /* Recovery: no record that was given a lower LSN may come again. */
 void store_log_lsn_floor(struct store_log *log, uint64_t lsn);
 /* Whether appends may go on without the log falling further behind; else wait for room(). */
-bool store_log_has_room(const struct store_log *log);
+bool store_log_has_room(struct store_log *log);
+/* Calls room() if it is due: for timers, so that whoever waits is told whatever made the room. */
+void store_log_room_check(struct store_log *log);
 int store_log_error(const struct store_log *log); /* 0, or why it has failed */
 /* Free segments are below the reserve: writes of clients must stop; deletes and the cleaner go on. */
 bool store_log_is_disk_full(const struct store_log *log);

@@ -170,7 +170,8 @@ struct store_log {
     uint32_t suspect_slot;
 
     struct io_timer timer, soon, space_timer;
-    bool had_room;
+    bool room_is_wanted;     /* somebody was told that there is none */
+    bool was_full;
     /* The flush under way. */
     uint32_t flush_count, writes_submitted;
     uint64_t flush_hot_no, flush_cold_no, flush_lsn;
@@ -215,7 +216,6 @@ void log_pump(struct store_log *log);
 void log_fail(struct store_log *log, int err, const struct segment *segment, const char *what);
 void log_soon(struct store_log *log);
 void log_soon_fire(struct io_timer *timer);
-void log_room_check(struct store_log *log);
 
 /* ---- log_cold.c ---- */
 void log_cold_close(struct store_log *log, struct log_cold *cold);

@@ -225,7 +225,7 @@ static void make_done(struct io_op *op)
     } else {
         log_writes_submit(log);
     }
-    log_room_check(log);
+    store_log_room_check(log);
 }
 
 static void make_synced(struct io_op *op)
@@ -400,7 +400,7 @@ struct segment *log_segment_take(struct store_log *log, uint8_t kind, uint8_t cl
     log_segment_begin(log, segment, kind, class, is_hot);
     log_segments_make(log);
     if (!is_hot || store_log_is_disk_full(log))
-        log_room_check(log);
+        store_log_room_check(log);
     return segment;
 }
 
@@ -485,7 +485,7 @@ static void free_done(struct io_op *op)
     mem_free(segment->scratch);
     segment->scratch = NULL;
     log_segment_add_ready(log, segment);
-    log_room_check(log);
+    store_log_room_check(log);
 }
 
 static void free_written(struct io_op *op)
@@ -554,7 +554,7 @@ static void unlink_done(struct io_op *op)
                  segment->info.slot, err_text((int)op->result));
     log_segment_destroy(segment);
     log_segments_make(log);
-    log_room_check(log);
+    store_log_room_check(log);
 }
 
 /* Only while a higher sequence is on disk (G7). */

@@ -118,7 +118,7 @@ static void write_done(struct io_op *op)
     log_pump(log);
     if (log->options.marks != NULL && (log->marks.written != before.written || log->marks.appended != before.appended))
         log->options.marks(log->options.arg);
-    log_room_check(log);
+    store_log_room_check(log);
 }
 
 static void write_try_submit(struct log_write *write)
@@ -334,15 +334,4 @@ void log_soon_fire(struct io_timer *timer)
         mem_free(waiter);
         done(arg, err);
     }
-}
-
-void log_room_check(struct store_log *log)
-{
-    bool has_room = store_log_has_room(log) && !store_log_is_disk_full(log);
-
-    if (has_room && !log->had_room && log->options.room != NULL) {
-        log->had_room = true;
-        log->options.room(log->options.arg);
-    }
-    log->had_room = has_room;
 }

@@ -213,6 +213,7 @@ static bool log_work(struct store *store)
 {
     bool is_busy = false;
 
+    store_log_room_check(store->log);
     if (store_log_error(store->log) != 0 && !checkpoint_is_running(store))
         return false;
     if (!checkpoint_is_running(store) && store->state == STORE_OPEN &&

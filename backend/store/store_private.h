@@ -72,7 +72,6 @@ struct store {
     uint64_t checkpoint_again_ms; /* not before, after one has failed */
     bool is_checkpoint_wanted, is_last_checkpoint;
     bool recount_needed; /* replay: tombstones, flushes or chains are about */
-    bool was_writable, had_room;
     void (*open_done)(void *arg, int err);
     void *open_arg;
     void (*close_done)(void *arg, int err);
