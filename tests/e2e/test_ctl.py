@@ -361,6 +361,7 @@ def test_the_default_path(redis_server, weir_proxy):
 # The workers go on without a master, and what they do can still be seen. A new one has its own stats.
 def test_without_a_master(redis_server, start):
     proxy, ctl = start(redis_pool(redis_server()))
+    ctl("status")  # its stats process is there: a master that dies before leaves none behind
     proxy.kill()
     wait_for(lambda: "the master is gone" in ctl("status"), "status says so")
     assert "there is no master" in ctl.fails(1, "reload")

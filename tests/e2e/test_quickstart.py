@@ -47,7 +47,7 @@ def ports_of(process):
 
 def end_and_look(process, signo, tmp_path):
     pids = descendants(process.pid)
-    assert len(pids) >= 7  # master, workers and stats process of the node; master, workers of the proxy
+    assert len(pids) >= 5  # masters, and the node's workers and stats process (those of a killed master are nobody's)
     process.send_signal(signo)
     assert process.wait() == 0
     assert "everything is stopped" in process.text()
