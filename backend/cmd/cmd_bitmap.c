@@ -358,7 +358,8 @@ static bool field_changed(const struct field_op *op, uint64_t old, uint64_t *now
     return fits || op->overflow != BITS_FAIL;
 }
 
-static void field_op_write(struct cmd *c, const struct field_op *op, struct string_edit *edit)
+/* False: it would overflow, and is left as it is. */
+static bool field_op_write(struct cmd *c, const struct field_op *op, struct string_edit *edit)
 {
     struct bytes data = bytes_of(edit->data, edit->len);
     size_t first = (size_t)(op->at >> 3), last = (size_t)((op->at + op->width - 1) >> 3);
@@ -367,13 +368,14 @@ static void field_op_write(struct cmd *c, const struct field_op *op, struct stri
 
     if (!field_changed(op, old, &now)) {
         reply_null(c);
-        return;
+        return false;
     }
     memcpy(bytes, edit->data + first, last - first + 1);
     bits_field_set(bytes, op->at & 7, op->width, now);
     if (memcmp(bytes, edit->data + first, last - first + 1) != 0)
         string_edit_write(edit, first, bytes_of(bytes, last - first + 1));
     reply_integer(c, op->code == FIELD_SET ? field_value(op, old) : (int64_t)now);
+    return true;
 }
 
 static void fields_read(struct cmd *c, const struct fields *fields)
@@ -393,6 +395,7 @@ static void fields_write(struct cmd *c, const struct fields *fields)
     struct string_edit edit;
     struct store_key key;
     size_t len = (size_t)((fields->bits_written + 7) >> 3);
+    bool any_written = false;
 
     if (!key_write(c, c->argv[1], STORE_STRING, &key) || !string_size_fits(c, 0, len) ||
         !string_edit_begin(&edit, c, &key, len))
@@ -404,9 +407,10 @@ static void fields_write(struct cmd *c, const struct fields *fields)
         if (op->code == FIELD_GET)
             reply_integer(c, field_value(op, bits_field_get(bytes_of(edit.data, edit.len), op->at, op->width)));
         else
-            field_op_write(c, op, &edit);
+            any_written |= field_op_write(c, op, &edit);
     }
-    if (string_edit_end(&edit) && edit.is_dirty)
+    /* As Redis: a string that only grew is not told of. */
+    if (string_edit_end(&edit) && edit.is_dirty && any_written)
         notify(c, NOTIFY_STRING, "setbit", key.name);
 }
 

@@ -330,7 +330,8 @@ static void store_finds(struct cmd *c, const struct search *s, const struct find
             zset = NULL;
         }
     }
-    zset_store_reply(c, s->store_at, zset);
+    /* GEOSEARCHSTORE has its target first. */
+    zset_store_reply(c, s->store_at, zset, s->store_at == 1 ? "geosearchstore" : "georadiusstore");
 }
 
 static void search_reply(struct cmd *c, struct search *s)

@@ -4,6 +4,7 @@
  */
 #include "backend/cmd/engine.h"
 #include "backend/cmd/handlers.h"
+#include "backend/cmd/notify.h"
 #include "backend/cmd/reply.h"
 #include "backend/cmd/scan.h"
 #include "backend/types/draw.h"
@@ -264,6 +265,8 @@ static bool set_pairs(struct cmd *c, struct store_key *key, uint32_t *created)
         effect_bytes(store_effects(c->store), c->argv[done]);
     if (!cmd_stored(c, store_change(c->store, key)))
         return false;
+    if (i > 2)
+        notify(c, NOTIFY_HASH, "hset", key->name);
     return cmd_stored(c, err);
 }
 
@@ -323,12 +326,15 @@ void cmd_hdel(struct cmd *c)
         for (uint32_t i = 2; i < c->argc; i++)
             effect_bytes(store_effects(c->store), c->argv[i]);
     }
-    if (hash == NULL || cmd_stored(c, store_change(c->store, &key)))
-        reply_integer(c, deleted);
+    if (hash != NULL && !cmd_stored(c, store_change(c->store, &key)))
+        return;
+    if (deleted > 0)
+        notify_change(c, NOTIFY_HASH, "hdel", &key);
+    reply_integer(c, deleted);
 }
 
 /* The result of an increment takes the place of argv[2]'s value; it is what is logged. */
-static bool set_result(struct cmd *c, struct store_key *key, struct bytes value)
+static bool set_result(struct cmd *c, struct store_key *key, struct bytes value, const char *event)
 {
     struct object *hash = store_object_open(c->store, key, STORE_HASH, true);
     bool is_new;
@@ -344,9 +350,10 @@ static bool set_result(struct cmd *c, struct store_key *key, struct bytes value)
         effect_bytes(store_effects(c->store), c->argv[2]);
         effect_bytes(store_effects(c->store), value);
     }
-    if (!cmd_stored(c, store_change(c->store, key)))
+    if (!cmd_stored(c, store_change(c->store, key)) || !cmd_stored(c, err))
         return false;
-    return cmd_stored(c, err);
+    notify(c, NOTIFY_HASH, event, key->name);
+    return true;
 }
 
 void cmd_hincrby(struct cmd *c)
@@ -367,7 +374,7 @@ void cmd_hincrby(struct cmd *c)
         reply_error(c, "ERR increment or decrement would overflow");
         return;
     }
-    if (set_result(c, &key, bytes_of(digits, i64_to_digits(number, digits))))
+    if (set_result(c, &key, bytes_of(digits, i64_to_digits(number, digits)), "hincrby"))
         reply_integer(c, number);
 }
 
@@ -399,6 +406,6 @@ void cmd_hincrbyfloat(struct cmd *c)
         return;
     }
     value = bytes_of(text, format_human_double(number, text));
-    if (set_result(c, &key, value))
+    if (set_result(c, &key, value, "hincrbyfloat"))
         reply_bulk(c, value);
 }

@@ -251,6 +251,7 @@ static bool arg_db(struct cmd *c, uint32_t i, uint8_t *out)
 static void rename_key(struct cmd *c, bool only_new)
 {
     struct store_key source, target;
+    bool had_value;
 
     if (!key_write(c, c->argv[1], STORE_NONE, &source))
         return;
@@ -264,8 +265,11 @@ static void rename_key(struct cmd *c, bool only_new)
             reply_integer(c, 0);
             return;
         }
+        had_value = target.entry != NULL;
         if (!key_move(c, &source, &target))
             return;
+        if (had_value) /* of another key, as Redis has it; the store tells of those that were not there */
+            notify(c, NOTIFY_NEW, "new", target.name);
         notify(c, NOTIFY_GENERIC, "rename_from", source.name);
         notify(c, NOTIFY_GENERIC, "rename_to", target.name);
         if (only_new)
@@ -335,7 +339,7 @@ static bool copy_options_parse(struct cmd *c, uint8_t *db, bool *replace)
 void cmd_copy(struct cmd *c)
 {
     struct store_key source, target;
-    bool replace;
+    bool replace, had_value;
     uint8_t db;
 
     if (!copy_options_parse(c, &db, &replace))
@@ -351,8 +355,11 @@ void cmd_copy(struct cmd *c)
         reply_integer(c, 0);
         return;
     }
+    had_value = target.entry != NULL;
     if (!key_copy(c, &source, &target))
         return;
+    if (had_value)
+        notify_in_db(c, db, NOTIFY_NEW, "new", target.name);
     notify_in_db(c, db, NOTIFY_GENERIC, "copy_to", target.name);
     reply_integer(c, 1);
 }

@@ -4,6 +4,7 @@
  */
 #include "backend/cmd/cmd_list.h"
 #include "backend/cmd/handlers.h"
+#include "backend/cmd/notify.h"
 #include "backend/cmd/reply.h"
 
 const struct deque *list_of(const struct store_key *key)
@@ -50,8 +51,10 @@ static void push(struct cmd *c, enum deque_end end, bool must_exist)
     err = list_push(object, end, c->argv + 2, c->argc - 2, store_effects(c->store));
     count = list_items(object)->count;
     stored = store_change(c->store, &key); /* also when nothing was pushed: a new list goes away */
-    if (cmd_stored(c, err != 0 ? err : stored))
-        reply_integer(c, (int64_t)count);
+    if (!cmd_stored(c, err != 0 ? err : stored))
+        return;
+    notify(c, NOTIFY_LIST, end == DEQUE_HEAD ? "lpush" : "rpush", key.name);
+    reply_integer(c, (int64_t)count);
 }
 
 void cmd_lpush(struct cmd *c)
@@ -253,8 +256,10 @@ void cmd_lset(struct cmd *c)
     }
     err = list_set(object, at, c->argv[3], store_effects(c->store));
     stored = store_change(c->store, &key);
-    if (cmd_stored(c, err != 0 ? err : stored))
-        reply_ok(c);
+    if (!cmd_stored(c, err != 0 ? err : stored))
+        return;
+    notify(c, NOTIFY_LIST, "lset", key.name);
+    reply_ok(c);
 }
 
 /* UINT64_MAX: it is not there. */
@@ -295,8 +300,10 @@ void cmd_linsert(struct cmd *c)
     err = list_insert(object, at + is_after, c->argv[4], store_effects(c->store));
     count = list_items(object)->count;
     stored = store_change(c->store, &key);
-    if (cmd_stored(c, err != 0 ? err : stored))
-        reply_integer(c, (int64_t)count);
+    if (!cmd_stored(c, err != 0 ? err : stored))
+        return;
+    notify(c, NOTIFY_LIST, "linsert", key.name);
+    reply_integer(c, (int64_t)count);
 }
 
 void cmd_lrem(struct cmd *c)
@@ -314,8 +321,11 @@ void cmd_lrem(struct cmd *c)
         return;
     }
     removed = list_remove_equal(object, c->argv[3], count, store_effects(c->store));
-    if (cmd_stored(c, store_change(c->store, &key)))
-        reply_integer(c, (int64_t)removed);
+    if (!cmd_stored(c, store_change(c->store, &key)))
+        return;
+    if (removed > 0)
+        notify_change(c, NOTIFY_GENERIC, "lrem", &key);
+    reply_integer(c, (int64_t)removed);
 }
 
 void cmd_ltrim(struct cmd *c)
@@ -341,6 +351,8 @@ void cmd_ltrim(struct cmd *c)
         list_pop(object, DEQUE_HEAD, first, store_effects(c->store));
     if (first + length < count)
         list_pop(object, DEQUE_TAIL, count - first - length, store_effects(c->store));
-    if (cmd_stored(c, store_change(c->store, &key)))
-        reply_ok(c);
+    if (!cmd_stored(c, store_change(c->store, &key)))
+        return;
+    notify_change(c, NOTIFY_LIST, "ltrim", &key);
+    reply_ok(c);
 }

@@ -6,9 +6,15 @@
  */
 #include "backend/cmd/cmd_list.h"
 #include "backend/cmd/handlers.h"
+#include "backend/cmd/notify.h"
 #include "backend/cmd/pop.h"
 #include "backend/cmd/reply.h"
 #include "common/base/mem.h"
+
+static const char *pop_event(enum deque_end end)
+{
+    return end == DEQUE_HEAD ? "lpop" : "rpop";
+}
 
 static void pop_one(struct cmd *c, struct store_key *key, enum deque_end end)
 {
@@ -20,7 +26,7 @@ static void pop_one(struct cmd *c, struct store_key *key, enum deque_end end)
     }
     reply_bulk(c, deque_peek(list_items(object), end));
     list_pop(object, end, 1, store_effects(c->store));
-    pop_change(c, key);
+    pop_change(c, key, NOTIFY_LIST, pop_event(end));
 }
 
 /* As an array of at most `count` elements, count > 0. */
@@ -41,7 +47,7 @@ static void pop_several(struct cmd *c, struct store_key *key, enum deque_end end
     for (uint64_t i = 0; i < count; i++)
         reply_bulk(c, deque_walk(&cursor, deque_other_end(end)));
     list_pop(object, end, count, store_effects(c->store));
-    pop_change(c, key);
+    pop_change(c, key, NOTIFY_LIST, pop_event(end));
 }
 
 static void pop(struct cmd *c, enum deque_end end)
@@ -202,8 +208,14 @@ static void move(struct cmd *c, struct store_key *source, enum deque_end from, e
     }
     memcpy(copy, item.data, item.len);
     item.data = copy;
-    if (cmd_stored(c, move_element(c, source, &target, &item, from, to)))
+    if (cmd_stored(c, move_element(c, source, &target, &item, from, to))) {
+        notify(c, NOTIFY_LIST, to == DEQUE_HEAD ? "lpush" : "rpush", target.name);
+        if (bytes_equal(source->name, target.name))
+            notify(c, NOTIFY_LIST, pop_event(from), source->name);
+        else
+            notify_change(c, NOTIFY_LIST, pop_event(from), source);
         reply_bulk(c, item);
+    }
     mem_free(copy);
 }
 

@@ -4,6 +4,7 @@
  */
 #include "backend/cmd/engine.h"
 #include "backend/cmd/handlers.h"
+#include "backend/cmd/notify.h"
 #include "backend/cmd/reply.h"
 #include "backend/cmd/scan.h"
 #include "backend/types/draw.h"
@@ -170,8 +171,11 @@ void cmd_sadd(struct cmd *c)
         for (uint32_t done = 2; done < i; done++)
             effect_bytes(store_effects(c->store), c->argv[done]);
     }
-    if (cmd_stored(c, store_change(c->store, &key)) && cmd_stored(c, err))
-        reply_integer(c, added);
+    if (!cmd_stored(c, store_change(c->store, &key)) || !cmd_stored(c, err))
+        return;
+    if (added > 0)
+        notify(c, NOTIFY_SET, "sadd", key.name);
+    reply_integer(c, added);
 }
 
 void cmd_srem(struct cmd *c)
@@ -190,8 +194,11 @@ void cmd_srem(struct cmd *c)
         for (uint32_t i = 2; i < c->argc; i++)
             effect_bytes(store_effects(c->store), c->argv[i]);
     }
-    if (set == NULL || cmd_stored(c, store_change(c->store, &key)))
-        reply_integer(c, removed);
+    if (set != NULL && !cmd_stored(c, store_change(c->store, &key)))
+        return;
+    if (removed > 0)
+        notify_change(c, NOTIFY_SET, "srem", &key);
+    reply_integer(c, removed);
 }
 
 /* Adds it to one key, or takes it from there; it is known to be a change. True: done and logged. */
@@ -218,7 +225,7 @@ void cmd_smove(struct cmd *c)
 {
     struct store_key source, target;
     struct bytes member = c->argv[3];
-    bool is_there;
+    bool is_there, is_new;
 
     if (!key_write(c, c->argv[1], STORE_SET, &source))
         return;
@@ -233,11 +240,15 @@ void cmd_smove(struct cmd *c)
         reply_integer(c, is_there);
         return;
     }
-    if ((target.entry == NULL || !set_has(entry_object(target.entry), member)) &&
-        !change_one(c, &target, SET_EFFECT_ADD, member))
+    is_new = target.entry == NULL || !set_has(entry_object(target.entry), member);
+    if (is_new && !change_one(c, &target, SET_EFFECT_ADD, member))
         return;
-    if (change_one(c, &source, SET_EFFECT_REMOVE, member))
-        reply_integer(c, 1);
+    if (!change_one(c, &source, SET_EFFECT_REMOVE, member))
+        return;
+    notify_change(c, NOTIFY_SET, "srem", &source);
+    if (is_new)
+        notify(c, NOTIFY_SET, "sadd", target.name);
+    reply_integer(c, 1);
 }
 
 /* ---- SPOP ----------------------------------------------------------------------------------- */
@@ -253,7 +264,8 @@ static void spop_one(struct cmd *c, struct store_key *key)
     }
     member = set_random(entry_object(key->entry), io_random64(c->engine->io), digits);
     reply_bulk(c, member);
-    MAYBE(change_one(c, key, SET_EFFECT_REMOVE, member));
+    if (change_one(c, key, SET_EFFECT_REMOVE, member))
+        notify_change(c, NOTIFY_SET, "spop", key);
 }
 
 struct pop_log {
@@ -304,7 +316,8 @@ static void spop_some(struct cmd *c, struct store_key *key, uint64_t wanted)
             reply_bulk(c, member);
         }
     }
-    MAYBE(cmd_stored(c, store_change(c->store, key)));
+    if (cmd_stored(c, store_change(c->store, key)))
+        notify_change(c, NOTIFY_SET, "spop", key);
 }
 
 void cmd_spop(struct cmd *c)
@@ -331,6 +344,7 @@ void cmd_spop(struct cmd *c)
 
         reply_set(c, set_count(set));
         reply_members(c, set);
-        MAYBE(cmd_stored(c, store_delete(c->store, &key)));
+        if (cmd_stored(c, store_delete(c->store, &key)))
+            notify_change(c, NOTIFY_SET, "spop", &key);
     }
 }

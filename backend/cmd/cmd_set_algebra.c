@@ -6,6 +6,7 @@
  * set of its own in any case, to tell each member once.
  */
 #include "backend/cmd/handlers.h"
+#include "backend/cmd/notify.h"
 #include "backend/cmd/reply.h"
 #include "backend/types/set.h"
 #include "backend/types/types.h"
@@ -228,20 +229,27 @@ static void store_result(struct cmd *c, struct object *set)
     const struct store_attributes none = {0};
     uint64_t count = set_count(set);
     struct store_key key;
+    bool had_value;
     int err = 0;
 
     if (!key_write(c, c->argv[1], STORE_NONE, &key)) {
         set_ops.destroy(set);
         return;
     }
+    had_value = key.entry != NULL;
     if (count > 0)
         err = store_put_object(c->store, &key, set, &none);
     else if (key.entry != NULL)
         err = store_delete(c->store, &key);
     if (count == 0 || err != 0)
         set_ops.destroy(set);
-    if (cmd_stored(c, err))
-        reply_integer(c, (int64_t)count);
+    if (!cmd_stored(c, err))
+        return;
+    if (count > 0)
+        notify(c, NOTIFY_SET, c->info->name, key.name);
+    else if (had_value)
+        notify(c, NOTIFY_GENERIC, "del", key.name);
+    reply_integer(c, (int64_t)count);
 }
 
 static void store_algebra(struct cmd *c, algebra_fn algebra)

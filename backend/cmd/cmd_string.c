@@ -95,17 +95,20 @@ invalid:
 
 /* ---- SET ---- */
 
-/* at_ms 0: never. A time that is over removes the key at once. */
+/* expire_ms 0: never. A time that is over removes the key at once. */
 static bool set_store(struct cmd *c, struct store_key *key, struct bytes value,
-                      struct store_attributes attributes)
+                      struct store_attributes attributes, bool has_time)
 {
-    if (UNLIKELY(attributes.expire_ms != 0 && attributes.expire_ms <= c->now_ms))
-        return cmd_stored(c, store_delete(c->store, key));
-    if (UNLIKELY(!cmd_stored(c, store_put_string(c->store, key, value, &attributes))))
+    bool is_over = UNLIKELY(attributes.expire_ms != 0) && attributes.expire_ms <= c->now_ms;
+    int err = is_over ? store_delete(c->store, key) : store_put_string(c->store, key, value, &attributes);
+
+    if (UNLIKELY(!cmd_stored(c, err)))
         return false;
     notify(c, NOTIFY_STRING, "set", key->name);
-    if (attributes.expire_ms != 0)
+    if (has_time)
         notify(c, NOTIFY_GENERIC, "expire", key->name);
+    if (is_over)
+        notify(c, NOTIFY_EXPIRED, "expired", key->name);
     return true;
 }
 
@@ -144,7 +147,7 @@ void cmd_set(struct cmd *c)
     }
     if ((options.flags & SET_KEEPTTL) && key.entry != NULL)
         attributes.expire_ms = entry_expire_ms(key.entry);
-    if (set_store(c, &key, c->argv[2], attributes) && !(options.flags & SET_GET))
+    if (set_store(c, &key, c->argv[2], attributes, options.time_at != 0) && !(options.flags & SET_GET))
         reply_ok(c);
 }
 
@@ -156,7 +159,7 @@ void cmd_setnx(struct cmd *c)
         return;
     if (key.entry != NULL)
         reply_integer(c, 0);
-    else if (set_store(c, &key, c->argv[2], (struct store_attributes){0}))
+    else if (set_store(c, &key, c->argv[2], (struct store_attributes){0}, false))
         reply_integer(c, 1);
 }
 
@@ -166,7 +169,7 @@ static void set_with_time(struct cmd *c, uint32_t unit)
     int64_t at_ms;
 
     if (set_time(c, 2, unit, &at_ms) && key_write(c, c->argv[1], STORE_NONE, &key) &&
-        set_store(c, &key, c->argv[3], (struct store_attributes){.expire_ms = (uint64_t)at_ms}))
+        set_store(c, &key, c->argv[3], (struct store_attributes){.expire_ms = (uint64_t)at_ms}, true))
         reply_ok(c);
 }
 
@@ -194,7 +197,7 @@ static bool mset_store(struct cmd *c)
         struct store_key key;
 
         if (!key_write(c, c->argv[i], STORE_NONE, &key) ||
-            !set_store(c, &key, c->argv[i + 1], (struct store_attributes){0}))
+            !set_store(c, &key, c->argv[i + 1], (struct store_attributes){0}, false))
             return false;
     }
     return true;
@@ -231,7 +234,7 @@ void cmd_getset(struct cmd *c)
     if (!key_write(c, c->argv[1], STORE_STRING, &key))
         return;
     reply_string(c, &key);
-    (void)set_store(c, &key, c->argv[2], (struct store_attributes){0});
+    (void)set_store(c, &key, c->argv[2], (struct store_attributes){0}, false);
 }
 
 /* ---- GET ---- */

@@ -5,6 +5,7 @@
 #include "backend/cmd/cmd_zset.h"
 #include "backend/cmd/engine.h"
 #include "backend/cmd/handlers.h"
+#include "backend/cmd/notify.h"
 #include "backend/cmd/reply.h"
 #include "backend/cmd/scan.h"
 #include "common/base/mem.h"
@@ -86,7 +87,11 @@ static void add_to(struct cmd *c, struct store_key *key, struct object *zset, co
         reply_error(c, ERROR_NAN);
     else if (!cmd_stored(c, err != 0 ? err : stored))
         return;
-    else if (!how->incr)
+    if (added + updated > 0)
+        notify(c, NOTIFY_ZSET, how->incr ? "zincr" : "zadd", key->name);
+    if (err == ERR_INVALID)
+        return;
+    if (!how->incr)
         reply_integer(c, how->ch ? added + updated : added);
     else if (outcome == ZADD_REFUSED)
         reply_null(c);
@@ -211,8 +216,11 @@ void cmd_zrem(struct cmd *c)
     }
     for (uint32_t i = 2; i < c->argc; i++)
         removed += zset_remove(zset, c->argv[i], store_effects(c->store));
-    if (cmd_stored(c, store_change(c->store, &key)))
-        reply_integer(c, removed);
+    if (!cmd_stored(c, store_change(c->store, &key)))
+        return;
+    if (removed > 0)
+        notify_change(c, NOTIFY_ZSET, "zrem", &key);
+    reply_integer(c, removed);
 }
 
 /* ---- looking ------------------------------------------------------------------------------------ */

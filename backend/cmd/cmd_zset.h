@@ -20,8 +20,8 @@ void zset_reply_ranks(struct cmd *c, const struct object *zset, uint64_t first, 
                       bool is_down, bool with_scores);
 
 /* `zset` becomes the value of the key in argument i, whatever that was; an empty one removes the key. Takes the
- * object over. Replies how many members there are. NULL: out of memory. */
-void zset_store_reply(struct cmd *c, uint32_t i, struct object *zset);
+ * object over. Replies how many members there are. NULL: out of memory. The event is what keyspace notifications say. */
+void zset_store_reply(struct cmd *c, uint32_t i, struct object *zset, const char *event);
 
 #define ERROR_SCORE_RANGE "ERR min or max is not a float"
 #define ERROR_LEX_RANGE   "ERR min or max not valid string range item"

@@ -42,7 +42,8 @@ static void pop_reply(struct cmd *c, struct store_key *key, enum zset_end end, u
         reply_double(c, score);
     }
     zset_remove_ranks(zset, end == ZSET_MIN ? 0 : all - count, count, store_effects(c->store));
-    pop_change(c, key);
+    if (count > 0)
+        pop_change(c, key, NOTIFY_ZSET, end == ZSET_MIN ? "zpopmin" : "zpopmax");
 }
 
 static void pop(struct cmd *c, enum zset_end end)

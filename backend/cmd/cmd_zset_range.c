@@ -5,6 +5,7 @@
 #include "backend/cmd/cmd_list.h"
 #include "backend/cmd/cmd_zset.h"
 #include "backend/cmd/handlers.h"
+#include "backend/cmd/notify.h"
 #include "backend/cmd/reply.h"
 
 #include <math.h>
@@ -283,7 +284,7 @@ void cmd_zrangestore(struct cmd *c)
     const struct object *zset;
 
     if (range_parse(c, 3, &r) && zset_read(c, 2, &zset))
-        zset_store_reply(c, 1, range_copy(zset, &r));
+        zset_store_reply(c, 1, range_copy(zset, &r), "zrangestore");
 }
 
 /* ---- counting and removing ---------------------------------------------------------------------- */
@@ -331,8 +332,11 @@ static void remove_range(struct cmd *c, enum range_by by)
         return;
     }
     zset_remove_ranks(zset, first, count, store_effects(c->store));
-    if (cmd_stored(c, store_change(c->store, &key)))
-        reply_integer(c, (int64_t)count);
+    if (!cmd_stored(c, store_change(c->store, &key)))
+        return;
+    if (count > 0)
+        notify_change(c, NOTIFY_ZSET, c->info->name, &key);
+    reply_integer(c, (int64_t)count);
 }
 
 void cmd_zremrangebyrank(struct cmd *c)

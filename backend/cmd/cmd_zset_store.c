@@ -4,6 +4,7 @@
  */
 #include "backend/cmd/cmd_zset.h"
 #include "backend/cmd/handlers.h"
+#include "backend/cmd/notify.h"
 #include "backend/cmd/reply.h"
 #include "backend/types/set.h"
 #include "common/base/mem.h"
@@ -379,11 +380,12 @@ static int drop_negative_zeroes(struct object *zset)
     return 0;
 }
 
-void zset_store_reply(struct cmd *c, uint32_t i, struct object *zset)
+void zset_store_reply(struct cmd *c, uint32_t i, struct object *zset, const char *event)
 {
     const struct store_attributes none = {0};
     uint64_t count;
     struct store_key key;
+    bool had_value;
     int err = 0;
 
     if (zset == NULL) {
@@ -395,6 +397,7 @@ void zset_store_reply(struct cmd *c, uint32_t i, struct object *zset)
         zset_object_destroy(zset);
         return;
     }
+    had_value = key.entry != NULL;
     if (count > 0) {
         err = drop_negative_zeroes(zset);
         if (err == 0)
@@ -404,8 +407,13 @@ void zset_store_reply(struct cmd *c, uint32_t i, struct object *zset)
     }
     if (count == 0 || err != 0)
         zset_object_destroy(zset);
-    if (cmd_stored(c, err))
-        reply_integer(c, (int64_t)count);
+    if (!cmd_stored(c, err))
+        return;
+    if (count > 0)
+        notify(c, NOTIFY_ZSET, event, key.name);
+    else if (had_value)
+        notify(c, NOTIFY_GENERIC, "del", key.name);
+    reply_integer(c, (int64_t)count);
 }
 
 static void algebra_reply(struct cmd *c, enum algebra algebra)
@@ -431,7 +439,7 @@ static void algebra_store(struct cmd *c, enum algebra algebra)
     struct request r = {.algebra = algebra, .is_store = true};
 
     if (request_parse(c, 2, &r))
-        zset_store_reply(c, 1, compute(&r));
+        zset_store_reply(c, 1, compute(&r), c->info->name);
     request_deinit(&r);
 }
 

@@ -115,8 +115,11 @@ void engine_changed(struct engine *engine, uint8_t db, struct bytes key, enum st
 {
     watch_changed(engine, db, key);
     switch (kind) {
-    case STORE_CHANGED:
-    case STORE_CREATED: blocked_changed(engine, db, key); break;
+    case STORE_CHANGED: blocked_changed(engine, db, key); break;
+    case STORE_CREATED:
+        blocked_changed(engine, db, key);
+        pubsub_notify(engine, NOTIFY_NEW, "new", key, db);
+        break;
     case STORE_REMOVED: break;
     case STORE_EXPIRED: pubsub_notify(engine, NOTIFY_EXPIRED, "expired", key, db); break;
     case STORE_EVICTED: pubsub_notify(engine, NOTIFY_EVICTED, "evicted", key, db); break;

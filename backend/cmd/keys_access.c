@@ -3,6 +3,7 @@
  * How commands come to keys, and what their replies then depend on (N2 of session.h).
  */
 #include "backend/cmd/cmd_private.h"
+#include "backend/cmd/notify.h"
 
 static bool key_type_fits(struct cmd *c, enum store_type type, const struct entry *entry)
 {
@@ -17,6 +18,7 @@ bool key_read(struct cmd *c, struct bytes name, enum store_type type, struct sto
     store_find(c->store, c->db, name, out);
     if (out->entry == NULL) {
         c->engine->counters.keyspace_misses++;
+        notify(c, NOTIFY_KEY_MISS, "keymiss", name);
         session_hold(c->session, store_absent_lsn(c->store));
         return true;
     }

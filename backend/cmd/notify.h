@@ -17,3 +17,11 @@ static inline void notify(struct cmd *c, enum notify_flag class, const char *eve
 {
     notify_in_db(c, c->db, class, event, key);
 }
+
+/* After store_change(): what was changed may be empty now, and gone. */
+static inline void notify_change(struct cmd *c, enum notify_flag class, const char *event, const struct store_key *key)
+{
+    notify(c, class, event, key->name);
+    if (key->entry == NULL)
+        notify(c, NOTIFY_GENERIC, "del", key->name);
+}

@@ -45,10 +45,12 @@ bool pop_find(struct cmd *c, uint32_t first, uint32_t keys, enum store_type type
     return true;
 }
 
-void pop_change(struct cmd *c, struct store_key *key)
+void pop_change(struct cmd *c, struct store_key *key, enum notify_flag class, const char *event)
 {
-    if (store_change(c->store, key) == 0)
-        session_hold(c->session, store_lsn(c->store));
-    else
+    if (store_change(c->store, key) != 0) {
         c->session->close_after_reply = true;
+        return;
+    }
+    session_hold(c->session, store_lsn(c->store));
+    notify_change(c, class, event, key);
 }

@@ -4,6 +4,7 @@
  */
 #pragma once
 #include "backend/cmd/cmd.h"
+#include "backend/cmd/notify.h"
 
 /* LMPOP, ZMPOP: numkeys, keys, one of two words, COUNT. */
 struct pop {
@@ -21,4 +22,4 @@ bool pop_find(struct cmd *c, uint32_t first, uint32_t keys, enum store_type type
 
 /* store_change() where the reply is out already, as its elements were views into the object: if the log cannot take
  * the change the client must not believe it, and is closed. */
-void pop_change(struct cmd *c, struct store_key *key);
+void pop_change(struct cmd *c, struct store_key *key, enum notify_flag class, const char *event);

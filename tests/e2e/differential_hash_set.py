@@ -69,7 +69,7 @@ SETS = f"""
     srandmember ints 700|srandmember ints -700|srandmember Z -9223372036854775808|srandmember K|srandmember K 2
     srandmember Z x|srandmember
     sadd pop x|spop pop|spop pop|spop none|spop none 1|spop none 0|spop pop 1|spop pop 0|spop Z 100000|spop words 100000
-    spop ints 100000|spop Z 0|spop Z -1|spop Z x|spop Z 1 2|spop K|spop K 1|spop K 0|spop
+    spop ints 100000|spop Z 0|spop Z -1|spop Z x|spop Z 1 2|set word V|spop word|spop word 1|spop K 0|spop
     sscan Z 0 count 10000|sscan words 0 count 10000|sscan ints 0 count 10000|sscan ints 0 match *1 count 10000|sscan none 0
     sscan none 0 bogus|sscan Z 0 bogus|sscan Z 0 count 0|sscan Z 0 count x|sscan Z x|sscan Z 0 match|sscan Z 0 type set
     sscan none x|sscan Z|sscan K 0|sscan words 0 match P count 10000
