@@ -52,6 +52,8 @@ size_t ahead_resp(struct store *store, uint8_t db, struct bytes data)
         return 0;
     for (uint32_t i = 0; i < count; i++)
         store_prefetch_entry(store, hashes[i]);
+    for (uint32_t i = 0; i < count; i++)
+        store_prefetch_chain(store, hashes[i]);
     return (size_t)(at - data.data);
 }
 

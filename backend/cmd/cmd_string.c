@@ -258,6 +258,8 @@ static void keys_prefetch(struct cmd *c, uint32_t first, uint32_t count)
         hashes[i] = store_prefetch(c->store, c->db, c->argv[first + i]);
     for (uint32_t i = 0; i < count; i++)
         store_prefetch_entry(c->store, hashes[i]);
+    for (uint32_t i = 0; i < count; i++)
+        store_prefetch_chain(c->store, hashes[i]);
 }
 
 void cmd_mget(struct cmd *c)

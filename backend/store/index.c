@@ -712,6 +712,18 @@ void index_prefetch_entry(const struct index *index, uint64_t hash)
         __builtin_prefetch(bucket_link(b), 0, 3);
 }
 
+void index_prefetch_chain(const struct index *index, uint64_t hash)
+{
+    const struct bucket *b = bucket_of(index, hash);
+    uint8_t tag = tag_of(hash);
+
+    if (LIKELY(!(b->overflow & overflow_bit(tag))))
+        return;
+    for (const struct node *n = bucket_link(b); n != NULL; n = node_link(n))
+        for (unsigned found = node_match(n, tag); found != 0; found &= found - 1)
+            entry_prefetch(slot_load(n->slots, (unsigned)__builtin_ctz(found)));
+}
+
 uint64_t index_count(const struct index *index)
 {
     return index->count;

@@ -45,9 +45,11 @@ void index_remove(struct index *index, uint64_t hash, struct entry *entry);
 /* Room for that many more without growing one by one: for recovery. */
 MUST_USE int index_reserve(struct index *index, uint64_t count);
 
-/* The bucket's line; a while later (when it has arrived), the lines of the entries that may be it. */
+/* The bucket's line; a while later (when it has arrived), the lines of the entries that may be it; and once more a while
+ * later, of those in the bucket's chain. */
 void index_prefetch(const struct index *index, uint64_t hash);
 void index_prefetch_entry(const struct index *index, uint64_t hash);
+void index_prefetch_chain(const struct index *index, uint64_t hash);
 
 uint64_t index_count(const struct index *index);
 uint64_t index_bytes(const struct index *index); /* directory, blocks, overflow */

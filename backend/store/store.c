@@ -103,6 +103,11 @@ void store_prefetch_entry(struct store *store, uint64_t hash)
     index_prefetch_entry(store->index, hash);
 }
 
+void store_prefetch_chain(struct store *store, uint64_t hash)
+{
+    index_prefetch_chain(store->index, hash);
+}
+
 struct bytes store_string(const struct entry *entry)
 {
     const struct string_object *string;

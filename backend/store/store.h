@@ -93,10 +93,11 @@ void store_now_set(struct store *store, uint64_t now_ms);
 uint64_t store_now_ms(const struct store *store);
 
 void store_find(struct store *store, uint8_t db, struct bytes name, struct store_key *out);
-/* For batches: asks for the index's cache line of a key that will be looked up soon, and, when that has come, for
- * those of the entry. */
+/* For batches: asks for the index's cache line of a key that will be looked up soon; when that has come, for those of
+ * the entry; and when that has come too, for what a long chain needs on top. */
 uint64_t store_prefetch(struct store *store, uint8_t db, struct bytes name);
 void store_prefetch_entry(struct store *store, uint64_t hash);
+void store_prefetch_chain(struct store *store, uint64_t hash);
 /* Counts a use of the value (S3-FIFO). store_find() does not. */
 static inline void store_touch(struct entry *entry)
 {

@@ -128,6 +128,7 @@ static void test_slots_are_redis_clusters(void **state)
 {
     (void)state;
     assert_int_equal(hash_crc16_xmodem(BYTES("123456789")), 0x31c3);
+    assert_int_equal(hash_crc16_xmodem(BYTES("\xff\x80\xfe\x01\x7f\x90 ")), 0x3fab);
     assert_int_equal(hash_slot(BYTES("foo")), 12182);
     assert_int_equal(hash_slot(BYTES("a")), 15495);
     assert_int_equal(hash_slot(BYTES_EMPTY), 0);
