@@ -26,12 +26,14 @@ bool client_auth_text(struct session *session, const struct mc_request *request)
         say(session, BYTES("CLIENT_ERROR unauthenticated\r\n"));
         return true;
     }
+    session->engine->counters.mc.auth++;
     blank = request->data.len > 0 ? memchr(request->data.data, ' ', request->data.len) : NULL;
     if (blank != NULL &&
         password_fits(session, bytes_skip(request->data, (size_t)(blank + 1 - request->data.data)))) {
         session->is_authenticated = true;
         say(session, BYTES("STORED\r\n"));
     } else {
+        session->engine->counters.mc.auth_errors++;
         say(session, BYTES("CLIENT_ERROR authentication failure\r\n"));
     }
     return true;
@@ -77,12 +79,14 @@ bool client_auth_binary(struct session *session, const struct mc_bin_request *re
         say_binary(session, request, MC_BIN_OK, BYTES("PLAIN"));
         return true;
     }
+    session->engine->counters.mc.auth += verb == MC_sasl_auth;
     if (verb == MC_sasl_auth && bytes_equal(request->key, BYTES("PLAIN")) &&
         plain_fits(session, request->value)) {
         session->is_authenticated = true;
         say_binary(session, request, MC_BIN_OK, BYTES("Authenticated"));
         return true;
     }
+    session->engine->counters.mc.auth_errors += verb == MC_sasl_auth;
     say_binary(session, request, MC_BIN_AUTH_ERROR, BYTES("Auth failure."));
     session->close_after_reply = true;
     return true;

@@ -168,6 +168,18 @@ static void on_stop(struct worker *worker)
     process_leave(worker_arg(worker));
 }
 
+/* SHUTDOWN: the node, not just this shard. */
+static void on_shutdown(void *arg)
+{
+    struct process *process = arg;
+    uint64_t id;
+
+    log_notice(worker_log(process->worker), "shard: a client asks the node to stop shard=%u",
+               worker_index(process->worker));
+    if (worker_request(process->worker, WORKER_REQUEST_STOP, "", &id) != 0)
+        io_timer_start(process->io, &process->leave, 0); /* no master: the others leave by themselves */
+}
+
 static void leave_fired(struct io_timer *timer)
 {
     process_leave(timer->arg);
@@ -349,6 +361,8 @@ static int process_open(struct process *process)
     options.engine.memcache_db = (uint8_t)conf->memcache_db;
     options.engine.clients_max = conf->clients_max;
     options.engine.dir = process->dir;
+    options.engine.stop = on_shutdown;
+    options.engine.stop_arg = process;
     options.engine.is_cache = conf->namespaces[0].is_cache;
     return node_create(&options, &process->node);
 }

@@ -353,7 +353,8 @@ static void child_channel_read(struct master *master, struct child *child)
         } else if (message.type == CHANNEL_LEAVING) {
             child->is_ready = false;
             generation_assign_lanes(child->generation);
-        } else if (message.type == CHANNEL_REQUEST && child->is_stats) {
+        } else if (message.type == CHANNEL_REQUEST && (child->is_stats || message.value == WORKER_REQUEST_STOP)) {
+            /* A worker speaks with strangers: it may ask for the end, and for nothing else. */
             request_handle(master, child, &message, master->text);
         }
     }

@@ -225,6 +225,6 @@ bool worker_stats_fold(struct worker *worker, uint32_t slot,
                        void *arg);
 
 /* Asks the master; reply() brings the answer under the id returned in *id. ERR_AGAIN, ERR_INVALID
- * (text too long), ERR_EOF (no master). */
+ * (text too long), ERR_EOF (no master). From a worker, not the stats process, the master heeds STOP alone. */
 MUST_USE int worker_request(struct worker *worker, enum worker_request request, const char *text,
                             uint64_t *id);

@@ -194,6 +194,7 @@ static void info_persistence(struct info *info)
     number(info, "aof_current_size", info->store.disk_bytes);
     number(info, "aof_base_size", 0);
     number(info, "aof_buffer_length", 0);
+    number(info, "aof_pending_bio_fsync", store_marks_of(engine->store).durable < store_marks_of(engine->store).written);
 }
 
 static void rate_update(struct engine *engine)

@@ -134,9 +134,11 @@ static bool shutdown_flag(struct cmd *c, uint32_t i, uint32_t *flags)
     return false;
 }
 
-/* The process ends as by SIGTERM: the log is flushed and a checkpoint is written, also with NOSAVE. */
+/* The node ends as by SIGTERM: the log is flushed and a checkpoint is written, also with NOSAVE. A shard whose disk
+ * has failed holds what only its memory and log ring have: without FORCE or NOSAVE it does not go. */
 void cmd_shutdown(struct cmd *c)
 {
+    struct store_stats stats;
     uint32_t flags = 0;
 
     for (uint32_t i = 1; i < c->argc; i++)
@@ -152,7 +154,8 @@ void cmd_shutdown(struct cmd *c)
         reply_error(c, "ERR No shutdown in progress.");
         return;
     }
-    if (c->engine->options.stop == NULL) {
+    store_stats_get(c->store, &stats);
+    if (c->engine->options.stop == NULL || (stats.is_read_only && (flags & (1 | 8)) == 0)) {
         reply_error(c, "ERR Errors trying to SHUTDOWN. Check logs.");
         return;
     }

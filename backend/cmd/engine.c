@@ -121,7 +121,10 @@ void engine_changed(struct engine *engine, uint8_t db, struct bytes key, enum st
         pubsub_notify(engine, NOTIFY_NEW, "new", key, db);
         break;
     case STORE_REMOVED: break;
-    case STORE_EXPIRED: pubsub_notify(engine, NOTIFY_EXPIRED, "expired", key, db); break;
+    case STORE_EXPIRED:
+        engine->counters.expired++;
+        pubsub_notify(engine, NOTIFY_EXPIRED, "expired", key, db);
+        break;
     case STORE_EVICTED: pubsub_notify(engine, NOTIFY_EVICTED, "evicted", key, db); break;
     }
 }

@@ -21,12 +21,14 @@ struct mc;            /* cmd/mc_store.c: what memcache's commands keep */
 struct engine_counters {
     uint64_t connections, connections_rejected, commands, errors;
     uint64_t keyspace_hits, keyspace_misses, bytes_in, bytes_out;
+    uint64_t expired; /* keys whose end was told of */
     uint64_t parked_cold, parked_log, blocked_clients, slow;
     struct { uint64_t calls, usec, rejected, failed; } per_command[COMMAND_COUNT];
     struct {
         uint64_t get, set, touch, flush, get_hits, get_misses, get_expired, delete_hits, delete_misses;
         uint64_t incr_hits, incr_misses, decr_hits, decr_misses, cas_hits, cas_misses, cas_badval;
         uint64_t touch_hits, touch_misses, meta;
+        uint64_t store_too_large, store_no_memory, auth, auth_errors;
     } mc;
 };
 

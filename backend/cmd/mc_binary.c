@@ -358,6 +358,7 @@ enum cmd_result mc_binary_execute(struct session *session, const struct mc_bin_r
     if (UNLIKELY(request->error_status != 0)) {
         /* Never waits: the parser has already begun to throw the frame away. */
         mc_turn_begin(session);
+        session->engine->counters.mc.store_too_large += request->error_status == MC_BIN_TOO_LARGE;
         status_send(session, request, request->error_status);
         return mc_end(session, CMD_DONE);
     }

@@ -299,6 +299,7 @@ static void mg_count(struct session *session, const struct mc_request *request, 
         counters->mc.get++;
         counters->mc.get_hits += is_hit;
         counters->mc.get_misses += !is_hit;
+        counters->mc.get_expired += !is_hit && session->engine->mc->has_expired;
     }
     counters->keyspace_hits += is_hit;
     counters->keyspace_misses += !is_hit;

@@ -28,6 +28,7 @@ struct mc {
     struct io_timer flush_timer; /* flush_all with a delay */
     uint64_t flush_at_ms;        /* of the epoch; 0: none */
     bool has_detail;             /* stats detail on */
+    bool has_expired;            /* the key that mc_find() did not find: just now */
     struct mc_prefix *prefixes;  /* owns MC_PREFIX_MAX of them; NULL: none yet */
     uint32_t prefix_count;
     struct {

@@ -87,10 +87,10 @@ static void stats_commands(struct mc_stats_out *out)
         {"cas_badval", counters->mc.cas_badval},
         {"touch_hits", counters->mc.touch_hits},
         {"touch_misses", counters->mc.touch_misses},
-        {"store_too_large", 0},
-        {"store_no_memory", 0},
-        {"auth_cmds", 0},
-        {"auth_errors", 0},
+        {"store_too_large", counters->mc.store_too_large},
+        {"store_no_memory", counters->mc.store_no_memory},
+        {"auth_cmds", counters->mc.auth},
+        {"auth_errors", counters->mc.auth_errors},
         {"bytes_read", counters->bytes_in},
         {"bytes_written", counters->bytes_out},
     };
@@ -143,7 +143,7 @@ static void stats_settings(struct mc_stats_out *out)
     mc_stat_format(out, "detail_enabled", "%s", engine->mc->has_detail ? "yes" : "no");
     mc_stat_format(out, "cas_enabled", "yes");
     mc_stat_format(out, "binding_protocol", "auto-negotiate");
-    mc_stat_format(out, "auth_enabled_sasl", "no");
+    mc_stat_format(out, "auth_enabled_sasl", "%s", engine->settings->password != NULL ? "yes" : "no");
     mc_stat_format(out, "auth_enabled_ascii", "%s", engine->settings->password != NULL ? "yes" : "no");
     stat_u64(out, "item_size_max", engine->settings->mc_value_max);
     mc_stat_format(out, "maxconns_fast", "yes");

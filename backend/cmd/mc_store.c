@@ -18,9 +18,11 @@
 bool mc_find(struct session *session, struct bytes name, struct store_key *key)
 {
     struct store *store = session->engine->store;
+    uint64_t expired = session->engine->counters.expired;
 
     store_find(store, session->engine->options.memcache_db, name, key);
     if (key->entry == NULL) {
+        session->engine->mc->has_expired = session->engine->counters.expired != expired;
         session_hold(session, store_absent_lsn(store));
         return false;
     }
@@ -45,6 +47,7 @@ enum mc_trouble mc_may_write(struct session *session, bool grows)
 
     if (LIKELY(err == 0))
         return MC_FINE;
+    session->engine->counters.mc.store_no_memory += err == ERR_FULL;
     switch (err) {
     case ERR_FULL: return MC_NO_MEMORY;
     case -ENOSPC: return grows ? MC_NO_DISK : MC_FINE; /* deletes have a reserve */
@@ -588,6 +591,7 @@ void mc_count_get(struct session *session, bool is_touch, bool is_hit)
         counters->mc.get++;
         counters->mc.get_hits += is_hit;
         counters->mc.get_misses += !is_hit;
+        counters->mc.get_expired += !is_hit && session->engine->mc->has_expired;
     }
     counters->keyspace_hits += is_hit;
     counters->keyspace_misses += !is_hit;

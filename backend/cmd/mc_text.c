@@ -353,6 +353,7 @@ static void refuse(struct session *session, const struct mc_request *request)
         strcmp(request->error, "SERVER_ERROR object too large for cache") == 0) {
         struct store_key key;
 
+        session->engine->counters.mc.store_too_large++;
         if (store_may_write(session->engine->store, false) != -EROFS &&
             mc_find(session, request->route_key, &key))
             MAYBE(mc_remove(session, &key));

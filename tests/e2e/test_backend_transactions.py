@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MULTI, WATCH and what may happen meanwhile, on weir-backend beside a redis-server: the same steps of several
+clients, reply for reply."""
+
+import time
+
+import pytest
+
+import differential
+
+OK = (b"+", b"OK")
+
+
+class Clients:
+    """Steps of several clients to both servers: do("a", "GET", "k") compares the replies."""
+
+    def __init__(self, ours, theirs):
+        self.ports = ours.port, theirs.port
+        self.clients = {}
+
+    def of(self, name):
+        if name not in self.clients:
+            self.clients[name] = [differential.Client(port) for port in self.ports]
+        return self.clients[name]
+
+    def do(self, name, *words):
+        ours, theirs = (client.ask(*words) for client in self.of(name))
+        assert ours == theirs, f"{name}: {words}"
+        return theirs
+
+    def lines(self, text):
+        """a: SET k v; one step a line."""
+        for line in text.strip().splitlines():
+            name, words = line.strip().split(": ", 1)
+            self.do(name, *words.split())
+
+    def drop(self, name):
+        for client in self.clients.pop(name):
+            client.close()
+
+    def spill(self):
+        """Values of ours go cold."""
+        assert self.of("spiller")[0].ask("DEBUG", "SPILL") == OK
+
+
+@pytest.fixture
+def clients(weir_backend, redis_server):
+    both = Clients(weir_backend(), redis_server())
+    yield both
+    for name in list(both.clients):
+        both.drop(name)
+
+
+def test_cold_keys_in_exec(clients):
+    """Every type, read and changed by one EXEC; values that only a command in the middle makes needed."""
+    clients.do("a", "SET", "string", "x" * 5000)
+    for i in range(200):
+        clients.do("a", "RPUSH", "list", f"element {i} " + "x" * 50)
+        clients.do("a", "HSET", "hash", f"field {i}", "x" * 70)
+        clients.do("a", "SADD", "set", i)
+        clients.do("a", "ZADD", "zset", i, f"member {i}")
+        clients.do("a", "SET", f"weight_{i}", 1000 - i)
+    clients.spill()
+    clients.do("a", "MULTI")
+    for words in (("STRLEN", "string"), ("APPEND", "string", "y"), ("LRANGE", "list", "0", "2"), ("LPOP", "list"),
+                  ("HGET", "hash", "field 7"), ("HDEL", "hash", "field 7"), ("SISMEMBER", "set", "4"),
+                  ("ZRANGE", "zset", "0", "3"), ("RENAME", "string", "other"), ("STRLEN", "other"),
+                  ("SORT", "set", "BY", "weight_*", "LIMIT", "0", "3"), ("COPY", "list", "copy"), ("LLEN", "copy"),
+                  ("LPUSH", "hash", "wrong"), ("SELECT", "1"), ("SET", "k", "v"), ("SELECT", "0"), ("DBSIZE",)):
+        clients.do("a", *words)
+    reply = clients.do("a", "EXEC")
+    assert len(reply[1]) == 18
+    ours, theirs = (differential.snapshot(port) for port in clients.ports)
+    differential.compare_snapshots(ours, theirs)
+
+
+@pytest.mark.parametrize("is_cold", (False, True))
+@pytest.mark.parametrize("change", [
+    "SET k v", "SET k w", "APPEND k x", "DEL k", "UNLINK k", "EXPIRE k 100", "PERSIST k", "FLUSHDB", "FLUSHALL",
+    "GET k", "EXISTS k", "TOUCH k", "RENAME k m", "RENAME other k", "MOVE k 1", "COPY other k REPLACE",
+    "SWAPDB 0 1", "SWAPDB 1 2", "SETRANGE k 0 v", "GETEX k PERSIST", "GETEX k EX 100", "SETNX k x", "LPUSH k x",
+    "EXPIRE none 100", "SET none x", "DEL none", "SORT list STORE k", "SORT none STORE none", "EXPIRE k -1"])
+def test_watch_sees_what_redis_sees(clients, change, is_cold):
+    clients.lines("""
+        a: SET k v
+        a: SET other o
+        a: WATCH k none
+    """)
+    if is_cold:
+        clients.spill()
+    clients.do("b", *change.split())
+    clients.lines("""
+        a: MULTI
+        a: PING
+        a: EXEC
+    """)
+
+
+@pytest.mark.parametrize("when", ("before WATCH", "before MULTI", "before EXEC", "unwatched"))
+def test_watched_keys_expire(clients, when):
+    clients.do("a", "SET", "k", "v", "PX", "60")
+    if when == "before WATCH":
+        time.sleep(0.1)
+    clients.do("a", "WATCH", "k")
+    if when == "unwatched":
+        clients.do("a", "UNWATCH")
+    if when == "before MULTI":
+        time.sleep(0.1)
+    clients.do("a", "MULTI")
+    clients.do("a", "SET", "k", "w")
+    if when in ("before EXEC", "unwatched"):
+        time.sleep(0.1)
+    clients.do("a", "EXEC")
+    clients.do("a", "GET", "k")
+
+
+def test_flush_of_watched_keys(clients):
+    """A key that was not there is not touched by a flush; one that was, is; a flush and a new key are a change."""
+    clients.lines("""
+        a: WATCH none
+        b: FLUSHALL
+        a: MULTI
+        a: PING
+        a: EXEC
+        a: SELECT 3
+        a: SET k v
+        a: WATCH k
+        b: FLUSHDB
+        a: MULTI
+        a: PING
+        a: EXEC
+        a: WATCH k
+        b: FLUSHALL ASYNC
+        a: MULTI
+        a: PING
+        a: EXEC
+        a: WATCH none
+        b: SELECT 3
+        b: SET none x
+        b: FLUSHDB
+        a: MULTI
+        a: PING
+        a: EXEC
+    """)
+
+
+def test_blocking_commands_in_multi(clients):
+    """They do not wait: what is not there is answered as after the time."""
+    clients.lines("""
+        a: RPUSH l x y z
+        a: ZADD z 1 a 2 b
+        a: MULTI
+        a: BLPOP none 0
+        a: BRPOP l 0
+        a: BLMOVE l m LEFT RIGHT 0
+        a: BLMOVE none m LEFT RIGHT 0
+        a: BRPOPLPUSH none m 0
+        a: BLMPOP 0 1 none LEFT
+        a: BLMPOP 0 2 none l LEFT COUNT 10
+        a: BZPOPMIN z 0
+        a: BZPOPMAX none 0
+        a: BZMPOP 0 1 z MAX
+        a: WAIT 0 100
+        a: EXEC
+        a: LRANGE m 0 -1
+    """)
+
+
+def test_exec_feeds_those_who_wait(clients):
+    """Who waits is served after EXEC, with what is left then."""
+    for side in clients.of("waits"):
+        side.send([[b"BLPOP", b"l", b"0"]])
+    time.sleep(0.1)
+    clients.lines("""
+        a: MULTI
+        a: RPUSH l one
+        a: DEL l
+        a: EXEC
+        a: MULTI
+        a: LPUSH l two
+        a: LPUSH l three
+        a: EXEC
+    """)
+    replies = [side.read() for side in clients.of("waits")]
+    assert replies[0] == replies[1]
+    clients.do("a", "LRANGE", "l", "0", "-1")
+
+
+def test_errors_while_queueing(clients):
+    clients.lines("""
+        a: MULTI
+        a: NOSUCH
+        a: SET k
+        a: SET k v
+        a: EXEC
+        a: GET k
+        a: MULTI
+        a: WATCH k
+        a: MULTI
+        a: SET k v
+        a: EXEC
+        a: EXEC
+        a: DISCARD
+        a: MULTI
+        a: SET k w
+        a: DISCARD
+        a: GET k
+        a: MULTI
+        a: LPUSH k x
+        a: SET k z
+        a: EXEC
+        a: GET k
+        a: MULTI
+        a: SUBSCRIBE c
+        a: UNSUBSCRIBE c
+        a: EXEC
+        a: WATCH k
+        b: SET k other
+        a: MULTI
+        a: SET k mine
+        a: NOSUCH
+        a: EXEC
+        a: GET k
+        a: UNWATCH
+        a: MULTI
+        a: UNWATCH
+        a: EXEC
+    """)
+
+
+def test_a_client_killed_in_multi(clients):
+    """Nothing of its queue happens, its watches go, and who waits behind its EXEC does not hang."""
+    clients.lines("""
+        a: SET k v
+        b: WATCH k
+        b: MULTI
+        b: SET k b
+    """)
+    clients.do("a", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    for side in clients.of("b"):
+        with pytest.raises((ConnectionError, OSError)):
+            side.ask("EXEC")
+    clients.drop("b")
+    clients.do("a", "GET", "k")
+    clients.do("c", "WATCH", "k")
+    clients.do("c", "MULTI")
+    clients.do("c", "SET", "k", "c")
+    clients.drop("c")
+    clients.do("a", "GET", "k")
+    clients.do("a", "SET", "k", "w")
+
+
+def test_a_client_gone_while_exec_waits_for_the_disk(weir_backend):
+    """Its EXEC was sent: all of it happens or nothing, and others go on."""
+    server = weir_backend()
+    with differential.Client(server.port) as a:
+        for i in range(300):
+            a.ask("SET", f"k{i}", "x" * 3000)
+        for _ in range(20):
+            a.ask("DEBUG", "SPILL")
+            with differential.Client(server.port) as b:
+                b.send([[b"MULTI"]] + [[b"APPEND", b"k%d" % i, b"y"] for i in range(300)] + [[b"EXEC"]])
+            assert a.ask("PING") == (b"+", b"PONG")
+        differential.time.sleep(0.2)
+        lengths = {a.ask("STRLEN", f"k{i}") for i in range(300)}
+        assert len(lengths) == 1, lengths
+
+
+def test_no_memory_for_a_transaction(clients):
+    """maxmemory below what is used: who grows is refused at MULTI's queue, which EXEC then says."""
+    clients.do("a", "SET", "k", "x" * 100)
+    clients.do("a", "CONFIG", "SET", "maxmemory", "1")
+    clients.lines("""
+        a: SET k v
+        a: GET k
+        a: MULTI
+        a: GET k
+        a: EXEC
+        a: MULTI
+        a: SET k v
+        a: EXEC
+        a: DEL k
+    """)
+    clients.do("a", "CONFIG", "SET", "maxmemory", "0")
+    clients.lines("""
+        a: SET k v
+        a: MULTI
+        a: SET k w
+    """)
+    clients.do("b", "CONFIG", "SET", "maxmemory", "1")
+    clients.lines("""
+        a: EXEC
+        a: GET k
+    """)
+    clients.do("b", "CONFIG", "SET", "maxmemory", "0")
+
+
+def test_swapdb(clients):
+    """Of watched keys and of clients that wait."""
+    for side in clients.of("waits"):
+        side.send([[b"BLPOP", b"l", b"0"]])
+    time.sleep(0.1)
+    clients.lines("""
+        a: SET k zero
+        a: SELECT 1
+        a: RPUSH l one two
+        a: SET k one
+        b: WATCH none
+        c: WATCH k
+        a: MULTI
+        a: SWAPDB 0 1
+        a: DBSIZE
+        a: SELECT 0
+        a: GET k
+        a: EXEC
+        b: MULTI
+        b: PING
+        b: EXEC
+        c: MULTI
+        c: PING
+        c: EXEC
+        a: LRANGE l 0 -1
+    """)
+    replies = [side.read() for side in clients.of("waits")]
+    assert replies[0] == replies[1]
+
+
+def test_shutdown_stops_the_node(weir_backend):
+    """The connection closes without a word, the process ends with 0, and the data is there again."""
+    server = weir_backend()
+    with differential.Client(server.port) as a:
+        a.ask("SET", "k", "v")
+        assert a.ask("SHUTDOWN", "ABORT")[0] == b"-"
+        with pytest.raises((ConnectionError, OSError)):
+            a.ask("SHUTDOWN", "NOSAVE", "NOW")
+    assert server.popen.wait(20) == 0
+    server.__init__(server.directory, port=server.port)
+    with differential.Client(server.port) as a:
+        assert a.ask("GET", "k") == (b"$", b"v")
