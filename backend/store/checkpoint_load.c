@@ -57,7 +57,7 @@ static void load_corrupt(struct store *store, uint64_t off, const char *what)
     char path[CHECKPOINT_PATH_MAX];
 
     checkpoint_path(store, store->checkpoint->load->slots[store->checkpoint->load->slot].file, path);
-    log_error(store->text_log, "store: the checkpoint does not verify shard=%u file=%s off=%llu what=\"%s\"",
+    log_error(store->text_log, "store: the checkpoint does not verify shard=%u file=%s offset=%llu what=\"%s\"",
               store->options.shard, path, (unsigned long long)off, what);
     store->stats.corrupt_records++;
 }

@@ -308,7 +308,7 @@ static void fetch_restart(struct fetch *fetch)
 static void fetch_corrupt(struct fetch *fetch, const struct entry *e)
 {
     fetch->store->stats.corrupt_records++;
-    log_error(fetch->store->text_log, "store: a value on disk does not verify shard=%u sequence=%llu off=%llu "
+    log_error(fetch->store->text_log, "store: a value on disk does not verify shard=%u sequence=%llu offset=%llu "
               "key_len=%u lsn=%llu", fetch->store->options.shard,
               (unsigned long long)address_sequence(e->address), (unsigned long long)address_off(e->address),
               fetch->key_len, (unsigned long long)entry_lsn(e));

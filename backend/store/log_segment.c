@@ -322,16 +322,17 @@ void log_space_fire(struct io_timer *timer)
     log_segments_make(log);
 }
 
+/* Clients stop when the reserve is all that is left: the next segment that the hot log takes is one of it. */
 bool store_log_is_disk_full(const struct store_log *log)
 {
     uint64_t count = log->ready_count + log->freeing_count + (log->making != NULL);
 
-    if (count >= LOG_READY_MIN || log->state != LOG_RUNNING)
+    if (count > LOG_READY_MIN || log->state != LOG_RUNNING)
         return false;
     if (log->is_out_of_space)
         return true;
     return log->options.disk_max != 0 &&
-           log->disk_bytes + (LOG_READY_MIN - count) * log->options.segment_size > log->options.disk_max;
+           log->disk_bytes + (LOG_READY_MIN + 1 - count) * log->options.segment_size > log->options.disk_max;
 }
 
 /* ---- taking, sealing -------------------------------------------------------------------------- */

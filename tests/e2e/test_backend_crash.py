@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weir-backend killed under load, out of disk, stopped, started twice: what clients were told stays true."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+import acknowledged
+from weirtest import LOOPBACK, Conn, Process, children_of, cmdline_of, free_port, pids_of_session, program, wait_for
+
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+
+
+def workers_of(node):
+    return [pid for pid in children_of(node.pid) if "worker" in cmdline_of(pid)]
+
+
+def kill(node, what):
+    """SIGKILL to the worker, the master, or all of it."""
+    pids = {"worker": workers_of(node), "master": [node.pid], "all": pids_of_session(node.pid)}[what]
+    assert pids
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def rounds(request, some, nightly):
+    return nightly if request.config.getoption("--nightly") else some
+
+
+def kill_and_reckon(node, rng, count, fsync):
+    writers = None
+    total = 0
+    for number in range(count):
+        what = rng.choice(["worker", "master", "all"])
+        writers = acknowledged.start(4, node.port, writers)
+        time.sleep(rng.uniform(0.02, 0.5))
+        if what == "worker":
+            kill(node, what)
+            acknowledged.finish(writers)
+            wait_for(lambda: acknowledged.answers(node.port), "a new worker serves", deadline=30)
+        else:
+            node._sent.add(signal.SIGKILL)
+            kill(node, what)
+            acknowledged.finish(writers)
+            node.restart(signal.SIGKILL)
+            wait_for(lambda: acknowledged.answers(node.port), "the node serves", deadline=30)
+        total += sum(w.count for w in writers)
+        try:
+            acknowledged.reckon(writers, node.port)
+        except AssertionError as e:
+            raise AssertionError(f"round {number}, fsync {fsync}, killed: {what}: {e}") from e
+    assert total > 20 * count
+
+
+@pytest.mark.parametrize("fsync", ["always", "everysec", "no"])
+def test_killed_under_load(weir_backend, request, fsync):
+    """Whatever is killed, whenever: everything that was answered is there, in every fsync mode."""
+    node = weir_backend(None, "--fsync", fsync, "--segment_size", "1mb", "--memory", "16mb")
+    rng = random.Random(f"{SEED} {fsync}")
+    kill_and_reckon(node, rng, rounds(request, 4, 34), fsync)
+
+
+def test_killed_while_it_starts(weir_backend):
+    """Again and again, before it has opened: each start finds what the one before had not finished."""
+    node = weir_backend(None, "--fsync", "everysec", "--segment_size", "1mb")
+    writers = acknowledged.start(4, node.port)
+    time.sleep(0.5)
+    node._sent.add(signal.SIGKILL)
+    kill(node, "all")
+    acknowledged.finish(writers)
+    rng = random.Random(SEED)
+    for _ in range(15):
+        p = subprocess.Popen(node.argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(rng.uniform(0.001, 0.08))
+        for pid in pids_of_session(p.pid):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        p.wait(10)
+        wait_for(lambda: not pids_of_session(p.pid), "all of it is gone")
+    node.restart(signal.SIGKILL)
+    wait_for(lambda: acknowledged.answers(node.port), "the node serves", deadline=30)
+    acknowledged.reckon(writers, node.port)
+
+
+def test_stopped_and_continued(weir_backend):
+    """SIGSTOP of all of it under load: after SIGCONT the writers go on, and nothing is lost or done twice."""
+    node = weir_backend(None, "--fsync", "always")
+    writers = acknowledged.start(4, node.port)
+    for _ in range(3):
+        time.sleep(0.2)
+        pids = pids_of_session(node.pid)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.7)
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+    time.sleep(0.3)
+    for w in writers:
+        w.stop()
+    acknowledged.finish(writers)
+    assert all(w.count > 50 for w in writers)
+    acknowledged.reckon(writers, node.port)
+
+
+def start_beside(node, *options):
+    """Another process on the node's directory: its exit code and what it said."""
+    argv = [program("weir-backend"), "--listen", f"{LOOPBACK}:{free_port()}", "--stats", f"{LOOPBACK}:{free_port()}",
+            "--dir", node.data, *options]
+    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, text=True)
+    return p.returncode, p.stdout
+
+
+def test_a_second_process_is_refused(weir_backend):
+    node = weir_backend()
+    with Conn(node.port) as c:
+        assert c.resp("SET", "a", "1") == b"+OK\r\n"
+        code, said = start_beside(node)
+        assert code != 0
+        assert node.data in said, said
+        assert c.resp("GET", "a") == b"$1\r\n1\r\n"
+        assert c.resp("SET", "a", "2") == b"+OK\r\n"
+    node.restart()
+    with Conn(node.port) as c:
+        assert c.resp("GET", "a") == b"$1\r\n2\r\n"
+
+
+def test_another_count_of_workers_is_refused(weir_backend):
+    """And what to do is said."""
+    node = weir_backend()
+    node.stop()
+    code, said = start_beside(node, "--workers", "2")
+    assert code != 0
+    assert "workers=1" in said or "--workers 1" in said, said
+
+
+# A full disk
+
+def fill(c, prefix, size=20000, most=4000):
+    """Until a write is refused: how many were taken."""
+    for i in range(most):
+        answer = c.resp("SET", f"{prefix}{i}", prefix[0] * size)
+        if answer != b"+OK\r\n":
+            return i, answer
+    return most, b""
+
+
+def full_and_back(node, make_room):
+    with Conn(node.port, timeout=30) as c:
+        assert c.resp("SET", "first", "1") == b"+OK\r\n"
+        count, answer = fill(c, "a")
+        assert count > 20 and answer.startswith(b"-"), answer
+        assert c.resp("GET", "first") == b"$1\r\n1\r\n"
+        for i in (0, count // 2, count - 1):
+            assert c.resp("GET", f"a{i}") == b"$20000\r\n" + b"a" * 20000 + b"\r\n"
+        for i in range(count // 2):
+            assert c.resp("DEL", f"a{i}") == b":1\r\n"
+        make_room()
+        wait_for(lambda: c.resp("SET", "back", "1") == b"+OK\r\n", "writes go on", deadline=20, step=0.1)
+        for i in range(count // 2, count):
+            assert c.resp("GET", f"a{i}") == b"$20000\r\n" + b"a" * 20000 + b"\r\n"
+    node.restart(signal.SIGKILL)
+    with Conn(node.port, timeout=30) as c:
+        assert c.resp("GET", "back") == b"$1\r\n1\r\n"
+        for i in range(count // 2, count):
+            assert c.resp("GET", f"a{i}") == b"$20000\r\n" + b"a" * 20000 + b"\r\n"
+        assert c.resp("GET", "a0") == b"$-1\r\n"
+
+
+def test_the_bound_of_disk_is_reached(weir_backend):
+    """--disk: writes are refused, reads and deletes go on, the cleaner makes room, nothing was lost."""
+    node = weir_backend(None, "--disk", "16mb", "--segment_size", "1mb", "--memory", "64mb")
+    full_and_back(node, lambda: None)
+
+
+def test_a_full_file_system(stage, tmp_path):
+    """A small tmpfs, where we may mount one; else the directory is bounded by --disk, and that is said."""
+    from weirtest import WeirBackend
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "weir-test", str(mount)], capture_output=True,
+                          text=True)
+    if done.returncode != 0:
+        print("no tmpfs can be mounted:", done.stderr.strip(), "- --disk bounds it instead")
+        node = stage.weir_backend(None, "--disk", "16mb", "--segment_size", "1mb", "--memory", "64mb")
+        full_and_back(node, lambda: None)
+        return
+    try:
+        ballast = mount / "ballast"
+        ballast.write_bytes(b"\0" * (3 << 20))
+        node = stage._add(WeirBackend(str(mount), "--segment_size", "1mb", "--memory", "64mb"))
+        full_and_back(node, ballast.unlink)
+        node.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=False)
+        shutil.rmtree(mount, ignore_errors=True)

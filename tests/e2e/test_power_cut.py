@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Power cuts of a real file system under a real node: a disk that forgets what was not flushed (tests/rigs/vdisk.c), a
+loop device on it, ext4, weir-backend, writers that remember what they were told.
+
+Needs root, /dev/fuse and a loop device. Where they are refused that is said, and the simulator's crashes run instead."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+import acknowledged
+from weirtest import WeirBackend, find_build, pids_of_session, program, wait_for
+
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+MEGABYTES = 160
+
+
+class Refused(Exception):
+    """The kernel does not let us: why."""
+
+
+def run(*argv):
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        raise Refused(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip() or done.returncode}")
+    return done.stdout.strip()
+
+
+class Rig:
+    """The disk, and ext4 on it; cut() is the power cut."""
+
+    def __init__(self, directory, lost_percent, seed):
+        self.below, self.top = os.path.join(directory, "below"), os.path.join(directory, "disk")
+        self.loop = self.process = None
+        self.is_mounted = False
+        self.words = os.path.join(directory, "vdisk.out")
+        for path in (self.below, self.top):
+            os.mkdir(path)
+        with open(self.words, "wb") as out:
+            self.process = subprocess.Popen([program("tests/rigs/vdisk"), self.below, str(MEGABYTES), str(lost_percent),
+                                             str(seed)], stdout=out, stderr=out)
+        wait_for(lambda: self.said() or self.process.poll() is not None, "the disk is ready")
+        if "ready" not in self.said():
+            raise Refused(self.said().strip())
+        self.loop_up()
+        run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-J", "size=4", self.loop)
+        self.mount()
+
+    def said(self):
+        with open(self.words, encoding="utf-8") as f:
+            return f.read()
+
+    def loop_up(self):
+        self.loop = run("losetup", "--find", "--show", os.path.join(self.below, "disk"))
+
+    def mount(self):
+        run("mount", self.loop, self.top)
+        self.is_mounted = True
+
+    def unmount(self):
+        """Lazily: what the dead disk still owes the file system is never written."""
+        if self.is_mounted:
+            run("umount", self.top)
+        self.is_mounted = False
+        if self.loop is not None:
+            run("losetup", "-d", self.loop)
+            loop, self.loop = self.loop, None
+            wait_for(lambda: not run("losetup", "-j", os.path.join(self.below, "disk")), f"{loop} is free")
+
+    def cut(self):
+        before = self.said().count("cut ")
+        self.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: self.said().count("cut ") > before, "the power is cut")
+        return self.said().splitlines()[-1]
+
+    def back(self):
+        """After the unmount: the loop device reads the file anew."""
+        self.process.send_signal(signal.SIGUSR2)
+        time.sleep(0.05)
+        self.loop_up()
+        self.mount()
+
+    def close(self):
+        for argv in (["umount", "-l", self.top], ["losetup", "-d", self.loop or ""], ["umount", "-l", self.below]):
+            if argv[-1]:
+                subprocess.run(argv, capture_output=True, timeout=60)
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+
+
+def rings_of(node):
+    """The log rings in /dev/shm that its workers have mapped: a power cut takes them."""
+    found = set()
+    for pid in pids_of_session(node.pid):
+        try:
+            with open(f"/proc/{pid}/maps", encoding="utf-8") as f:
+                found |= set(re.findall(r"/dev/shm/\S+", f.read()))
+        except OSError:
+            pass
+    return found
+
+
+def lives(directory, direct, fsync, lost_percent, count):
+    rng = random.Random(f"{SEED} {direct} {fsync} {lost_percent}")
+    rig = None
+    options = ["--fsync", fsync, "--segment_size", "1mb", "--memory", "8mb", "--disk", "64mb"]
+    lost = 0
+    try:
+        rig = Rig(directory, lost_percent, rng.randrange(1 << 30))
+        node = WeirBackend(rig.top, *options, *(["--direct", "true"] if direct else []))
+        writers = None
+        for number in range(count):
+            writers = acknowledged.start(4, node.port, writers)
+            time.sleep(rng.uniform(0.1, 0.8))
+            rings = rings_of(node)
+            assert rings, "the node has a ring in /dev/shm"
+            told = rig.cut()
+            lost += int(re.search(r"lost=(\d+)", told)[1])
+            node._sent.add(signal.SIGKILL)
+            for pid in pids_of_session(node.pid):
+                os.kill(pid, signal.SIGKILL)
+            node.stop(signal.SIGKILL)
+            acknowledged.finish(writers)
+            for ring in rings:
+                if os.path.exists(ring):
+                    os.unlink(ring)
+            rig.unmount()
+            rig.back()
+            node.__init__(node.directory, *node.options, port=node.port)
+            wait_for(lambda: acknowledged.answers(node.port), "the node serves", deadline=30)
+            try:
+                acknowledged.reckon(writers, node.port, may_lose=fsync != "always")
+            except AssertionError as e:
+                raise AssertionError(f"power cut {number} ({told}), fsync {fsync}, direct {direct}: {e}\n"
+                                     f"{node.tail()}") from e
+        assert sum(w.count for w in writers) > 0
+        assert lost > 0 or fsync == "always" or not direct  # what the page cache had never came to the disk
+        node.stop()
+    finally:
+        if rig is not None:
+            rig.close()
+
+
+def instead(why):
+    """The simulator's disk, when there is no real one."""
+    print(f"NO POWER-CUT RIG HERE: {why}; the simulator's crashes instead")
+    done = subprocess.run([os.path.join(find_build(), "tests/unit/backend/store/test_store_crash")], timeout=280,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+CASES = [(direct, fsync, lost) for direct in (False, True) for fsync in ("always", "everysec") for lost in (100, 50)]
+
+
+@pytest.mark.parametrize("direct,fsync,lost", CASES)
+def test_power_is_cut_under_load(tmp_path, request, direct, fsync, lost):
+    """fsync always: all that was acknowledged is there; everysec: what is there was written, and lists have no hole.
+    Either past the page cache or through it; everything unflushed lost, or half of it."""
+    nightly = request.config.getoption("--nightly")
+    try:
+        lives(str(tmp_path), direct, fsync, lost, 25 if nightly else 2)
+    except (Refused, OSError) as e:
+        instead(e)

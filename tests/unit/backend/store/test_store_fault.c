@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A disk that refuses, lies or is slow, under a store with a model beside it. What is promised: a value is right or
+ * refused; what was durable is there or the opening is refused, with file and offset; the first error of a write or a
+ * flush ends the promises, a full disk only the writes.
+ *
+ * A sample by default; STORE_SEEDS=N: that many times as much.
+ */
+#include "tests/unit/backend/store/store_world.h"
+
+#include <stdlib.h>
+
+#define SEGMENT (64u << 10)
+
+struct faulty {
+    struct world w;
+    uint32_t error_lines;
+    char last_error[600];
+};
+
+static uint64_t times(uint64_t sample)
+{
+    const char *count = getenv("STORE_SEEDS");
+
+    return count != NULL ? sample * MAX(strtoull(count, NULL, 10), 1u) : sample;
+}
+
+static void line_seen(void *arg, int level, const char *line, size_t len)
+{
+    struct faulty *f = arg;
+
+    if (getenv("STORE_PRINT") != NULL)
+        (void)fprintf(stderr, "%.*s", (int)len, line);
+    if (level > LOG_ERROR)
+        return;
+    f->error_lines++;
+    (void)snprintf(f->last_error, sizeof(f->last_error), "%.*s", (int)len, line);
+}
+
+static struct log *begin(struct faulty *f, uint64_t seed, enum store_fsync fsync)
+{
+    struct log *text;
+
+    memset(f, 0, sizeof(*f));
+    world_init(&f->w, seed, NULL);
+    text = log_create_sink(line_seen, f, LOG_INFO, "test");
+    sim_node_log_set(f->w.node, text);
+    f->w.options.segment_size = SEGMENT;
+    f->w.options.ring_size = 1u << 18;
+    f->w.options.fsync = fsync;
+    return text;
+}
+
+static void end(struct faulty *f, struct log **text)
+{
+    world_deinit(&f->w);
+    log_destroy(text);
+}
+
+static void ops(struct world *w, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        world_random_op(w);
+        if (world_random(w, 3) == 0)
+            store_turn_end(w->store);
+        if (world_random(w, 4) == 0)
+            sim_run_for(w->sim, world_random(w, 3000));
+        if (world_random(w, 50) == 0)
+            store_checkpoint(w->store);
+    }
+    store_turn_end(w->store);
+}
+
+/* What is opened now holds a prefix, with all that was durable. */
+static void judge(struct world *w)
+{
+    uint64_t lsn;
+
+    world_open(w);
+    lsn = store_marks_of(w->store).appended;
+    assert_true(lsn >= w->marks.durable && lsn <= w->lsn_last);
+    world_forget_after(w, lsn);
+    world_check(w, lsn);
+}
+
+/* ---- errors ------------------------------------------------------------------------------------- */
+
+struct fault {
+    enum sim_disk_op op;
+    int err;
+    bool ends_writing; /* of the log: the shard is read-only then */
+};
+static const struct fault faults[] = {
+    {SIM_DISK_DATASYNC, -EIO, true}, {SIM_DISK_WRITE, -EIO, true},       {SIM_DISK_WRITE, -ENOSPC, true},
+    {SIM_DISK_OPEN, -ENOSPC, false}, {SIM_DISK_ALLOCATE, -ENOSPC, false}, {SIM_DISK_DIRSYNC, -EIO, true},
+    {SIM_DISK_DATASYNC, -ENOSPC, true}, {SIM_DISK_DIRSYNC, -ENOSPC, false},
+};
+
+/* One operation fails once, at any moment of a life. The marks that were told hold, whatever the kernel says to those
+ * who ask again: then the power is cut, and all that had not been flushed well is gone. */
+static void test_one_failure(void **state)
+{
+    uint64_t count = times(90);
+    uint32_t read_only = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= count; seed++) {
+        const struct fault *fault = &faults[seed % ARRAY_COUNT(faults)];
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed / 2 % 3));
+        struct world *w = &f.w;
+        uint64_t durable;
+
+        world_open(w);
+        ops(w, 30 + (unsigned)world_random(w, 60));
+        sim_disk_fail(w->node, fault->op, NULL, fault->err, 1);
+        ops(w, 60);
+        for (unsigned i = 0; i < 100 && !w->store->stats.is_read_only; i++)
+            sim_run_for(w->sim, 20000);
+        if (w->store->stats.is_read_only) {
+            assert_true(fault->ends_writing);
+            assert_true(f.error_lines > 0);
+            assert_int_equal(store_may_write(w->store, false), -EROFS);
+            durable = store_marks_of(w->store).durable;
+            sim_run_for(w->sim, 3000000);
+            assert_int_equal(store_marks_of(w->store).durable, durable);
+            read_only++;
+        } else {
+            ops(w, 20);
+        }
+        sim_disk_crash_set(w->node, seed % 3 == 0 ? SIM_DISK_OLD : SIM_DISK_DRAWN);
+        world_die(w, true);
+        judge(w);
+        end(&f, &text);
+    }
+    assert_true(read_only > count / 4);
+}
+
+/* The same with the process killed, not the host: what was sealed is in the ring, whatever the disk did to it. */
+static void test_a_failed_write_is_in_the_ring(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(20); seed++) {
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
+        struct world *w = &f.w;
+
+        world_open(w);
+        ops(w, 40);
+        sim_disk_fail(w->node, SIM_DISK_WRITE, NULL, -EIO, 1);
+        ops(w, 60);
+        if (!w->store->stats.is_read_only)
+            sim_run_for(w->sim, 3000000);
+        world_die(w, false);
+        judge(w);
+        assert_true(store_marks_of(w->store).appended >= w->marks.appended);
+        end(&f, &text);
+    }
+}
+
+/* Making a directory fails at each step: then it is refused, or made all the same; the next try goes well. */
+static void test_making_a_directory_fails_anywhere(void **state)
+{
+    static const enum sim_disk_op steps[] = {
+        SIM_DISK_MKDIR, SIM_DISK_OPEN, SIM_DISK_WRITE, SIM_DISK_DATASYNC, SIM_DISK_RENAME, SIM_DISK_DIRSYNC,
+        SIM_DISK_ALLOCATE, SIM_DISK_LIST, SIM_DISK_READ, SIM_DISK_SIZE,
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(steps); i++) {
+        for (unsigned nth = 0; nth < 6; nth++) {
+            struct faulty f;
+            struct log *text = begin(&f, i * 10 + nth + 1, STORE_FSYNC_ALWAYS);
+            struct world *w = &f.w;
+            int err;
+
+            w->options.io = w->io;
+            w->is_told = false;
+            assert_int_equal(store_create(&w->options, world_told, w, &w->store), 0);
+            for (unsigned e = 0; e < nth * 6; e++)
+                MAYBE(sim_step(w->sim));
+            sim_disk_fail(w->node, steps[i], NULL, nth % 2 == 0 ? -EIO : -ENOSPC, 1);
+            sim_run_while_not(w->sim, &w->is_told, WORLD_OPEN_US);
+            assert_true(w->is_told);
+            err = w->err;
+            assert_true(err == 0 || f.error_lines > 0);
+            if (err == 0) {
+                ops(w, 20);
+                world_see_marks(w);
+            }
+            if (nth % 2 == 0)
+                sim_node_power_cut(w->node);
+            else
+                sim_node_kill(w->node);
+            store_destroy(&w->store);
+            w->io = sim_node_start(w->node);
+            sim_run_for(w->sim, 1000000);
+            if (world_try_open(w) != 0) { /* the fault was still there for it */
+                store_destroy(&w->store);
+                sim_node_kill(w->node);
+                w->io = sim_node_start(w->node);
+                world_open(w);
+            }
+            world_check(w, store_marks_of(w->store).appended);
+            end(&f, &text);
+        }
+    }
+}
+
+/* ---- a full disk -------------------------------------------------------------------------------- */
+
+/* Space runs out under load: writes are refused, deletes and reads go on; it comes back: so do the writes, without a
+ * restart. Nothing is lost over a power cut in the middle of it. */
+static void test_a_full_disk(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(12); seed++) {
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
+        struct world *w = &f.w;
+
+        w->value_max = 6000;
+        world_open(w);
+        ops(w, 50);
+        sim_disk_capacity_set(w->node, sim_disk_used(w->node) + (seed % 4) * 40000);
+        for (unsigned i = 0; i < 400 && store_may_write(w->store, true) != -ENOSPC; i++)
+            ops(w, 5);
+        assert_int_equal(store_may_write(w->store, true), -ENOSPC);
+        assert_false(w->store->stats.is_read_only);
+        world_check(w, UINT64_MAX);
+        for (uint16_t k = 0; k < 20; k++) {
+            char name[32];
+            struct store_key key;
+
+            assert_int_equal(store_may_write(w->store, false), 0);
+            world_delete(w, 0, k);
+            store_find(w->store, 0, world_key(k, name), &key);
+            assert_null(key.entry);
+            store_turn_end(w->store);
+        }
+        if (seed % 2 == 0) {
+            sim_disk_crash_set(w->node, SIM_DISK_DRAWN);
+            world_die(w, true);
+            judge(w);
+        }
+        sim_disk_capacity_set(w->node, 1ull << 30);
+        for (unsigned i = 0; i < 50 && store_may_write(w->store, true) != 0; i++)
+            sim_run_for(w->sim, 100000);
+        assert_int_equal(store_may_write(w->store, true), 0);
+        ops(w, 100);
+        world_check(w, UINT64_MAX);
+        world_die(w, true);
+        judge(w);
+        end(&f, &text);
+    }
+}
+
+/* ---- lies --------------------------------------------------------------------------------------- */
+
+struct names {
+    char path[96][96];
+    uint32_t count;
+};
+
+static void name_each(void *arg, const char *path)
+{
+    struct names *names = arg;
+
+    if (strncmp(path, WORLD_DIR "/", sizeof(WORLD_DIR)) == 0 && strstr(path, "lock") == NULL && names->count < 96)
+        (void)snprintf(names->path[names->count++], sizeof(names->path[0]), "%s", path);
+}
+
+/* Something of everything: sealed hot and cold segments, blobs, two checkpoints, chains. */
+static void image_make(struct faulty *f)
+{
+    struct world *w = &f->w;
+
+    w->value_max = 3000;
+    world_open(w);
+    for (unsigned i = 0; i < 4; i++) {
+        ops(w, 60);
+        world_spill(w, 20);
+        ops(w, 10);
+        store_checkpoint(w->store);
+        sim_run_for(w->sim, 200000);
+    }
+    world_close(w);
+    sim_disk_sync(w->node);
+}
+
+/* Every key is right, or refused with a line that says where; never another value, never gone. */
+static uint32_t refused_count(struct faulty *f, struct world_value values[WORLD_DBS][WORLD_KEYS])
+{
+    struct world *w = &f->w;
+    uint32_t refused = 0;
+
+    for (uint8_t db = 0; db < WORLD_DBS; db++) {
+        for (uint16_t k = 0; k < WORLD_KEYS; k++) {
+            char name[32];
+            struct store_key key;
+            uint32_t lines = f->error_lines;
+            int err = world_find(w, db, world_key(k, name), &key);
+
+            if (err == 0) {
+                world_check_key(w, db, k, &values[db][k]);
+                continue;
+            }
+            assert_int_equal(err, ERR_CORRUPT);
+            assert_true(f->error_lines > lines);
+            assert_non_null(strstr(f->last_error, "offset="));
+            refused++;
+        }
+    }
+    return refused;
+}
+
+enum lie { LIE_FLIP, LIE_MISDIRECTED, LIE_STALE, LIE_ZERO_PAGE, LIE_COUNT };
+
+/* A small file is looked at closely, a large one mostly where something is. */
+static uint64_t draw_off(struct world *w, const char *path)
+{
+    uint64_t size = (uint64_t)MAX(sim_disk_size(w->node, path, true), 1);
+
+    switch (world_random(w, 4)) {
+    case 0: return world_random(w, MIN(size, 200u));
+    case 1: return size - 1 - world_random(w, MIN(size, 4096u));
+    case 2: return world_random(w, MIN(size, 8192u));
+    default: return world_random(w, size);
+    }
+}
+
+static void lie_tell(struct world *w, enum lie lie, const char *path)
+{
+    static const char zeros[4096];
+    uint64_t off = draw_off(w, path);
+
+    switch (lie) {
+    case LIE_FLIP:
+        sim_disk_flip_bit(w->node, path, off, (unsigned)world_random(w, 8));
+        break;
+    case LIE_MISDIRECTED:
+        sim_disk_misdirect_read(w->node, path, 4096 * ((int64_t)world_random(w, 16) - 8));
+        break;
+    case LIE_STALE: /* what was marked is the file in the middle of its life, if it was there */
+        sim_disk_stale_reads(w->node, path, 1 + (uint32_t)world_random(w, 3));
+        break;
+    case LIE_ZERO_PAGE:
+        sim_disk_overwrite(w->node, path, off / 4096 * 4096, bytes_of(zeros, sizeof(zeros)));
+        break;
+    case LIE_COUNT:
+        break;
+    }
+}
+
+/* One lie of the disk about one file; then all of it is opened and read. */
+static void test_lies_are_seen(void **state)
+{
+    struct world_value(*values)[WORLD_KEYS] = must_alloc(sizeof(struct world_value) * WORLD_DBS * WORLD_KEYS);
+    struct faulty f;
+    struct log *text = begin(&f, 4711, STORE_FSYNC_EVERYSEC);
+    struct world *w = &f.w;
+    struct sim_disk_copy *copy;
+    uint32_t not_opened = 0, refused = 0;
+    uint64_t count = times(500);
+
+    (void)state;
+    image_make(&f);
+    world_expect(w, UINT64_MAX, values);
+    copy = sim_disk_copy_create(w->node);
+    for (uint64_t i = 0; i < count; i++) {
+        struct names names = {0};
+        uint32_t lines = f.error_lines;
+        const char *path;
+
+        sim_node_kill(w->node);
+        sim_disk_copy_restore(w->node, copy);
+        w->io = sim_node_start(w->node);
+        sim_disk_each(w->node, true, name_each, &names);
+        path = names.path[world_random(w, names.count)];
+        lie_tell(w, (enum lie)(i % (LIE_STALE) == 0 ? LIE_FLIP : i % LIE_COUNT), path);
+        if (world_try_open(w) != 0) {
+            assert_true(w->err == ERR_CORRUPT || w->err == ERR_INVALID);
+            assert_true(f.error_lines > lines);
+            not_opened++;
+        } else {
+            refused += refused_count(&f, values);
+        }
+        sim_node_kill(w->node);
+        store_destroy(&w->store);
+        w->io = sim_node_start(w->node);
+    }
+    assert_true(not_opened > count / 50 && not_opened < count * 4 / 5);
+    assert_true(refused > 0);
+    sim_disk_copy_destroy(&copy);
+    for (uint8_t db = 0; db < WORLD_DBS; db++)
+        for (uint16_t k = 0; k < WORLD_KEYS; k++)
+            mem_free(values[db][k].data);
+    mem_free(values);
+    end(&f, &text);
+}
+
+/* ---- a slow disk -------------------------------------------------------------------------------- */
+
+/* It stands still for seconds, twice: who writes waits, nothing fails, nothing is lost. */
+static void test_a_slow_disk(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(6); seed++) {
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
+        struct world *w = &f.w;
+
+        world_open(w);
+        for (unsigned i = 0; i < 2; i++) {
+            ops(w, 40);
+            sim_disk_stall(w->node, sim_now_us(w->sim) + 5000000);
+            ops(w, 80);
+        }
+        sim_run_for(w->sim, 20000000);
+        assert_false(w->store->stats.is_read_only);
+        assert_int_equal(store_may_write(w->store, true), 0);
+        ops(w, 40);
+        world_check(w, UINT64_MAX);
+        world_die(w, true);
+        judge(w);
+        end(&f, &text);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_failure),
+        cmocka_unit_test(test_a_failed_write_is_in_the_ring),
+        cmocka_unit_test(test_making_a_directory_fails_anywhere),
+        cmocka_unit_test(test_a_full_disk),
+        cmocka_unit_test(test_lies_are_seen),
+        cmocka_unit_test(test_a_slow_disk),
+    };
+
+    return cmocka_run_group_tests_name("store_fault", tests, NULL, NULL);
+}
