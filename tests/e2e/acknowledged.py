@@ -136,6 +136,9 @@ def start(count, port, before=None):
 
 
 def finish(writers):
+    """After a kill: they end with their connections. One that connected only after it, to a successor, is told to."""
+    for w in writers:
+        w.is_stopping = True
     for w in writers:
         w.join(30)
         assert not w.is_alive()
