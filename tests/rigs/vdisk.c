@@ -13,7 +13,6 @@
  * It says "ready" on its standard output when it is mounted, and what it lost on each cut. Its end is the file system's:
  * umount MOUNT_POINT. It speaks to /dev/fuse itself, since a test may need no more than the kernel.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
