@@ -31,7 +31,7 @@ HASHES = f"""
     hrandfield K 5|hrandfield
     hscan H 0 count 1000|hscan big 0 count 1000|hscan H 0 match P count 1000|hscan big 0 match f*1 count 1000
     hscan none 0|hscan none 0 bogus|hscan H 0 bogus|hscan H 0 count 0|hscan H 0 count x|hscan H 0 count -1|hscan H x
-    hscan H 0 match|hscan H 0 type hash|hscan none x|hscan H|hscan H I count 1000 bogus|hscan K 0|hscan H -1 bogus
+    hscan H 0 match|hscan H 0 type hash|hscan none x|hscan H|hscan H I count 1000 bogus|hscan K 0 count 1000|hscan H -1 bogus
     hscan H 18446744073709551616|hscan H -|hscan H 1x|hscan H 0 COUNT 1000 MATCH f?
     object encoding H|object encoding big|object encoding big|type H|del H|del big|del none2|del none3|copy H H2|hgetall H2|del H2
     rename H H3|hgetall H3|rename H3 H|expire H 1000|ttl H|persist H|hgetall H|exists H
@@ -72,7 +72,7 @@ SETS = f"""
     spop ints 100000|spop Z 0|spop Z -1|spop Z x|spop Z 1 2|set word V|spop word|spop word 1|spop K 0|spop
     sscan Z 0 count 10000|sscan words 0 count 10000|sscan ints 0 count 10000|sscan ints 0 match *1 count 10000|sscan none 0
     sscan none 0 bogus|sscan Z 0 bogus|sscan Z 0 count 0|sscan Z 0 count x|sscan Z x|sscan Z 0 match|sscan Z 0 type set
-    sscan none x|sscan Z|sscan K 0|sscan words 0 match P count 10000
+    sscan none x|sscan Z|sscan K 0 count 10000|sscan words 0 match P count 10000
     object encoding Z|object encoding words|object encoding ints|type Z|del Z|del words|del ints|del out
     copy Z out replace|rename Z Y|smembers Y|rename Y Z|expire Z 1000|ttl Z|persist Z|exists Z|move Z 1
     sadd K M|srem K M|sismember K M|smismember K M|smembers K|scard K
