@@ -625,6 +625,9 @@ static void client_refuse(struct node *node, int fd)
     struct io_stream refused = {0};
 
     node->engine->counters.connections_rejected++;
+    if (log_limit_allows(&node->refused, io_now_ms(node->io), 1, 10000, NULL))
+        log_warn(node->log, "client: refused, there are as many as clients_max allows shard=%u clients=%u",
+                 node->options.store.shard, node->engine->session_count);
     if (io_stream_open(node->io, &refused, &client_handler, fd, NULL, BYTES_EMPTY) != 0)
         return;
     MAYBE(io_stream_send(&refused, &slice, 1) > 0);

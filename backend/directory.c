@@ -3,6 +3,7 @@
 
 #include "common/base/err.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pwd.h>
@@ -12,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NAME_FILE "node.id"
+#define NAME_FILE  "node.id"
+#define SHARDS_MAX 128u
 
 static int fail(char *error, size_t size, const char *what, const char *path, int err)
 {
@@ -101,4 +103,98 @@ int directory_open(const char *start_dir, const char *dir, const char *user, cha
     if (err != 0)
         return fail(error, error_size, "read or write " NAME_FILE " in", absolute, err);
     return 0;
+}
+
+/* "shard-12"; false: another name. */
+static bool shard_number(const char *name, uint32_t *number)
+{
+    char *end;
+    unsigned long value;
+
+    if (strncmp(name, "shard-", 6) != 0 || name[6] < '0' || name[6] > '9')
+        return false;
+    value = strtoul(name + 6, &end, 10);
+    *number = (uint32_t)value;
+    return *end == '\0' && value < SHARDS_MAX;
+}
+
+static bool has_entries(int parent, const char *name)
+{
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    const struct dirent *entry;
+    bool has = false;
+
+    if (dir == NULL) {
+        if (fd >= 0)
+            close(fd);
+        return fd < 0 && errno != ENOENT && errno != ENOTDIR;
+    }
+    while (!has && (entry = readdir(dir)) != NULL)
+        has = strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(dir);
+    return has;
+}
+
+/* How many shards there are: one more than the highest number; 0 if none of them has anything in it. */
+static int shards_count(int parent, uint32_t *count)
+{
+    int fd = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    const struct dirent *entry;
+    bool has_data = false;
+    uint32_t number, top = 0;
+
+    if (dir == NULL) {
+        int err = -errno;
+
+        if (fd >= 0)
+            close(fd);
+        return err;
+    }
+    while ((entry = readdir(dir)) != NULL)
+        if (shard_number(entry->d_name, &number)) {
+            top = MAX(top, number + 1);
+            has_data |= has_entries(parent, entry->d_name);
+        }
+    closedir(dir);
+    *count = has_data ? top : 0;
+    return 0;
+}
+
+static int shard_make(int parent, uint32_t shard, const char *user)
+{
+    char name[32];
+    int fd;
+
+    snprintf(name, sizeof(name), "shard-%u", shard);
+    if (mkdirat(parent, name, 0700) < 0)
+        return errno == EEXIST ? 0 : -errno;
+    fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    give_away(fd, user);
+    close(fd);
+    return 0;
+}
+
+int directory_shards(const char *path, uint32_t workers, const char *user, char *error, size_t error_size)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    uint32_t count = 0;
+    int err = fd >= 0 ? shards_count(fd, &count) : -errno;
+
+    for (uint32_t i = 0; err == 0 && count == 0 && i < workers; i++)
+        err = shard_make(fd, i, user);
+    if (err == 0 && count == 0 && fsync(fd) != 0)
+        err = -errno;
+    if (fd >= 0)
+        close(fd);
+    if (err != 0)
+        return fail(error, error_size, "make the shards of", path, err);
+    if (count == 0 || count == workers)
+        return 0;
+    snprintf(error, error_size, "dir: %s has the data of %u shard%s: start with workers %u, or with another dir", path,
+             count, count == 1 ? "" : "s", count);
+    return ERR_INVALID;
 }

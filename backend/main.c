@@ -29,6 +29,8 @@ struct main_options {
 
 static void print_key(const char *key, const char *value, const char *what)
 {
+    if (strcmp(key, "version") == 0) /* of the file alone */
+        return;
     fprintf(stderr, "  --%-15s %s%s%s%s\n", key, what, value[0] != '\0' ? " (" : "", value,
             value[0] != '\0' ? ")" : "");
 }
@@ -44,9 +46,12 @@ static void usage(void)
           "  -c FILE            configuration file, YAML: version: 1, and the keys below\n"
           "  -o, -v, -p         log_file, log_level, pid_file\n"
           "\n"
-          "Keys of the file and options (and their defaults):\n",
+          "Keys of the file and options (and their defaults), options go first:\n",
           stderr);
     node_conf_print_keys(print_key);
+    fputs("\n"
+          "weir-backend --dir data --memory 4gb --workers 2    then: redis-cli -p 7000 and -p 7001\n",
+          stderr);
 }
 
 static int version(void)
@@ -109,7 +114,7 @@ static int parse_short(struct main_options *options, int argc, char **argv, int 
     case 'o':
     case 'v':
     case 'p': break;
-    default: usage(); return 1;
+    default: fprintf(stderr, "weir-backend: -%c is not an option; weir-backend -h lists them\n", letter); return 1;
     }
     if (value == NULL && *i + 1 == argc) {
         fprintf(stderr, "weir-backend: option -%c has no value\n", letter);
@@ -141,7 +146,7 @@ static int parse_options(int argc, char **argv, struct main_options *options)
         } else if (argv[i][0] == '-' && argv[i][1] != '\0' && argv[i][1] != '-') {
             code = parse_short(options, argc, argv, &i);
         } else {
-            fprintf(stderr, "weir-backend: \"%s\" is not an option\n", argv[i]);
+            fprintf(stderr, "weir-backend: \"%s\" is not an option; weir-backend -h lists them\n", argv[i]);
             return 1;
         }
         if (code >= 0)
@@ -156,7 +161,7 @@ static int test(const struct main_options *options, const struct node_conf *conf
 
     fprintf(stderr, "weir-backend: configuration %s%s%s is ok\n", path != NULL ? "file '" : "of the command line",
             path != NULL ? path : "", path != NULL ? "'" : "");
-    printf("%u shards on %s and up, dir %s, fsync %s\n", conf->workers != 0 ? conf->workers : master_cpu_count(),
+    printf("%u shard(s) from %s on, dir %s, fsync %s\n", conf->workers != 0 ? conf->workers : master_cpu_count(),
            conf->listen.text, conf->dir, node_conf_fsync_names[conf->fsync]);
     return 0;
 }

@@ -55,11 +55,33 @@ static void node_turn(struct io_hook *hook)
     count_turn(node);
 }
 
+/* What clients get as errors, for whoever reads the log. -EROFS has been told where it happened. */
+static void node_tell_refusal(struct node *node)
+{
+    int err = store_may_write(node->store, true);
+    unsigned shard = node->options.store.shard;
+
+    if (err != 0 && err != ERR_FULL && err != -ENOSPC)
+        return;
+    if (err == node->refusal || !log_limit_allows(&node->refusals, io_now_ms(node->io), 4, 60000, NULL))
+        return;
+    node->refusal = err;
+    if (err == ERR_FULL)
+        log_warn(node->log, "shard: the keys alone need more than its memory, writes that grow are refused; "
+                            "raise memory or let it hold fewer keys shard=%u", shard);
+    else if (err == -ENOSPC)
+        log_warn(node->log, "shard: there is no room on the disk, writes but deletes are refused; "
+                            "raise disk, free some, or delete keys shard=%u", shard);
+    else
+        log_notice(node->log, "shard: takes all writes again shard=%u", shard);
+}
+
 static void node_second(struct io_timer *timer)
 {
     struct node *node = timer->arg;
 
     engine_turn_begin(node->engine);
+    node_tell_refusal(node);
     LIST_FOR_EACH(&node->engine->sessions, at)
     {
         client_tick(client_of_session(CONTAINER_OF(at, struct session, node)));

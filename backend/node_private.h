@@ -26,7 +26,8 @@ struct node {
     struct list held;   /* clients whose output waits for the commit mark */
     struct list runs;   /* clients whose peer has closed its side, with requests left */
     struct list dead;   /* freed at the end of the turn */
-    struct log_limit bad_input; /* bounds on lines that clients cause */
+    struct log_limit bad_input, refused, refusals; /* bounds on lines that clients cause */
+    int refusal;                                   /* why writes are refused, as was last said; 0: they are not */
     int open_err;
     bool is_open, is_draining, is_closing;
     void (*close_done)(void *arg, int err);

@@ -30,6 +30,8 @@
 #define STATS_MS       500u
 #define TAG_STATS      UINT32_MAX
 #define READY_MS       (24u * 3600u * 1000u) /* recovery takes what it takes: its heartbeat says that it lives */
+#define STOP_MS        (10u * 60u * 1000u)   /* a clean stop writes a checkpoint of all keys */
+#define WATCHDOG_MS    60000u                /* one command may take seconds (KEYS, SORT, DEBUG SLEEP), Redis's do too */
 #define SETTINGS_SIZE  2048u
 
 /* ---- in the master ------------------------------------------------------------------------------------- */
@@ -81,14 +83,16 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
         mem_free(config);
         return err;
     }
-    err = directory_open(options->start_dir, config->conf->dir, config->conf->user, config->dir, sizeof(config->dir), config->name, error,
-                         MASTER_ERROR_SIZE);
+    config->workers = config->conf->workers != 0 ? config->conf->workers : master_cpu_count();
+    err = directory_open(options->start_dir, config->conf->dir, config->conf->user, config->dir, sizeof(config->dir),
+                         config->name, error, MASTER_ERROR_SIZE);
+    if (err == 0)
+        err = directory_shards(config->dir, config->workers, config->conf->user, error, MASTER_ERROR_SIZE);
     if (err != 0) {
         node_conf_destroy(&config->conf);
         mem_free(config);
         return err;
     }
-    config->workers = config->conf->workers != 0 ? config->conf->workers : master_cpu_count();
     config->listeners = must_zalloc((config->workers + 1) * sizeof(*config->listeners));
     config_listeners(config);
     config_settings(config);
@@ -102,7 +106,9 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
         .group = config->conf->group,
         .rlimit_nofile = config->conf->rlimit_nofile,
         .drain_timeout_ms = (uint32_t)config->conf->drain_timeout_ms,
+        .stop_timeout_ms = STOP_MS,
         .ready_timeout_ms = READY_MS,
+        .watchdog_ms = WATCHDOG_MS,
         .stats_size = stats_process_segment_size(),
         .no_sandbox = !config->conf->sandbox,
         .settings = config->settings,
@@ -289,8 +295,10 @@ static void process_opened(void *arg, int err)
         return;
     }
     process->is_open = true;
-    log_notice(worker_log(process->worker), "shard: open shard=%u keys=%llu", worker_index(process->worker),
-               (unsigned long long)node_key_count(process->node));
+    log_notice(worker_log(process->worker), "shard: open shard=%u listen=%s:%u keys=%llu dir=%s",
+               worker_index(process->worker), process->config->conf->listen.host,
+               process->config->conf->listen.port + worker_index(process->worker),
+               (unsigned long long)node_key_count(process->node), process->dir);
     stats_writer_init(&process->stats, process->worker);
     worker_ready(process->worker);
 }

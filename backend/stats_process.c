@@ -127,21 +127,52 @@ static void write_json(struct stats_process *process, struct buffer *out)
     mem_free(memory);
 }
 
-static void write_metric(const void *memory, size_t used, uint32_t index, const char *name, const char *kind,
+static void write_metric(const void *memory, size_t used, uint32_t index, const char *name, enum stats_kind kind,
                          struct buffer *out)
 {
+    const char *end = kind == STATS_COUNTER ? "_total" : "";
     struct stats_cursor cursor;
     struct stats_group group;
 
-    buffer_append_format(out, "# HELP weir_shard_%s %s\n# TYPE weir_shard_%s %s\n", name, stat_texts[index], name, kind);
+    buffer_append_format(out, "# HELP weir_shard_%s%s %s\n# TYPE weir_shard_%s%s %s\n", name, end, stat_texts[index],
+                         name, end, kind == STATS_GAUGE ? "gauge" : "counter");
     stats_walk(&cursor, memory, used);
     while (stats_next(&cursor, &group)) {
-        const uint64_t *cell = stats_metric_find(&group, name, kind[0] == 'g' ? STATS_GAUGE : STATS_COUNTER, NULL);
+        const uint64_t *cell = stats_metric_find(&group, name, kind, NULL);
 
         if (cell != NULL)
-            buffer_append_format(out, "weir_shard_%s{shard=\"%.*s\"} %llu\n", name, BYTES_ARG(group.a),
+            buffer_append_format(out, "weir_shard_%s%s{shard=\"%.*s\"} %llu\n", name, end, BYTES_ARG(group.a),
                                  (unsigned long long)*cell);
     }
+}
+
+static void write_node_metric(const char *name, const char *kind, uint64_t value, const char *what, struct buffer *out)
+{
+    buffer_append_format(out, "# HELP weir_node_%s %s\n# TYPE weir_node_%s %s\nweir_node_%s %llu\n", name, what, name,
+                         kind, name, (unsigned long long)value);
+}
+
+static uint32_t shards_serving(struct stats_process *process)
+{
+    struct worker_info info;
+    uint32_t serving = 0;
+
+    for (uint32_t i = 0; i < worker_slots_count(process->worker); i++)
+        if (worker_slot_info(process->worker, i, &info) && info.state == WORKER_STATE_SERVING &&
+            info.heartbeat_age_ms < STALE_MS)
+            serving++;
+    return serving;
+}
+
+static void write_node_metrics(struct stats_process *process, struct buffer *out)
+{
+    struct worker_master_info master;
+
+    worker_master_info(process->worker, &master);
+    write_node_metric("shards", "gauge", worker_count(process->worker), "shards of the configuration", out);
+    write_node_metric("shards_serving", "gauge", shards_serving(process), "shards that are open and alive", out);
+    write_node_metric("respawns_total", "counter", master.respawns, "workers that died and were started again", out);
+    write_node_metric("reloads_total", "counter", master.reloads, "configurations put in force", out);
 }
 
 static void write_metrics(struct stats_process *process, struct buffer *out)
@@ -158,19 +189,15 @@ static void write_metrics(struct stats_process *process, struct buffer *out)
     void *memory = collect(process, &used);
 
     for (uint32_t i = 0; i < ARRAY_COUNT(rows); i++)
-        write_metric(memory, used, i, rows[i].name, rows[i].kind == STATS_GAUGE ? "gauge" : "counter", out);
+        write_metric(memory, used, i, rows[i].name, rows[i].kind, out);
+    write_node_metrics(process, out);
     mem_free(memory);
 }
 
 static bool is_healthy(struct stats_process *process)
 {
-    struct worker_info info;
-    uint32_t serving = 0;
+    uint32_t serving = shards_serving(process);
 
-    for (uint32_t i = 0; i < worker_slots_count(process->worker); i++)
-        if (worker_slot_info(process->worker, i, &info) && info.state == WORKER_STATE_SERVING &&
-            info.heartbeat_age_ms < STALE_MS)
-            serving++;
     return serving > 0 && serving == worker_count(process->worker);
 }
 

@@ -391,7 +391,8 @@ static void child_leave(struct child *child, bool at_once, uint32_t timeout_ms)
 void generation_leave(struct generation *generation, bool at_once)
 {
     uint32_t timeout_ms = master_timeout(generation->config.drain_timeout_ms, MASTER_DRAIN_MS);
-    uint64_t leave_by_ms = shm_now_ms() + (at_once ? 0 : timeout_ms) + MASTER_STOP_MS;
+    uint64_t leave_by_ms = shm_now_ms() + (at_once ? 0 : timeout_ms) +
+                           master_timeout(generation->config.stop_timeout_ms, MASTER_STOP_MS);
 
     if (generation->state == GENERATION_LEAVING && !at_once)
         return;

@@ -81,6 +81,7 @@ struct master_config {
     const char *group;    /* NULL: the user's own */
     uint64_t rlimit_nofile;     /* 0: raise the soft limit to the hard one */
     uint32_t drain_timeout_ms;  /* 0: 30,000 */
+    uint32_t stop_timeout_ms;   /* after STOP, or a drain's end, a worker that has not left gets SIGKILL; 0: 1,000 */
     uint32_t ready_timeout_ms;  /* a new generation that is not ready by then is given up; 0: 10,000 */
     uint32_t watchdog_ms;       /* a worker without heartbeat for so long gets SIGABRT; 0: 5,000;
                                  * UINT32_MAX: never */

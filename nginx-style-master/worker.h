@@ -81,7 +81,7 @@ enum worker_request {
 struct worker_handler {
     /* Start or stop to accept. */
     void (*accept)(struct worker *worker, struct worker_listener *listener, bool on);
-    /* Leave now: a second at most, then SIGKILL. */
+    /* Leave now: within stop_timeout_ms (a second), then SIGKILL. */
     void (*stop)(struct worker *worker);
     /* accept(off) was called for every listener, their descriptors are gone after this returns. Pass
      * idle clients on (worker_pick_successor()), finish what is in flight, leave within timeout_ms. The

@@ -194,6 +194,23 @@ void session_wait_for_log(struct session *session)
     session_park(session, &session->engine->parked);
 }
 
+/* A key that the store has no room for. No read can find one, so only writes ask; few have an argument of that length. */
+static bool has_key_too_long(const struct cmd *c)
+{
+    struct command_keys keys;
+    bool is_long = false;
+
+    for (uint32_t i = 1; i < c->argc; i++)
+        is_long |= c->argv[i].len > STORE_KEY_MAX;
+    if (LIKELY(!is_long) || !(c->info->flags & CMD_WRITE) || command_keys(c->info, c->argv, c->argc, &keys) != 0)
+        return false;
+    for (uint32_t r = 0; r < keys.range_count; r++)
+        for (uint32_t i = 0; i < keys.ranges[r].count; i++)
+            if (c->argv[keys.ranges[r].first + i * keys.ranges[r].step].len > STORE_KEY_MAX)
+                return true;
+    return false;
+}
+
 static enum verdict check_write(struct cmd *c, uint32_t flags, bool is_queued)
 {
     bool must_wait;
@@ -244,6 +261,8 @@ static enum verdict check(struct cmd *c)
     if (UNLIKELY(is_queued) && (c->info->flags & CMD_NO_MULTI))
         return refuse(c, "ERR Command not allowed inside a transaction");
     if ((flags & (CMD_WRITE | CMD_DENYOOM)) != 0 || UNLIKELY(is_queued)) {
+        if (UNLIKELY(has_key_too_long(c)))
+            return refuse(c, ERROR_KEY_LENGTH);
         verdict = check_write(c, flags, is_queued);
         if (UNLIKELY(verdict != VERDICT_RUN))
             return verdict;

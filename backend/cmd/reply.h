@@ -46,6 +46,7 @@ void reply_count_set(struct cmd *c, uint64_t count);
 #define ERROR_INTEGER   "ERR value is not an integer or out of range"
 #define ERROR_FLOAT     "ERR value is not a valid float"
 #define ERROR_NO_KEY    "ERR no such key"
+#define ERROR_KEY_LENGTH "ERR key is longer than 65535 bytes"
 #define ERROR_INDEX     "ERR index out of range"
 #define ERROR_RANGE     "ERR value is out of range"
 #define ERROR_POSITIVE  "ERR value is out of range, must be positive"

@@ -512,6 +512,8 @@ int store_log_create(const struct store_log_options *options, struct store_log *
     log->text = io_log(options->io);
     log->dir = must_strdup(options->dir);
     log->options.dir = log->dir;
+    if (options->ring_path != NULL)
+        log->options.ring_path = log->ring_path = must_strdup(options->ring_path);
     log->page_max = MIN(LOG_PAGE_MAX, MIN(segment_size / 4, ring_size / 4)) & ~(size_t)(PAGE_SIZE_ - 1);
     log->blob_from = segment_size / 8;
     mem_pool_init(&log->writes, sizeof(struct log_write), 64);

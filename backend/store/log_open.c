@@ -543,7 +543,11 @@ static void lock_done(struct io_op *op)
             io_timer_start(open->log->io, &open->timer, LOCK_PAUSE_MS);
             return;
         }
-        op->result = ERR_EXISTS;
+        log_error(open->log->text, "store: the directory is in use, by another weir-backend or by what has not ended yet of "
+                                   "a killed one shard=%u dir=%s",
+                  open->log->options.shard, open->log->dir);
+        open_end(open, ERR_EXISTS);
+        return;
     }
     if (op_failed(open, "lock"))
         return;
@@ -637,6 +641,8 @@ static void close_end(struct store_log *log, int err)
         io_file_close(log->ready[i]->file);
         log->ready[i]->file = NULL;
     }
+    if (err == 0 && log->error == 0)
+        log_ring_remove(log);
     if (log->lock_file != NULL)
         io_file_close(log->lock_file);
     log->lock_file = NULL;
@@ -745,5 +751,6 @@ void store_log_destroy(struct store_log **slot)
     mem_free(log->used);
     mem_free(log->ready);
     mem_free(log->dir);
+    mem_free(log->ring_path);
     mem_free(log);
 }

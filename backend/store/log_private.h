@@ -142,6 +142,7 @@ struct store_log {
     struct io *io;
     struct log *text;
     char *dir;                  /* owns */
+    char *ring_path;            /* owns; options.ring_path */
     size_t page_max, blob_from; /* bytes of a record */
     int error;
     uint8_t state;
@@ -246,6 +247,7 @@ struct ring_entry {
 };
 int log_ring_open(struct store_log *log);
 void log_ring_close(struct store_log *log);
+void log_ring_remove(struct store_log *log);
 /* A run of pages with at least `min` bytes, at most `max`; false: no room. */
 bool log_ring_take(struct log_ring *ring, size_t min, size_t max, struct log_page *page);
 void log_ring_give_back(struct log_ring *ring, struct log_page *page, size_t used); /* of the last run taken */

@@ -103,6 +103,17 @@ void log_ring_close(struct store_log *log)
     log->ring.base = NULL;
 }
 
+/* For the end of an orderly close: all of it is on the disk. The directory is still locked, so nobody else has made a
+ * ring of that name. */
+void log_ring_remove(struct store_log *log)
+{
+    int err = log->ring.is_shared ? io_shared_remove(log->io, log->options.ring_path) : 0;
+
+    if (err != 0 && err != -ENOENT)
+        log_warn(log->text, "store: the log ring stays behind, remove it path=%s why=\"%s\"", log->options.ring_path,
+                 err_text(err));
+}
+
 /* ---- runs ------------------------------------------------------------------------------------- */
 
 bool log_ring_take(struct log_ring *ring, size_t min, size_t max, struct log_page *page)

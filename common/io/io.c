@@ -465,6 +465,11 @@ void io_shared_unmap(struct io *io, void *addr, size_t size)
         io->vtable->shared_unmap(io, addr, size);
 }
 
+int io_shared_remove(struct io *io, const char *path)
+{
+    return io->vtable->shared_remove(io, path);
+}
+
 int io_boot_id(struct io *io, unsigned char out[16])
 {
     return io->vtable->boot_id(io, out);

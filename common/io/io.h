@@ -279,5 +279,7 @@ void io_list(struct io *io, struct io_op *op, const char *path,
 MUST_USE int io_shared_map(struct io *io, const char *path, size_t size, void **addr,
                            bool *existed);
 void io_shared_unmap(struct io *io, void *addr, size_t size);
+/* The next map finds none. What is mapped stays valid until it is unmapped. Errors: -errno. */
+int io_shared_remove(struct io *io, const char *path);
 /* Another one after each start of the host. */
 MUST_USE int io_boot_id(struct io *io, unsigned char out[16]);

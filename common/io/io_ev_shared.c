@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Memory that outlives the process, and the boot that it lives in. Synchronous: used at the start.
+ * Memory that outlives the process, and the boot that it lives in. Synchronous: used at start and end.
  *
  * The file's blocks are reserved before it is mapped: a full /dev/shm is an error here, not a SIGBUS at some
  * later store. What is not a plain file of ours with that size and no rights for others is removed and made anew,
@@ -69,6 +69,11 @@ void io_ev_shared_unmap(struct io *io, void *addr, size_t size)
 {
     (void)io;
     ASSERT(munmap(addr, size) == 0);
+}
+
+int io_ev_shared_remove(struct io *io, const char *path)
+{
+    return unlinkat(io_ev_of(io)->dir_fd, path, 0) < 0 ? -errno : 0;
 }
 
 static int hex_digit(char c)

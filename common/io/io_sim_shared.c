@@ -11,7 +11,7 @@ struct sim_shared {
     char *path;     /* owns */
     void *data;     /* owns */
     size_t size;
-    bool is_gone;   /* since a power cut, or replaced */
+    bool is_gone;   /* since a power cut, or replaced, or removed */
 };
 
 int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bool *existed)
@@ -48,6 +48,23 @@ int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bo
 void sim_shared_unmap(struct io *io, void *addr, size_t size)
 {
     (void)io, (void)addr, (void)size; /* another process may have it */
+}
+
+int sim_shared_remove(struct io *io, const char *path)
+{
+    struct sim_process *process = sim_process_of(io);
+
+    if (process->is_dead)
+        return -EIO;
+    LIST_FOR_EACH(&process->node->shared, at) {
+        struct sim_shared *shared = CONTAINER_OF(at, struct sim_shared, node);
+
+        if (!shared->is_gone && strcmp(shared->path, path) == 0) {
+            shared->is_gone = true;
+            return 0;
+        }
+    }
+    return -ENOENT;
 }
 
 void sim_shared_host_ended(struct sim_node *node)

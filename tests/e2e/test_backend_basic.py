@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 import urllib.request
@@ -13,7 +12,7 @@ import urllib.request
 import pytest
 import redis
 
-from weirtest import LOOPBACK, can_connect, children_of, cmdline_of, program, wait_for
+from weirtest import LOOPBACK, can_connect, children_of, cmdline_of, wait_for
 
 
 def client(server, **keywords):
@@ -250,20 +249,6 @@ def test_workers_are_shards(weir_backend):
     wait_for(lambda: can_connect(server.port + 1))
     assert client(server).get("k") == b"first"
     assert client(server, port=server.port + 1).get("k") == b"second"
-
-
-def test_another_count_of_workers_is_refused(weir_backend, tmp_path):
-    server = weir_backend(None, "--workers", "2")
-    server.stop()
-    argv = [program("weir-backend"), "--dir", server.data, "--listen", f"{LOOPBACK}:{server.port}", "--stats",
-            f"{LOOPBACK}:{server.port + 3}", "--workers", "1"]
-    with open(tmp_path / "log", "w+b") as log:
-        process = subprocess.Popen(argv, stderr=log, stdout=log)
-        try:
-            wait_for(lambda: b"cannot be opened" in (tmp_path / "log").read_bytes())
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 def test_reload_in_place(weir_backend, tmp_path):

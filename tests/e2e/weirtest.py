@@ -290,9 +290,14 @@ class WeirBackend(Server):
         port = port or free_port()
         self.data = str(data or os.path.join(directory, f"weir-backend-{port}-data"))
         self.options = args
+        self.stats_port = free_port()
         super().__init__(
-            [program("weir-backend"), "--listen", f"{LOOPBACK}:{port}", "--stats", f"{LOOPBACK}:{free_port()}",
+            [program("weir-backend"), "--listen", f"{LOOPBACK}:{port}", "--stats", f"{LOOPBACK}:{self.stats_port}",
              "--dir", self.data, *args], directory, f"weir-backend-{port}", port)
+
+    def http(self, path, timeout=DEADLINE):
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{self.stats_port}{path}", timeout=timeout) as reply:
+            return reply.read().decode()
 
     def restart(self, signo=signal.SIGTERM):
         """Ends it, all its processes at once with SIGKILL, and starts it anew."""

@@ -127,6 +127,37 @@ static void test_simulated_shared_memory_ends_with_the_host(void **state)
     sim_destroy(&sim);
 }
 
+static void test_removed_shared_memory_is_not_found_again(void **state)
+{
+    struct sim *sim = sim_create(1, NULL);
+    struct sim_node *node = sim_node_create(sim, "a");
+    char path[64];
+    struct loop loop;
+
+    (void)state;
+    loop_open(&loop, (struct io_ev_options){0});
+    scratch(path, "removed");
+    for (unsigned i = 0; i < 2; i++) {
+        struct io *io = i == 0 ? loop.io : sim_node_io(node);
+        void *addr, *again;
+        bool existed;
+
+        assert_int_equal(io_shared_map(io, path, SIZE, &addr, &existed), 0);
+        ((char *)addr)[17] = 'x';
+        assert_int_equal(io_shared_remove(io, path), 0);
+        assert_int_equal(io_shared_remove(io, path), -ENOENT);
+        assert_int_equal(((char *)addr)[17], 'x');
+        assert_int_equal(io_shared_map(io, path, SIZE, &again, &existed), 0);
+        assert_false(existed);
+        assert_int_equal(((char *)again)[17], 0);
+        io_shared_unmap(io, addr, SIZE);
+        io_shared_unmap(io, again, SIZE);
+        assert_int_equal(io_shared_remove(io, path), 0);
+    }
+    loop_close(&loop);
+    sim_destroy(&sim);
+}
+
 /* ---- files -------------------------------------------------------------------------------- */
 
 struct call {
@@ -305,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_shared_memory_of_another_kind_is_replaced),
         cmocka_unit_test(test_boot_id_is_the_same_until_the_host_starts_again),
         cmocka_unit_test(test_simulated_shared_memory_ends_with_the_host),
+        cmocka_unit_test(test_removed_shared_memory_is_not_found_again),
         cmocka_unit_test(test_a_lock_has_one_holder),
         cmocka_unit_test(test_direct_synchronous_writes_arrive),
         cmocka_unit_test(test_a_simulated_lock_ends_with_its_process),

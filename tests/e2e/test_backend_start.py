@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weir-backend beside what is there already: its directory, its ring, its ports; and what it says to those who err."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+import redis
+
+from weirtest import LOOPBACK, Conn, children_of, cmdline_of, free_port, program, resp, wait_for
+
+
+def client(server):
+    return redis.Redis(LOOPBACK, server.port)
+
+
+def ring_of(server, shard=0):
+    with open(os.path.join(server.data, "node.id"), encoding="ascii") as f:
+        return f"/dev/shm/weir-{f.read()}-{shard}"
+
+
+def run(*args, timeout=30):
+    """Starts one that is to fail: (exit code, what it printed)."""
+    done = subprocess.run([program("weir-backend"), *map(str, args)], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=timeout)
+    return done.returncode, done.stdout
+
+
+def start_beside(server, *args):
+    return run("--listen", f"{LOOPBACK}:{free_port()}", "--stats", f"{LOOPBACK}:{free_port()}",
+               "--dir", server.data, *args)
+
+
+# The directory
+
+def test_clean_stop_removes_the_ring_and_a_kill_leaves_it(weir_backend):
+    server = weir_backend()
+    ring = ring_of(server)
+    client(server).set("a", "1")
+    assert os.path.exists(ring)
+    server.restart(signal.SIGKILL)
+    assert client(server).get("a") == b"1" and os.path.exists(ring)
+    client(server).set("a", "2")
+    server.stop()
+    assert not os.path.exists(ring)
+    server.restart()
+    assert client(server).get("a") == b"2" and os.path.exists(ring)
+
+
+def test_second_node_on_a_directory_is_told_who_is_there(weir_backend):
+    server = weir_backend()
+    code, text = start_beside(server)
+    assert code == 1 and "the directory is in use" in text, text
+    assert client(server).ping()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_another_count_of_workers_is_refused_and_leaves_nothing(weir_backend, workers):
+    server = weir_backend(None, "--workers", "2")
+    client(server).set("a", "1")
+    server.stop()
+    before = sorted(os.listdir(server.data))
+    code, text = start_beside(server, "--workers", workers)
+    assert code == 1 and "has the data of 2 shards: start with workers 2" in text, text
+    assert sorted(os.listdir(server.data)) == before
+    server.restart()
+    assert client(server).get("a") == b"1"
+
+
+def test_directories_that_cannot_be(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    for path, why in (("/proc/weir", "cannot make /proc/weir"), (file, "Not a directory")):
+        code, text = run("--listen", f"{LOOPBACK}:{free_port()}", "--stats", f"{LOOPBACK}:{free_port()}", "--dir", path)
+        assert code == 1 and why in text, text
+
+
+# Options
+
+@pytest.mark.parametrize("args, text", [
+    (["--memroy", "1gb"], 'did you mean "memory"?'),
+    (["--memory", "1xb"], "write bytes (65536) or a size with its unit"),
+    (["--memory"], "option --memory has no value"),
+    (["--workers", "0"], "it takes 1 to 128"),
+    (["--fsync", "sometimes"], "none of no, everysec, always"),
+    (["-x"], "weir-backend -h lists them"),
+    (["words"], "weir-backend -h lists them"),
+])
+def test_wrong_options_are_named(args, text):
+    code, said = run(*args)
+    assert code == 1 and text in said and said.count("\n") == 1, said
+
+
+# Limits
+
+def test_key_that_is_too_long_is_an_error_and_no_death(weir_backend):
+    server = weir_backend()
+    c = client(server)
+    c.ping()
+    worker = children_of(server.pid)
+    longest, more = b"k" * 65535, b"k" * 65536
+    error = "key is longer than 65535 bytes"
+    assert c.set(longest, "1") and c.get(longest) == b"1"
+    assert c.get(more) is None and c.exists(more) == 0 and c.delete(longest) == 1
+    for words in (["SET", more, "1"], ["MSET", "a", "1", more, "2"], ["LPUSH", more, "1"], ["RENAME", "a", more],
+                  ["COPY", "a", more], ["SORT", "l", "STORE", more], ["ZUNIONSTORE", more, "1", "z"],
+                  ["GEOSEARCHSTORE", more, "g", "FROMLONLAT", "0", "0", "BYRADIUS", "1", "m"], ["BLPOP", more, "1"]):
+        with pytest.raises(redis.ResponseError, match=error):
+            c.execute_command(*words)
+    assert c.get("a") is None
+    with pytest.raises(redis.ResponseError, match=error):
+        pipe = c.pipeline()
+        pipe.set("b", "1")
+        pipe.set(more, "1")
+        pipe.execute()
+    assert c.get("b") is None
+    assert children_of(server.pid) == worker
+
+
+def test_long_command_is_waited_for(weir_backend):
+    """A command that takes longer than five seconds is not taken for a loop that stands still."""
+    server = weir_backend()
+    client(server).ping()
+    worker = children_of(server.pid)
+    with Conn(server.port, timeout=30) as c:
+        c.ask(resp("DEBUG", "SLEEP", "6"), b"+OK\r\n")
+        c.ask(resp("PING"), b"+PONG\r\n")
+    assert children_of(server.pid) == worker
+
+
+def test_log_says_what_clients_get_as_errors(weir_backend):
+    server = weir_backend(None, "--clients_max", "2", "--memory", "3mb")
+    c = client(server)
+    c.ping()
+    for _ in range(3):
+        with Conn(server.port) as refused, Conn(server.port) as also:
+            refused.is_quiet()
+            also.is_quiet()
+    wait_for(lambda: "as many as clients_max allows" in server.text(), "the log speaks of clients")
+    with pytest.raises(redis.ResponseError, match="OOM"):
+        for first in range(0, 200000, 1000):
+            c.mset({f"key:{i}": "1" for i in range(first, first + 1000)})
+    wait_for(lambda: "the keys alone need more than its memory" in server.text(), "the log speaks of memory")
+    wait_for(lambda: len(children_of(server.pid)) == 2, "nobody died")
+    assert any("worker 0" in cmdline_of(pid) for pid in children_of(server.pid))
