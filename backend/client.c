@@ -29,6 +29,7 @@
 #define PARKED_INPUT_MAX  (256u << 10)
 #define OUTPUT_PAUSE      (1u << 20)
 #define OUTPUT_RESUME     (OUTPUT_PAUSE / 2)
+#define TLS_HANDSHAKE     0x16
 #define WORD_MAX          16u /* longer than any verb of memcache */
 #define UNAUTH_ARGS_MAX   10u
 #define UNAUTH_BULK_MAX   16384u
@@ -352,6 +353,14 @@ static size_t client_look_ahead(struct client *client, struct bytes data)
     return len > 0 ? len : data.len; /* no batch: not again */
 }
 
+/* No request begins like that; without a word it would wait for the end of a line, and so would its sender. */
+static size_t tls_refused(struct client *client, size_t len)
+{
+    client_reply(client, BYTES("-ERR TLS is not spoken on this port\r\n"));
+    client_close_after_replies(client);
+    return len;
+}
+
 /* Executes what is whole; returns the bytes consumed. */
 static size_t client_consume(struct client *client, struct bytes data)
 {
@@ -362,8 +371,12 @@ static size_t client_consume(struct client *client, struct bytes data)
 
     engine_turn_begin(engine);
     session->last_ms = engine->now_ms;
-    if (UNLIKELY(session->protocol == SESSION_NEW) && !client_choose_protocol(client, data))
-        return 0;
+    if (UNLIKELY(session->protocol == SESSION_NEW)) {
+        if (data.len > 0 && data.data[0] == TLS_HANDSHAKE)
+            return tls_refused(client, data.len);
+        if (!client_choose_protocol(client, data))
+            return 0;
+    }
     client_limits(client, &limits);
     while (consumed < data.len && client->pause == 0 && !session->is_parked && !client->is_dead) {
         bool is_authenticated = session->is_authenticated;

@@ -15,6 +15,11 @@ def client(server):
     return redis.Redis(LOOPBACK, server.port)
 
 
+def processes_of(server):
+    """The worker and the stats process."""
+    return wait_for(lambda: len(there := children_of(server.pid)) == 2 and there, "both are there")
+
+
 def ring_of(server, shard=0):
     with open(os.path.join(server.data, "node.id"), encoding="ascii") as f:
         return f"/dev/shm/weir-{f.read()}-{shard}"
@@ -97,8 +102,7 @@ def test_wrong_options_are_named(args, text):
 def test_key_that_is_too_long_is_an_error_and_no_death(weir_backend):
     server = weir_backend()
     c = client(server)
-    c.ping()
-    worker = children_of(server.pid)
+    there = processes_of(server)
     longest, more = b"k" * 65535, b"k" * 65536
     error = "key is longer than 65535 bytes"
     assert c.set(longest, "1") and c.get(longest) == b"1"
@@ -115,18 +119,17 @@ def test_key_that_is_too_long_is_an_error_and_no_death(weir_backend):
         pipe.set(more, "1")
         pipe.execute()
     assert c.get("b") is None
-    assert children_of(server.pid) == worker
+    assert children_of(server.pid) == there
 
 
 def test_long_command_is_waited_for(weir_backend):
     """A command that takes longer than five seconds is not taken for a loop that stands still."""
     server = weir_backend()
-    client(server).ping()
-    worker = children_of(server.pid)
+    there = processes_of(server)
     with Conn(server.port, timeout=30) as c:
         c.ask(resp("DEBUG", "SLEEP", "6"), b"+OK\r\n")
         c.ask(resp("PING"), b"+PONG\r\n")
-    assert children_of(server.pid) == worker
+    assert children_of(server.pid) == there
 
 
 def test_log_says_what_clients_get_as_errors(weir_backend):
