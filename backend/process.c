@@ -174,6 +174,13 @@ static void on_stop(struct worker *worker)
     process_leave(worker_arg(worker));
 }
 
+/* Nobody would start us again, nor tell us to stop. */
+static void on_master_gone(struct worker *worker)
+{
+    log_warn(worker_log(worker), "shard: closes as if told to stop, its master is gone shard=%u", worker_index(worker));
+    process_leave(worker_arg(worker));
+}
+
 /* SHUTDOWN: the node, not just this shard. */
 static void on_shutdown(void *arg)
 {
@@ -241,7 +248,7 @@ static const struct worker_handler process_handler = {
     .stop = on_stop,
     .drain = on_drain,
     .apply = on_apply,
-    .master_gone = on_stop,
+    .master_gone = on_master_gone,
 };
 
 static void process_accepted(struct io_listener *listener, int fd, const struct io_addr *peer)

@@ -123,7 +123,7 @@ static void reload_in_place(struct master *master, struct master_config *config,
         is_same = bound[i] == generation->bound[i];
     if (!is_same) {
         if (err == 0) {
-            snprintf(error, sizeof(error), "listen, workers: a change needs an upgrade (USR2)");
+            snprintf(error, sizeof(error), "listen, workers: a change needs a new start");
             listeners_rollback(&master->listeners);
         }
         mem_free(bound);

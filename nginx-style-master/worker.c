@@ -287,7 +287,7 @@ static void master_is_gone(struct worker *worker)
         return;
     }
     if (!worker->child->is_stats && !worker->is_draining) {
-        log_warn(worker->master->log, "the master is gone, this worker goes on master_pid=%d",
+        log_warn(worker->master->log, "the master is gone master_pid=%d",
                  (int)worker->slot->master_pid);
         if (atomic_load(&worker->slot->state) == WORKER_STATE_SERVING)
             lanes_apply(worker, &all);
