@@ -38,6 +38,7 @@ enum client_pause {
     PAUSE_OUTPUT = 1,  /* C4 */
     PAUSE_CLOSING = 2, /* nothing is read any more */
     PAUSE_INPUT = 4,   /* C2 */
+    PAUSE_PARK = 8,    /* it goes to another process, or is about to */
 };
 
 struct client_mark {
@@ -661,7 +662,7 @@ static void client_name_ends(struct client *client, const struct io_addr *peer)
         snprintf(client->session.peer, sizeof(client->session.peer), "%s", io_addr_text(peer, text));
 }
 
-struct client *client_create(struct node *node, int fd, const struct io_addr *peer)
+static struct client *client_open(struct node *node, int fd, const struct io_addr *peer, struct bytes rest)
 {
     struct settings *settings = node->engine->settings;
     struct io_stream_options options = {.nodelay = true, .keepalive = settings->tcp_keepalive_s > 0};
@@ -674,7 +675,7 @@ struct client *client_create(struct node *node, int fd, const struct io_addr *pe
         return NULL;
     }
     memset(client, 0, sizeof(*client));
-    if (io_stream_open(node->io, &client->stream, &client_handler, fd, &options, BYTES_EMPTY) != 0) {
+    if (io_stream_open(node->io, &client->stream, &client_handler, fd, &options, rest) != 0) {
         mem_pool_put(&node->clients, client);
         return NULL;
     }
@@ -683,7 +684,15 @@ struct client *client_create(struct node *node, int fd, const struct io_addr *pe
     client->session.fd = fd;
     client->session.db = 0;
     client_name_ends(client, peer);
-    io_stream_resume(&client->stream);
+    return client;
+}
+
+struct client *client_create(struct node *node, int fd, const struct io_addr *peer)
+{
+    struct client *client = client_open(node, fd, peer, BYTES_EMPTY);
+
+    if (client != NULL)
+        io_stream_resume(&client->stream);
     return client;
 }
 
@@ -729,4 +738,96 @@ void client_drain(struct client *client)
 {
     client->is_draining = true;
     client_mark_dirty(client);
+}
+
+/* ---- to another process ----------------------------------------------------------------------------- */
+
+/* What has begun and cannot begin anew: an EXEC in its middle, a BLPOP that was answered but not consumed, a peer
+ * that has closed its side. */
+static bool client_must_go_on(const struct client *client)
+{
+    const struct session *session = &client->session;
+
+    return session->engine->exclusive == session || (session->blocked != NULL && !session->is_parked) ||
+           client->is_eof || session->close_after_reply;
+}
+
+bool client_park(struct client *client)
+{
+    if (client->is_dead)
+        return true;
+    if (client_must_go_on(client)) {
+        client_unpause(client, PAUSE_PARK);
+        client_mark_dirty(client);
+        return false;
+    }
+    client_pause(client, PAUSE_PARK);
+    return outbuf_is_empty(&client->session.out) && client->mark_count == 0;
+}
+
+bool client_leave(struct client *client, struct node_move *out)
+{
+    char *rest = NULL;
+    size_t rest_len = 0;
+
+    if (!client_park(client) || client->is_dead || pubsub_is_monitor(&client->session))
+        return false;
+    out->fd = io_stream_detach(&client->stream, &rest, &rest_len);
+    if (out->fd >= 0) {
+        uint64_t swallow = client->session.protocol == SESSION_MC_TEXT     ? client->parser.text.swallow
+                           : client->session.protocol == SESSION_MC_BINARY ? client->parser.binary.swallow
+                                                                           : 0;
+
+        client_move_encode(&client->session, swallow, bytes_of(rest, rest_len), &out->state);
+    }
+    mem_free(rest);
+    client_close(client);
+    return out->fd >= 0;
+}
+
+/* Replies to it were sent long ago, by another process. */
+static bool client_replay(struct client *client, struct bytes commands)
+{
+    struct node *node = client->node;
+    struct session *session = &client->session;
+    struct proto_limits limits = PROTO_LIMITS_DEFAULT;
+    bool is_good = true;
+
+    while (is_good && commands.len > 0) {
+        struct resp_parser parser = {0};
+        struct resp_request request;
+
+        is_good = resp_parse(&parser, &node->args, &limits, commands, false, &request) == PARSE_OK &&
+                  engine_execute(session, request.argv, request.argc) == CMD_DONE && !client->is_dead;
+        if (is_good)
+            commands = bytes_skip(commands, request.len);
+    }
+    outbuf_clear(&node->engine->chunks, &session->out);
+    return is_good;
+}
+
+void client_take(struct node *node, int fd, struct bytes state)
+{
+    struct client_move move;
+    struct io_addr peer = {0};
+    struct client *client;
+    bool is_good = client_move_decode(state, &move);
+
+    client = client_open(node, fd, &peer, is_good ? move.input : BYTES_EMPTY);
+    if (client == NULL)
+        return;
+    io_stream_peer(&client->stream, &peer);
+    client_name_ends(client, &peer);
+    if (!is_good || !client_move_restore(&client->session, &move) || !client_replay(client, move.commands) ||
+        !client_move_finish(&client->session, &move)) {
+        log_warn(node->log, "client: closed, what the old process told of it cannot be restored client=%s",
+                 client->session.peer);
+        client_close(client);
+        return;
+    }
+    if (client->session.protocol == SESSION_MC_TEXT)
+        client->parser.text.swallow = move.swallow;
+    else if (client->session.protocol == SESSION_MC_BINARY)
+        client->parser.binary.swallow = move.swallow;
+    io_stream_resume(&client->stream);
 }

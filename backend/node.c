@@ -8,6 +8,7 @@
 #define CLIENTS_IDLE_MAX 1024u
 #define SECOND_MS        1000u
 #define LONG_TURN_US     1000u
+#define PARK_LOOK_MS     2u
 
 /* ---- the turn ----------------------------------------------------------------------------------- */
 
@@ -247,6 +248,59 @@ void node_close(struct node *node, void (*done)(void *arg, int err), void *arg)
     store_close(node->store, node_closed, node);
 }
 
+/* ---- to another process ------------------------------------------------------------------------------ */
+
+static void park_finish(struct node *node)
+{
+    LIST_FOR_EACH(&node->engine->sessions, at)
+    {
+        struct client *client = client_of_session(CONTAINER_OF(at, struct session, node));
+        struct node_move *move = must_zalloc(sizeof(*move));
+
+        if (client_leave(client, move))
+            list_push_back(node->moves, &move->node);
+        else
+            mem_free(move);
+    }
+    node_close(node, node->close_done, node->close_arg);
+}
+
+static void park_look(struct io_timer *timer)
+{
+    struct node *node = timer->arg;
+    bool is_still = node->engine->exclusive == NULL;
+
+    LIST_FOR_EACH(&node->engine->sessions, at)
+    {
+        is_still &= client_park(client_of_session(CONTAINER_OF(at, struct session, node)));
+    }
+    if (is_still || io_now_ms(node->io) >= node->park_until_ms)
+        park_finish(node);
+    else
+        io_timer_start(node->io, timer, PARK_LOOK_MS);
+}
+
+void node_park(struct node *node, struct list *moves, void (*done)(void *arg, int err), void *arg)
+{
+    ASSERT(node->is_open && !node->is_closing);
+    node->moves = moves;
+    node->close_done = done;
+    node->close_arg = arg;
+    node->park_until_ms = io_now_ms(node->io) + NODE_PARK_MS;
+    node->park_timer.fire = park_look;
+    node->park_timer.arg = node;
+    io_timer_start(node->io, &node->park_timer, 0);
+}
+
+void node_take(struct node *node, struct node_move *move)
+{
+    int fd = move->fd;
+
+    ASSERT(node->is_open);
+    move->fd = -1;
+    client_take(node, fd, buffer_bytes(&move->state));
+}
+
 void node_destroy(struct node **out)
 {
     struct node *node = *out;
@@ -254,6 +308,7 @@ void node_destroy(struct node **out)
     if (node == NULL)
         return;
     io_timer_stop(&node->second);
+    io_timer_stop(&node->park_timer);
     io_hook_remove(node->io, &node->hook);
     engine_destroy(&node->engine);
     store_destroy(&node->store);

@@ -33,6 +33,20 @@ void node_close(struct node *node, void (*done)(void *arg, int err), void *arg);
 /* After done(), or when it could not be opened. */
 void node_destroy(struct node **node);
 
+/* A client on its way to another process: its descriptor, and what the other one has to know. */
+struct node_move {
+    struct list_node node;
+    int fd;              /* owns; -1: given away */
+    struct buffer state; /* client_move.c */
+};
+/* As node_close(), but the clients stay open: those that can go, in the order in which they came, are appended to
+ * `moves`. Nobody is executed for any more; what is under way is finished, for NODE_PARK_MS at most, and who is not at
+ * rest by then (it does not read its replies; MONITOR) is closed. */
+#define NODE_PARK_MS 1000u
+void node_park(struct node *node, struct list *moves, void (*done)(void *arg, int err), void *arg);
+/* Goes on with such a client. The descriptor is the node's, the state the caller's. */
+void node_take(struct node *node, struct node_move *move);
+
 /* Owns fd. Only after opened(). */
 void node_accept(struct node *node, int fd, const struct io_addr *peer);
 /* No new clients; those there are closed as soon as they have all their answers, at the latest by node_close(). */

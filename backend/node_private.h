@@ -30,6 +30,9 @@ struct node {
     int refusal;                                   /* why writes are refused, as was last said; 0: they are not */
     int open_err;
     bool is_open, is_draining, is_closing;
+    struct io_timer park_timer;
+    uint64_t park_until_ms;
+    struct list *moves; /* borrows; while clients are parked */
     void (*close_done)(void *arg, int err);
     void *close_arg;
 };
@@ -51,6 +54,29 @@ struct client *client_of_session(struct session *session);
 struct client *client_of_turn_node(struct list_node *node);  /* of held, runs, dead */
 struct client *client_of_dirty_node(struct list_node *node);
 size_t client_size(void);
+
+/* Stops it where it can go on in another process. True: it stands; false: ask again, something is under way. */
+bool client_park(struct client *client);
+/* It goes: its descriptor and state. False: it cannot, and stays. */
+bool client_leave(struct client *client, struct node_move *out);
+/* The other end of client_leave(). Owns fd. */
+void client_take(struct node *node, int fd, struct bytes state);
+
+/* ---- client_move.c: the state as bytes ---- */
+
+/* Little endian: the head below, then name, library's name and version, commands (cmd/move.h), input. Valid if and
+ * only if magic and version are right, the lengths add up and every field is in its range. */
+struct client_move {
+    uint8_t protocol, resp, db, reply_mode, flags, move_flags;
+    uint32_t watched_existing;
+    uint64_t id, created_ms, swallow;
+    struct bytes name, lib_name, lib_version, commands, input;
+};
+void client_move_encode(const struct session *session, uint64_t swallow, struct bytes input, struct buffer *out);
+bool client_move_decode(struct bytes state, struct client_move *out);
+/* Before and after the commands are run. False: no memory. */
+bool client_move_restore(struct session *session, const struct client_move *move);
+bool client_move_finish(struct session *session, const struct client_move *move);
 
 /* ---- client_auth.c ---- */
 

@@ -5,6 +5,7 @@
  *     configure()     settings, the directory and its name, a port for each worker       in the master
  *     worker_main()   sandbox, io_ev, node (recovers), then worker_ready(): connections are accepted
  *     HUP             apply(): memory, fsync, password, clients_max, in place
+ *     USR2            the worker of the new binary claims the shard (process_handover.c)
  *     TERM, QUIT      node_close(): replies that are committed leave, a checkpoint is written
  *     master gone     the same, within a second
  *
@@ -13,17 +14,12 @@
  */
 #include "config.h"
 
-#include "backend/process.h"
+#include "backend/process_private.h"
 
 #include "backend/cmd/settings.h"
-#include "backend/directory.h"
-#include "backend/node.h"
-#include "backend/stats_process.h"
 #include "common/base/mem.h"
 #include "common/io/io_ev.h"
-#include "nginx-style-master/worker.h"
 
-#include <limits.h>
 #include <stdio.h>
 
 #define HEARTBEAT_MS   500u
@@ -130,21 +126,6 @@ static void process_release(void *arg, struct master_config *master_config)
 
 /* ---- in a worker ----------------------------------------------------------------------------------------- */
 
-struct process {
-    struct worker *worker;
-    const struct process_config *config;
-    struct io *io;
-    struct node *node;
-    struct io_watch channel;
-    struct io_timer heartbeat, leave, stats_timer;
-    struct io_listener *listeners; /* owns; one for each socket */
-    uint32_t listeners_count;
-    struct stats_writer stats;
-    char ring[DIRECTORY_NAME_SIZE + 64], dir[PATH_MAX + 32];
-    bool is_open, is_leaving;
-    int exit_code;
-};
-
 static void process_closed(void *arg, int err)
 {
     struct process *process = arg;
@@ -160,7 +141,7 @@ static void process_closed(void *arg, int err)
 /* Nothing is accepted any more; what is committed is answered, the store is closed. */
 static void process_leave(struct process *process)
 {
-    if (process->is_leaving)
+    if (process->is_leaving || handover_leave(process))
         return;
     process->is_leaving = true;
     for (uint32_t i = 0; i < process->listeners_count; i++)
@@ -198,18 +179,22 @@ static void leave_fired(struct io_timer *timer)
     process_leave(timer->arg);
 }
 
+void process_drain(struct process *process, uint32_t timeout_ms)
+{
+    node_drain(process->node);
+    io_timer_start(process->io, &process->leave, timeout_ms);
+}
+
 static void on_drain(struct worker *worker, uint32_t timeout_ms)
 {
     struct process *process = worker_arg(worker);
 
-    if (process->is_leaving)
+    if (process->is_leaving || handover_drain(process, timeout_ms))
         return;
-    if (!process->is_open) {
+    if (process->is_open)
+        process_drain(process, timeout_ms);
+    else
         process_leave(process);
-        return;
-    }
-    node_drain(process->node);
-    io_timer_start(process->io, &process->leave, timeout_ms);
 }
 
 static void on_accept(struct worker *worker, struct worker_listener *from, bool on)
@@ -220,10 +205,27 @@ static void on_accept(struct worker *worker, struct worker_listener *from, bool 
     if (listener == NULL || from->tag != worker_index(worker))
         return;
     listener->is_exclusive = from->is_shared;
-    if (on && !process->is_leaving)
+    if (on && process->is_open && !process->is_leaving) {
+        handover_serve(process);
         io_listener_start(process->io, listener, from->fd);
-    else
+    } else {
         io_listener_stop(listener);
+    }
+}
+
+void process_listen(struct process *process, bool on)
+{
+    uint32_t count;
+    struct worker_listener *listeners = worker_listeners(process->worker, &count);
+
+    for (uint32_t i = 0; i < count; i++)
+        if (listeners[i].is_accepting)
+            on_accept(process->worker, &listeners[i], on);
+}
+
+static void on_passed(struct worker *worker, const struct worker_passed *passed)
+{
+    handover_claimed(worker_arg(worker), passed);
 }
 
 static void on_apply(struct worker *worker, const char *settings)
@@ -248,6 +250,7 @@ static const struct worker_handler process_handler = {
     .stop = on_stop,
     .drain = on_drain,
     .apply = on_apply,
+    .passed = on_passed,
     .master_gone = on_master_gone,
 };
 
@@ -273,6 +276,7 @@ static void beat(struct io_timer *timer)
     struct process *process = timer->arg;
 
     worker_heartbeat(process->worker);
+    handover_beat(process);
     if (process->is_open && !process->is_leaving) {
         worker_load_set(process->worker, node_client_count(process->node));
         if (node_is_drained(process->node))
@@ -290,6 +294,13 @@ static void write_stats(struct io_timer *timer)
     io_timer_start(process->io, timer, STATS_MS);
 }
 
+void process_end_loop(struct process *process, int exit_code)
+{
+    process->is_over = true;
+    process->exit_code = exit_code;
+    io_stop(process->io);
+}
+
 static void process_opened(void *arg, int err)
 {
     struct process *process = arg;
@@ -297,8 +308,7 @@ static void process_opened(void *arg, int err)
     if (err != 0) {
         log_error(worker_log(process->worker), "shard: cannot be opened, it stays down shard=%u dir=%s why=\"%s\"",
                   worker_index(process->worker), process->config->dir, err_text(err));
-        process->exit_code = MASTER_EXIT_DISK;
-        io_stop(process->io);
+        process_end_loop(process, MASTER_EXIT_DISK);
         return;
     }
     process->is_open = true;
@@ -306,8 +316,7 @@ static void process_opened(void *arg, int err)
                worker_index(process->worker), process->config->conf->listen.host,
                process->config->conf->listen.port + worker_index(process->worker),
                (unsigned long long)node_key_count(process->node), process->dir);
-    stats_writer_init(&process->stats, process->worker);
-    worker_ready(process->worker);
+    handover_opened(process);
 }
 
 static void process_watch(struct process *process)
@@ -336,6 +345,7 @@ static void process_watch(struct process *process)
 static void process_end(struct process *process)
 {
     node_destroy(&process->node);
+    handover_deinit(process);
     for (uint32_t i = 0; i < process->listeners_count; i++)
         io_listener_stop(&process->listeners[i]);
     io_watch_stop(&process->channel);
@@ -347,7 +357,7 @@ static void process_end(struct process *process)
     mem_free(process->listeners);
 }
 
-static int process_open(struct process *process)
+static int process_open_node(struct process *process)
 {
     const struct process_config *config = process->config;
     const struct node_conf *conf = config->conf;
@@ -382,6 +392,14 @@ static int process_open(struct process *process)
     return node_create(&options, &process->node);
 }
 
+void process_open(struct process *process)
+{
+    int err = process_open_node(process);
+
+    if (err != 0)
+        process_opened(process, err);
+}
+
 static int process_worker_main(struct worker *worker)
 {
     struct process process = {.worker = worker, .config = worker_config_arg(worker), .exit_code = MASTER_EXIT_DONE};
@@ -398,11 +416,10 @@ static int process_worker_main(struct worker *worker)
     }
     if (worker_sandbox_calls(worker) != 0 && sandbox_err != 0)
         log_info(worker_log(worker), "shard: no sandbox why=\"%s\"", err_text(sandbox_err));
+    handover_init(&process);
     process_watch(&process);
-    err = process_open(&process);
-    if (err != 0)
-        process_opened(&process, err);
-    else
+    handover_start(&process);
+    if (!process.is_over)
         io_run(process.io);
     process_end(&process);
     return process.exit_code;

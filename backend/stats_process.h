@@ -17,6 +17,8 @@ struct stats_writer {
 
 size_t stats_process_segment_size(void);
 void stats_writer_init(struct stats_writer *writer, struct worker *worker);
+/* The node counts from zero again. */
+void stats_writer_rebase(struct stats_writer *writer);
 void stats_writer_write(struct stats_writer *writer, struct node *node);
 void stats_writer_deinit(struct stats_writer *writer); /* also when all zero */
 

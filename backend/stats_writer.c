@@ -30,6 +30,11 @@ void stats_writer_init(struct stats_writer *writer, struct worker *worker)
                                     stats_schema_add(&writer->segment, "shard", metrics, ARRAY_COUNT(metrics)),
                                     bytes_of(label, (size_t)len), BYTES_EMPTY);
     writer->base = must_zalloc(sizeof(metrics) / sizeof(metrics[0]) * sizeof(uint64_t));
+    stats_writer_rebase(writer);
+}
+
+void stats_writer_rebase(struct stats_writer *writer)
+{
     for (uint32_t i = 0; writer->cells != NULL && i < ARRAY_COUNT(metrics); i++)
         if (metrics[i].kind == STATS_COUNTER)
             writer->base[i] = writer->cells[i];

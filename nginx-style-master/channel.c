@@ -158,7 +158,7 @@ int handover_decode(struct bytes packet, struct handover *out)
     memcpy(&head, packet.data, sizeof(head));
     if (head.magic != HANDOVER_MAGIC || head.version != HANDOVER_VERSION)
         return ERR_INVALID;
-    if (head.kind > WORKER_PASS_CLIENT && head.kind != HANDOVER_DRAIN)
+    if (head.kind > WORKER_PASS_CLAIM && head.kind != HANDOVER_DRAIN)
         return ERR_INVALID;
     if (head.name_len > HANDOVER_NAME_MAX || head.blob_len > WORKER_PASS_BLOB_MAX ||
         packet.len != sizeof(head) + head.name_len + head.blob_len)

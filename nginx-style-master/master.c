@@ -110,7 +110,7 @@ static void master_stop(struct master *master)
     leave_all(master, true);
 }
 
-static void master_quit(struct master *master)
+void master_quit(struct master *master)
 {
     if (!master->is_quitting)
         log_notice(master->log, "draining, then stopping");

@@ -64,7 +64,9 @@ enum master_replace {
     /* HUP: a new generation starts; when all of it is ready it accepts, and the old one drains. */
     MASTER_REPLACE_OVERLAP,
     /* HUP: the workers stay and get `settings` through worker_handler.apply(): for programs whose
-     * directories have one writer. */
+     * directories have one writer. USR2: the new workers claim the directories from the old ones
+     * (worker_predecessor(), WORKER_PASS_CLAIM) before they are ready; when the new master serves, the
+     * old one quits by itself. */
     MASTER_REPLACE_IN_PLACE,
 };
 

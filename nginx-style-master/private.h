@@ -171,6 +171,7 @@ void child_tell(struct child *child, enum channel_type type, uint32_t value, con
 NORETURN void worker_run(struct master *master, struct child *child, int channel);
 
 /* master.c */
+void master_quit(struct master *master); /* drains, then stops */
 uint32_t master_timeout(uint32_t configured, uint32_t standard);
 void master_slot_retired(struct master *master, uint32_t slot);
 void master_log_lines(struct master *master, const char *what, const char *text);

@@ -278,6 +278,9 @@ void upgrade_event(struct master *master)
         if (master->serving != NULL)
             generation_stats_accept(master->serving, false);
         upgrade_reply(master, 0, "");
+        /* What the workers had is the new ones' already: there is no way back, and nothing to drain. */
+        if (master->serving != NULL && master->serving->config.replace == MASTER_REPLACE_IN_PLACE)
+            master_quit(master);
         return;
     }
     if (err == 0 && message.type == CHANNEL_REFUSED) {

@@ -568,6 +568,27 @@ uint32_t worker_pick_successor(struct worker *worker)
     return best == WORKER_SLOT_NONE && is_coming ? WORKER_SLOT_LATER : best;
 }
 
+uint32_t worker_predecessor(const struct worker *worker)
+{
+    const struct shm_table *table = worker->master->shm.table;
+    uint32_t best = WORKER_SLOT_NONE, best_generation = 0;
+
+    for (uint32_t i = 0; i < table->slots_count; i++) {
+        const struct shm_slot *slot = &table->slots[i];
+        uint32_t state = atomic_load(&slot->state);
+        bool is_coming = state == WORKER_STATE_STARTING || state == WORKER_STATE_GONE;
+
+        if ((!slot_serves(slot) && !is_coming) || slot->index != worker->child->index ||
+            slot->generation >= worker->generation->id || slot->generation < best_generation ||
+            !shm_pid_is_alive(atomic_load(is_coming ? &slot->master_pid : &slot->pid),
+                              is_coming ? 0 : slot->pid_start))
+            continue;
+        best = is_coming ? WORKER_SLOT_LATER : i;
+        best_generation = slot->generation;
+    }
+    return best;
+}
+
 int worker_pass(struct worker *worker, uint32_t slot, enum worker_pass_kind kind,
                 const struct worker_listener *listener, const int *fds, uint32_t fds_count,
                 struct bytes blob, uint8_t hops)

@@ -51,6 +51,8 @@ struct worker_listener {
 enum worker_pass_kind {
     WORKER_PASS_ACCEPTED, /* just accepted, nothing was read: the blob is empty */
     WORKER_PASS_CLIENT,   /* a client with a past: the blob tells */
+    WORKER_PASS_CLAIM,    /* a successor asks for what only one can have: fds[0] is a socket to it. The blob
+                           * says what: in a dead worker's place somebody else may read it */
 };
 
 struct worker_passed {
@@ -161,6 +163,9 @@ uint32_t worker_pick_for_accept(struct worker *worker);
  * master or of one that follows or precedes it. WORKER_SLOT_NONE: nobody; unless we drain, only a
  * generation newer than ours counts. WORKER_SLOT_LATER: nobody yet, but one is being started. */
 uint32_t worker_pick_successor(struct worker *worker);
+/* Who serves our index in the newest generation before ours: of whom an upgraded binary's worker claims what has one
+ * owner. WORKER_SLOT_NONE: nobody; WORKER_SLOT_LATER: it is just being started. */
+uint32_t worker_predecessor(const struct worker *worker);
 /* Sends a connection to another worker, past the master. ERR_AGAIN: its socket is full, keep the client
  * and try later; ERR_NOT_FOUND: it is gone, pick again; ERR_FULL: passed on too often; ERR_INVALID:
  * the blob is too long. `hops` is 0 for a client of our own, else what came in. */

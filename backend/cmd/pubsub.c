@@ -15,6 +15,7 @@
 #include "backend/cmd/handlers.h"
 #include "backend/cmd/help.h"
 #include "backend/cmd/keymap.h"
+#include "backend/cmd/move.h"
 #include "common/base/glob.h"
 #include "common/base/mem.h"
 
@@ -542,4 +543,20 @@ void pubsub_monitor_feed(struct engine *engine, const struct session *session, c
         monitor->io->dirty(monitor);
     }
     buffer_deinit(&line);
+}
+
+void pubsub_pack(const struct session *session, struct buffer *out)
+{
+    static const char *const verbs[KIND_COUNT] = {
+        [KIND_CHANNEL] = "SUBSCRIBE", [KIND_PATTERN] = "PSUBSCRIBE", [KIND_SHARD] = "SSUBSCRIBE"};
+    struct subscriptions *s = session->subscriptions;
+
+    for (size_t kind = 0; s != NULL && kind < KIND_COUNT; kind++) {
+        LIST_FOR_EACH(&s->lists[kind], at)
+        {
+            const struct subscription *subscription = CONTAINER_OF(at, struct subscription, of_session);
+
+            move_put(out, (struct bytes[]){bytes_of_string(verbs[kind]), subscription->topic->by_name.name}, 2);
+        }
+    }
 }

@@ -11,8 +11,11 @@
 #include "backend/cmd/cmd_private.h"
 #include "backend/cmd/handlers.h"
 #include "backend/cmd/keymap.h"
+#include "backend/cmd/move.h"
 
 #include "common/base/mem.h"
+
+#include <stdio.h>
 
 #define QUEUE_COUNT_MAX  (1u << 20)
 #define QUEUE_BYTES_MAX  (512u << 20)
@@ -505,4 +508,83 @@ void cmd_exec(struct cmd *c)
     /* Nobody watches from here on: its own changes make nothing dirty. */
     watches_forget(c->session);
     exec_run(c, transaction);
+}
+
+/* ---- to another process ------------------------------------------------------------------------------------- */
+
+void move_put(struct buffer *out, const struct bytes *argv, uint32_t argc)
+{
+    buffer_append_format(out, "*%u\r\n", argc);
+    for (uint32_t i = 0; i < argc; i++) {
+        buffer_append_format(out, "$%zu\r\n", argv[i].len);
+        buffer_append(out, argv[i].data, argv[i].len);
+        buffer_append_string(out, "\r\n");
+    }
+}
+
+void transaction_pack_watches(const struct session *session, struct buffer *out)
+{
+    const struct transaction *transaction = session->transaction;
+
+    if (transaction == NULL)
+        return;
+    for (const struct watch *watch = transaction->watches; watch != NULL; watch = watch->next) {
+        const struct keymap_node *key = &watch->key->node;
+        char db[8];
+        int len = snprintf(db, sizeof(db), "%u", key->db);
+
+        move_put(out, (struct bytes[]){BYTES("SELECT"), bytes_of(db, (size_t)len)}, 2);
+        move_put(out, (struct bytes[]){BYTES("WATCH"), key->name}, 2);
+    }
+}
+
+void transaction_pack_queue(const struct session *session, struct buffer *out)
+{
+    const struct transaction *transaction = session->transaction;
+
+    if (!transaction_is_open(session))
+        return;
+    move_put(out, (struct bytes[]){BYTES("MULTI")}, 1);
+    for (uint32_t i = 0; i < transaction->count; i++)
+        move_put(out, transaction->items[i].argv, transaction->items[i].argc);
+}
+
+void move_pack(const struct session *session, struct buffer *out)
+{
+    transaction_pack_watches(session, out);
+    pubsub_pack(session, out);
+    transaction_pack_queue(session, out);
+}
+
+uint8_t move_flags(const struct session *session)
+{
+    const struct transaction *transaction = session->transaction;
+
+    if (transaction == NULL)
+        return 0;
+    return (uint8_t)((transaction->is_spoiled ? MOVE_SPOILED : 0) | (transaction->is_dirty ? MOVE_DIRTY : 0));
+}
+
+uint32_t move_watched_existing(const struct session *session)
+{
+    uint32_t count = 0;
+
+    for (const struct watch *watch = session->transaction != NULL ? session->transaction->watches : NULL;
+         watch != NULL; watch = watch->next)
+        count += watch->has_existed;
+    return count;
+}
+
+bool move_flags_set(struct session *session, uint8_t flags, uint32_t watched_existing)
+{
+    struct transaction *transaction;
+
+    if (flags == 0 && watched_existing == 0)
+        return true;
+    transaction = transaction_get(session);
+    if (transaction == NULL)
+        return false;
+    transaction->is_spoiled |= (flags & MOVE_SPOILED) != 0;
+    transaction->is_dirty |= (flags & MOVE_DIRTY) != 0 || move_watched_existing(session) < watched_existing;
+    return true;
 }

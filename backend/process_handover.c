@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * USR2: a shard, which has one owner, goes from the worker of the old binary to that of the new one.
+ *
+ *     new worker                              old worker
+ *       CLAIMING  --- claim (a socket) ------->  PARKING    clients come to rest, the log is flushed,
+ *                                                           checkpoint, lock and ring are let go of
+ *       OPENING   <-- released ----------------  RELEASED   it keeps the clients' descriptors
+ *         opens, recovers, worker_ready(); when the whole new generation is, its master says accept
+ *       TAKING    --- go --------------------->  PASSING
+ *                 <-- clients, end ------------  GONE       leaves when its master says so
+ *
+ *   H1  Until "go" the old worker can resume: it opens the store again and goes on with the clients that it still
+ *       has. It does so when the socket ends, that is when the new worker leaves or is killed, and it ends one that is
+ *       silent. As "go" is said when all shards are open, an upgrade is all or nothing.
+ *   H2  At any time one process has the store open (its lock sees to that), and one reads from a client.
+ *   H3  What a client had sent and was not executed goes with it and is executed by the new worker: a command that
+ *       waits (for a key, for a cold value, for room) has consumed nothing and is simply run again.
+ */
+#include "config.h"
+
+#include "backend/process_private.h"
+
+#include "common/base/mem.h"
+#include "nginx-style-master/link.h"
+
+#define CLAIM_AGAIN_MS 20u
+#define SILENCE_MS     5000u  /* beats come each half second */
+#define GONE_MS        10000u /* for the old master's word */
+#define STATE_MAX      (3ull << 30)
+#define MESSAGES_MAX   256 /* a turn */
+
+enum handover_message {
+    MESSAGE_BEAT = 1,
+    MESSAGE_RELEASED,
+    MESSAGE_GO,
+    MESSAGE_CLIENT, /* value: size of the state; its beginning */
+    MESSAGE_MORE,   /* of the state */
+    MESSAGE_END,
+};
+
+static void handover_resume(struct process *process);
+static void handover_send(struct process *process);
+static void handover_begin(struct process *process, int fd);
+
+static void moves_free(struct list *moves)
+{
+    struct list_node *at;
+
+    while ((at = list_pop_front(moves)) != NULL) {
+        struct node_move *move = CONTAINER_OF(at, struct node_move, node);
+
+        link_close(&move->fd);
+        buffer_deinit(&move->state);
+        mem_free(move);
+    }
+}
+
+static int say(struct handover *handover, enum handover_message type)
+{
+    struct link_message message = {.type = (uint32_t)type, .fd = -1};
+
+    return handover->fd < 0 ? ERR_EOF : link_send(handover->fd, &message);
+}
+
+static void link_end(struct handover *handover)
+{
+    io_watch_stop(&handover->watch);
+    link_close(&handover->fd);
+}
+
+static void go_on_alone(struct process *process)
+{
+    struct handover *handover = &process->handover;
+
+    link_end(handover);
+    link_close(&handover->incoming_fd);
+    buffer_deinit(&handover->incoming);
+    handover->state = HANDOVER_NONE;
+}
+
+/* The other side is gone, or is to be taken for it. */
+static void link_ended(struct process *process)
+{
+    struct handover *handover = &process->handover;
+
+    link_end(handover);
+    switch (handover->state) {
+    case HANDOVER_RELEASED:
+        handover_resume(process);
+        break;
+    case HANDOVER_CLAIMING:
+        log_error(worker_log(process->worker), "shard: the old worker does not hand it over shard=%u",
+                  worker_index(process->worker));
+        process_end_loop(process, MASTER_EXIT_FATAL);
+        break;
+    case HANDOVER_OPENING:
+    case HANDOVER_TAKING:
+        go_on_alone(process);
+        break;
+    case HANDOVER_PASSING:
+        moves_free(&handover->moves);
+        handover_send(process);
+        break;
+    case HANDOVER_NONE:
+    case HANDOVER_PARKING:
+    case HANDOVER_GONE:
+    case HANDOVER_RESUMING:
+        break;
+    }
+}
+
+/* ---- who has it ---------------------------------------------------------------------------------------- */
+
+static void leave_now(struct process *process)
+{
+    process->is_leaving = true;
+    process_end_loop(process, MASTER_EXIT_DONE);
+}
+
+static void gone_fired(struct io_timer *timer)
+{
+    leave_now(timer->arg);
+}
+
+/* The first client's next piece; 0, ERR_AGAIN or ERR_EOF. */
+static int send_piece(struct handover *handover)
+{
+    struct node_move *move = CONTAINER_OF(list_first(&handover->moves), struct node_move, node);
+    struct bytes left = bytes_skip(buffer_bytes(&move->state), handover->sent);
+    struct link_message message = {.type = handover->sent == 0 ? MESSAGE_CLIENT : MESSAGE_MORE,
+                                   .value = move->state.len,
+                                   .fd = handover->sent == 0 ? move->fd : -1,
+                                   .data = bytes_first(left, LINK_DATA_MAX)};
+    int err = link_send(handover->fd, &message);
+
+    if (err != 0)
+        return err;
+    handover->sent += message.data.len;
+    if (handover->sent == move->state.len) {
+        struct list one;
+
+        list_init(&one);
+        list_remove(&move->node);
+        list_push_back(&one, &move->node);
+        moves_free(&one);
+        handover->sent = 0;
+    }
+    return 0;
+}
+
+static void handover_send(struct process *process)
+{
+    struct handover *handover = &process->handover;
+    int err = 0;
+
+    while (err == 0 && !list_is_empty(&handover->moves))
+        err = send_piece(handover);
+    if (err == 0)
+        err = say(handover, MESSAGE_END);
+    if (err == ERR_AGAIN) {
+        handover->timer.fire = NULL;
+        io_watch_stop(&handover->watch);
+        io_watch_start(process->io, &handover->watch, handover->fd, true, true);
+        return;
+    }
+    link_end(handover);
+    moves_free(&handover->moves);
+    handover->state = HANDOVER_GONE;
+    log_notice(worker_log(process->worker), "shard: is handed over shard=%u", worker_index(process->worker));
+    if (handover->is_drain_due) {
+        leave_now(process);
+        return;
+    }
+    handover->timer.fire = gone_fired;
+    io_timer_start(process->io, &handover->timer, GONE_MS);
+}
+
+static void parked_later(struct io_timer *timer)
+{
+    struct process *process = timer->arg;
+    struct handover *handover = &process->handover;
+
+    node_destroy(&process->node);
+    if (process->is_leaving) {
+        leave_now(process);
+        return;
+    }
+    handover->state = HANDOVER_RELEASED;
+    if (say(handover, MESSAGE_RELEASED) != 0)
+        link_ended(process);
+}
+
+static void parked(void *arg, int err)
+{
+    struct process *process = arg;
+
+    if (err != 0)
+        log_error(worker_log(process->worker), "shard: was not closed in order; the new worker replays the log "
+                                               "shard=%u why=\"%s\"",
+                  worker_index(process->worker), err_text(err));
+    /* We are inside of the node that is to be destroyed. */
+    process->handover.timer.fire = parked_later;
+    io_timer_start(process->io, &process->handover.timer, 0);
+}
+
+static void handover_resume(struct process *process)
+{
+    log_warn(worker_log(process->worker), "shard: the new worker has left, the old one goes on shard=%u",
+             worker_index(process->worker));
+    process->handover.state = HANDOVER_RESUMING;
+    process_open(process);
+}
+
+static void handover_resumed(struct process *process)
+{
+    struct handover *handover = &process->handover;
+    int next_fd = handover->next_fd;
+
+    handover->state = HANDOVER_NONE;
+    LIST_FOR_EACH(&handover->moves, at)
+    {
+        node_take(process->node, CONTAINER_OF(at, struct node_move, node));
+    }
+    moves_free(&handover->moves);
+    stats_writer_rebase(&process->stats);
+    process_listen(process, true);
+    handover->next_fd = -1;
+    if (next_fd >= 0)
+        handover_begin(process, next_fd);
+    else if (handover->is_drain_due)
+        process_drain(process, handover->drain_ms);
+}
+
+/* ---- who wants it -------------------------------------------------------------------------------------- */
+
+static void client_arrived(struct process *process)
+{
+    struct handover *handover = &process->handover;
+    struct node_move move = {.fd = handover->incoming_fd, .state = handover->incoming};
+
+    handover->incoming_fd = -1;
+    handover->incoming = (struct buffer){0};
+    node_take(process->node, &move);
+    buffer_deinit(&move.state);
+}
+
+static void client_arrives(struct process *process, struct link_message *message)
+{
+    struct handover *handover = &process->handover;
+
+    if (message->type == MESSAGE_CLIENT) {
+        link_close(&handover->incoming_fd);
+        buffer_clear(&handover->incoming);
+        handover->incoming_fd = message->fd;
+        handover->incoming_total = message->value;
+        message->fd = -1;
+    }
+    if (handover->incoming_fd < 0)
+        return;
+    buffer_append(&handover->incoming, message->data.data, message->data.len);
+    if (handover->incoming.failed || handover->incoming_total > STATE_MAX)
+        link_close(&handover->incoming_fd);
+    else if (handover->incoming.len >= handover->incoming_total)
+        client_arrived(process);
+}
+
+/* ---- the link ------------------------------------------------------------------------------------------ */
+
+static void link_message(struct process *process, struct link_message *message)
+{
+    struct handover *handover = &process->handover;
+    enum handover_state state = handover->state;
+
+    handover->heard_ms = io_now_ms(process->io);
+    if (message->type == MESSAGE_RELEASED && state == HANDOVER_CLAIMING) {
+        handover->state = HANDOVER_OPENING;
+        process_open(process);
+    } else if (message->type == MESSAGE_GO && state == HANDOVER_RELEASED) {
+        handover->state = HANDOVER_PASSING;
+        handover_send(process);
+    } else if ((message->type == MESSAGE_CLIENT || message->type == MESSAGE_MORE) && state == HANDOVER_TAKING) {
+        client_arrives(process, message);
+    } else if (message->type == MESSAGE_END && state == HANDOVER_TAKING) {
+        go_on_alone(process);
+    }
+    link_close(&message->fd);
+}
+
+static void link_ready(struct io_watch *watch, bool readable, bool writable)
+{
+    struct process *process = watch->arg;
+    struct handover *handover = &process->handover;
+    char buffer[LINK_DATA_MAX];
+
+    if (writable && handover->state == HANDOVER_PASSING) {
+        io_watch_stop(watch);
+        io_watch_start(process->io, watch, handover->fd, true, false);
+        handover_send(process);
+    }
+    for (int i = 0; readable && i < MESSAGES_MAX && handover->fd >= 0; i++) {
+        struct link_message message;
+        int err = link_recv(handover->fd, &message, buffer);
+
+        if (err == ERR_AGAIN)
+            return;
+        if (err == ERR_EOF)
+            link_ended(process);
+        else if (err == 0)
+            link_message(process, &message);
+    }
+}
+
+static void link_start(struct process *process, int fd)
+{
+    struct handover *handover = &process->handover;
+
+    handover->fd = fd;
+    handover->heard_ms = io_now_ms(process->io);
+    io_watch_start(process->io, &handover->watch, fd, true, false);
+}
+
+/* ---- from outside -------------------------------------------------------------------------------------- */
+
+void handover_init(struct process *process)
+{
+    struct handover *handover = &process->handover;
+
+    handover->fd = handover->next_fd = handover->incoming_fd = -1;
+    list_init(&handover->moves);
+    handover->watch.ready = link_ready;
+    handover->watch.arg = handover->timer.arg = process;
+}
+
+void handover_deinit(struct process *process)
+{
+    struct handover *handover = &process->handover;
+    struct link_message released = {.type = MESSAGE_RELEASED, .fd = -1};
+
+    /* Who claims it from one that is leaving anyway need only wait. */
+    if (handover->next_fd >= 0)
+        MAYBE(link_send(handover->next_fd, &released) == 0);
+    link_end(handover);
+    link_close(&handover->next_fd);
+    link_close(&handover->incoming_fd);
+    buffer_deinit(&handover->incoming);
+    io_timer_stop(&handover->timer);
+    moves_free(&handover->moves);
+}
+
+static void start_again(struct io_timer *timer)
+{
+    handover_start(timer->arg);
+}
+
+void handover_start(struct process *process)
+{
+    struct handover *handover = &process->handover;
+    uint32_t slot = worker_predecessor(process->worker), shard = worker_index(process->worker);
+    int fds[2] = {-1, -1}, err = ERR_AGAIN;
+
+    if (slot == WORKER_SLOT_NONE) {
+        handover->state = HANDOVER_NONE;
+        process_open(process);
+        return;
+    }
+    handover->state = HANDOVER_CLAIMING;
+    if (slot != WORKER_SLOT_LATER)
+        err = link_pair(fds);
+    if (err == 0)
+        err = worker_pass(process->worker, slot, WORKER_PASS_CLAIM, NULL, &fds[1], 1,
+                          bytes_of((const char *)&shard, sizeof(shard)), 0);
+    if (err == 0) {
+        link_start(process, fds[0]);
+        return;
+    }
+    link_close(&fds[0]);
+    link_close(&fds[1]);
+    handover->timer.fire = start_again;
+    io_timer_start(process->io, &handover->timer, CLAIM_AGAIN_MS);
+}
+
+static void handover_begin(struct process *process, int fd)
+{
+    struct handover *handover = &process->handover;
+
+    log_notice(worker_log(process->worker), "shard: a new worker claims it shard=%u", worker_index(process->worker));
+    stats_writer_write(&process->stats, process->node);
+    process->is_open = false;
+    process_listen(process, false);
+    handover->state = HANDOVER_PARKING;
+    link_start(process, fd);
+    node_park(process->node, &handover->moves, parked, process);
+}
+
+void handover_claimed(struct process *process, const struct worker_passed *passed)
+{
+    struct handover *handover = &process->handover;
+    uint32_t shard = UINT32_MAX;
+    int fd = passed->fds[0];
+
+    for (uint32_t i = 1; i < passed->fds_count; i++) {
+        int other = passed->fds[i];
+
+        link_close(&other);
+    }
+    if (passed->blob.len == sizeof(shard))
+        memcpy(&shard, passed->blob.data, sizeof(shard));
+    if (passed->kind != WORKER_PASS_CLAIM || shard != worker_index(process->worker)) {
+        link_close(&fd);
+    } else if (process->is_leaving || handover->state != HANDOVER_NONE || !process->is_open) {
+        link_close(&handover->next_fd);
+        handover->next_fd = fd;
+    } else {
+        handover_begin(process, fd);
+    }
+}
+
+void handover_opened(struct process *process)
+{
+    struct handover *handover = &process->handover;
+
+    if (handover->state == HANDOVER_RESUMING) {
+        handover_resumed(process);
+        return;
+    }
+    stats_writer_init(&process->stats, process->worker);
+    worker_ready(process->worker);
+}
+
+void handover_serve(struct process *process)
+{
+    struct handover *handover = &process->handover;
+
+    if (handover->state != HANDOVER_OPENING)
+        return;
+    handover->state = HANDOVER_TAKING;
+    if (say(handover, MESSAGE_GO) != 0)
+        go_on_alone(process);
+}
+
+void handover_beat(struct process *process)
+{
+    struct handover *handover = &process->handover;
+
+    if (handover->fd < 0)
+        return;
+    if (handover->state == HANDOVER_CLAIMING || handover->state == HANDOVER_OPENING) {
+        MAYBE(say(handover, MESSAGE_BEAT) == 0);
+        return;
+    }
+    if ((handover->state != HANDOVER_PARKING && handover->state != HANDOVER_RELEASED) ||
+        io_now_ms(process->io) < handover->heard_ms + SILENCE_MS)
+        return;
+    log_error(worker_log(process->worker), "shard: the new worker is silent, ends it shard=%u silent_ms=%u",
+              worker_index(process->worker), SILENCE_MS);
+    link_kill_maker(handover->fd);
+    link_ended(process);
+}
+
+bool handover_leave(struct process *process)
+{
+    switch (process->handover.state) {
+    case HANDOVER_PARKING:
+        process->is_leaving = true; /* parked_later() goes on */
+        return true;
+    case HANDOVER_RELEASED:
+    case HANDOVER_PASSING:
+    case HANDOVER_GONE:
+    case HANDOVER_CLAIMING:
+        leave_now(process);
+        return true;
+    case HANDOVER_NONE:
+    case HANDOVER_RESUMING:
+    case HANDOVER_OPENING:
+    case HANDOVER_TAKING:
+        break;
+    }
+    return false;
+}
+
+bool handover_drain(struct process *process, uint32_t timeout_ms)
+{
+    struct handover *handover = &process->handover;
+
+    if (handover->state == HANDOVER_GONE) {
+        leave_now(process);
+        return true;
+    }
+    if (handover->state != HANDOVER_PARKING && handover->state != HANDOVER_RELEASED &&
+        handover->state != HANDOVER_PASSING && handover->state != HANDOVER_RESUMING)
+        return false;
+    handover->is_drain_due = true;
+    handover->drain_ms = timeout_ms;
+    return true;
+}

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""weir-backend, USR2: the new binary's workers take the shards over, one owner at a time, and no client notices; a
+binary that is broken changes nothing."""
+
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from loadtest import is_alive
+from weirtest import LOOPBACK, children_of, cmdline_of, free_port, program, resp, wait_for
+
+SHARDS = 2
+
+
+def port_pair():
+    """Shards listen on neighbours."""
+    while True:
+        port = free_port()
+        with socket.socket() as s:
+            try:
+                s.bind((LOOPBACK, port + 1))
+                return port
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def start(weir_backend, tmp_path, monkeypatch):
+    """start(*options): a node whose binary is a copy that the test may replace: node.binary."""
+    def run(*options):
+        binary, pid_path, log_path = (str(tmp_path / name) for name in ("weir-backend", "pid", "log"))
+        shutil.copy(program("weir-backend"), binary)
+        monkeypatch.setattr("weirtest.program", lambda name: binary if name == "weir-backend" else program(name))
+        node = weir_backend(None, "--workers", str(SHARDS), "--pid_file", pid_path, "--log_file", log_path, *options,
+                            port=port_pair())
+        node.binary, node.pid_path, node.log_text = binary, pid_path, lambda: text_of(log_path)
+        wait_for(lambda: len(workers(node.pid)) == SHARDS, "all workers have their titles")
+        return node
+    masters = []
+    run.masters = masters
+    yield run
+    for pid in masters:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGTERM)
+            wait_for(lambda p=pid: not is_alive(p), f"{pid} leaves")
+
+
+def replace(path, text=None):
+    """Another file takes the binary's place, as a package manager does it."""
+    fresh = path + ".new"
+    if text is None:
+        shutil.copy(program("weir-backend"), fresh)
+    else:
+        with open(fresh, "w", encoding="ascii") as f:
+            f.write(text)
+    os.chmod(fresh, 0o755)
+    os.rename(fresh, path)
+
+
+def text_of(path):
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return f.read()
+
+
+def pid_in(path):
+    try:
+        with open(path, encoding="ascii") as f:
+            return int(f.read() or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def upgrade(node, start, master=None):
+    """USR2; returns the pid of the new master when it serves and the old one has left by itself."""
+    old = master or node.pid
+    os.kill(old, signal.SIGUSR2)
+    new = wait_for(lambda: pid_in(node.pid_path) not in (0, old) and pid_in(node.pid_path), "the new master serves",
+                   deadline=30)
+    start.masters.append(new)
+    if old == node.pid:
+        assert node.wait() == 0
+    wait_for(lambda: not is_alive(old), "the old master leaves")
+    return new
+
+
+def failed_upgrade(node, master=None, deadline=40):
+    before = len(node.log_text())
+    os.kill(master or node.pid, signal.SIGUSR2)
+    wait_for(lambda: "upgrade failed" in node.log_text()[before:], "the upgrade fails", deadline=deadline)
+    return node.log_text()[before:]
+
+
+def workers(master):
+    return [pid for pid in children_of(master) if "worker" in cmdline_of(pid)]
+
+
+class Sock:
+    """A client by hand."""
+
+    def __init__(self, port):
+        self.s = socket.create_connection((LOOPBACK, port), timeout=30)
+        self.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.rest = b""
+
+    def send(self, data):
+        self.s.sendall(data)
+
+    def expect(self, want):
+        while len(self.rest) < len(want):
+            piece = self.s.recv(65536)
+            assert piece, f"closed after {self.rest[:80]!r}, wanted {want[:80]!r}"
+            self.rest += piece
+        assert self.rest[:len(want)] == want
+        self.rest = self.rest[len(want):]
+
+    def ask(self, data, want):
+        self.send(data)
+        self.expect(want)
+
+    def close(self):
+        self.s.close()
+
+
+class Load:
+    """Writers that check each answer: pipelined INCRs and SETs, memcache sets and gets, connections that come and
+    go. One that fails says why."""
+
+    def __init__(self, ports):
+        self.stop, self.errors, self.count = False, [], 0
+        self.counters = {}
+        self.threads = []
+        for port in ports:
+            for i in range(3):
+                self.start(self.pipeline, port, i)
+            self.start(self.memcache, port, 0)
+            self.start(self.short, port, 0)
+            self.start(self.large, port, 0)
+
+    def start(self, what, port, number):
+        def run():
+            try:
+                what(port, number)
+            except Exception as e:  # pylint: disable=broad-except
+                self.errors.append(f"{what.__name__} {port}: {e!r}")
+        self.threads.append(threading.Thread(target=run))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *what):
+        self.stop = True
+        for thread in self.threads:
+            thread.join()
+
+    def pipeline(self, port, number):
+        c, key, done = Sock(port), f"count-{number}", 0
+        while not self.stop:
+            c.send(b"".join(resp("INCR", key) + resp("SET", f"{key}-{done + i}", f"v{i}") for i in range(16)))
+            c.expect(b"".join(b":%d\r\n+OK\r\n" % (done + i + 1) for i in range(16)))
+            done += 16
+            self.count += 32
+        self.counters[port, key] = done
+        c.close()
+
+    def memcache(self, port, _number):
+        c, i = Sock(port), 0
+        while not self.stop:
+            value = b"%d" % i
+            c.ask(b"set mc 5 0 %d\r\n%s\r\nget mc\r\n" % (len(value), value),
+                  b"STORED\r\nVALUE mc 5 %d\r\n%s\r\nEND\r\n" % (len(value), value))
+            i += 1
+            self.count += 2
+        c.close()
+
+    def short(self, port, _number):
+        while not self.stop:
+            c = Sock(port)
+            c.ask(resp("PING"), b"+PONG\r\n")
+            c.close()
+            self.count += 1
+            time.sleep(0.005)
+
+    def large(self, port, _number):
+        """Requests that are far from whole at any moment."""
+        c, value = Sock(port), os.urandom(300000)
+        while not self.stop:
+            data = resp("SET", "large", value)
+            for at in range(0, len(data), 50000):
+                c.send(data[at:at + 50000])
+                time.sleep(0.002)
+            c.expect(b"+OK\r\n")
+            c.ask(resp("STRLEN", "large"), b":300000\r\n")
+            self.count += 2
+        c.close()
+
+
+@pytest.mark.seconds_max(300)
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+def test_upgrades_under_load(start, fsync):
+    node = start("--fsync", fsync)
+    ports, master = [node.port, node.port + 1], node.pid
+    named = Sock(node.port)
+    named.ask(resp("CLIENT", "SETNAME", "anna") + resp("SELECT", "3") + resp("SET", "a", "1"), b"+OK\r\n" * 3)
+    with Load(ports) as load:
+        for _ in range(5):
+            time.sleep(0.3)
+            replace(node.binary)
+            old = workers(master)
+            master = upgrade(node, start, master)
+            wait_for(lambda o=old: not any(is_alive(pid) for pid in o), "the old workers leave")
+            assert len(workers(master)) == SHARDS
+        time.sleep(0.3)
+    assert not load.errors, load.errors
+    assert load.count > 1000
+    named.ask(resp("CLIENT", "GETNAME") + resp("GET", "a"), b"$4\r\nanna\r\n$1\r\n1\r\n")
+    for (port, key), done in load.counters.items():
+        c = Sock(port)
+        c.ask(resp("GET", key), b"$%d\r\n%d\r\n" % (len(str(done)), done))
+        c.send(b"".join(resp("GET", f"{key}-{i}") for i in range(done)))
+        c.expect(b"".join(b"$%d\r\nv%d\r\n" % (len(str(i % 16)) + 1, i % 16) for i in range(done)))
+        c.close()
+    assert "not closed in order" not in node.log_text()
+
+
+BROKEN = {
+    "exits at once": "#!/bin/sh\nexit 1\n",
+    "is garbage": "garbage\n",
+    "is another program": "#!/bin/sh\nexec /bin/cat /nonexistent\n",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken_binary_changes_nothing(start, how):
+    node = start()
+    before = workers(node.pid)
+    c = Sock(node.port)
+    c.ask(resp("SET", "a", "1"), b"+OK\r\n")
+    replace(node.binary, BROKEN[how])
+    for _ in range(2):
+        failed_upgrade(node)
+        c.ask(resp("GET", "a"), b"$1\r\n1\r\n")
+    assert workers(node.pid) == before
+    replace(node.binary)
+    upgrade(node, start)
+    c.ask(resp("GET", "a"), b"$1\r\n1\r\n")
+
+
+@pytest.mark.seconds_max(120)
+def test_binary_that_hangs(start):
+    node = start()
+    replace(node.binary, "#!/bin/sh\nexec sleep 600\n")
+    with Load([node.port, node.port + 1]) as load:
+        failed_upgrade(node)
+    assert not load.errors, load.errors
+    assert pid_in(node.pid_path) == node.pid
+
+
+def upgrade_stopped(node):
+    """USR2, and the new workers are caught on their way: stopped before they are through."""
+    before = set(children_of(node.pid))
+    os.kill(node.pid, signal.SIGUSR2)
+    return wait_for(lambda: next((pid for pid in children_of(node.pid) if pid not in before), None),
+                    "the new master is there")
+
+
+@pytest.mark.seconds_max(120)
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_new_workers_fail_halfway(start, how):
+    """The old ones have let go of their shards already: they open them again and go on with their clients."""
+    node = start()
+    hangs = SHARDS - 1
+    lock_holder = Sock(node.port + hangs)
+    lock_holder.ask(resp("SET", "a", "1"), b"+OK\r\n")
+    old = workers(node.pid)
+    with Load([node.port, node.port + 1]) as load:
+        os.kill(old[hangs], signal.SIGSTOP)  # shard 1 is not handed over: shard 0 waits for it, handed over
+        new = upgrade_stopped(node)
+        fresh = wait_for(lambda: len(workers(new)) == SHARDS and workers(new), "the new workers are there")
+        wait_for(lambda: "claims it" in node.log_text(), "a shard is claimed")
+        time.sleep(0.5)
+        if how == "stopped":
+            for pid in [new] + fresh:
+                os.kill(pid, signal.SIGSTOP)
+        else:
+            for pid in [new] + fresh:
+                os.kill(pid, signal.SIGKILL)
+        os.kill(old[hangs], signal.SIGCONT)
+        wait_for(lambda: "the old one goes on" in node.log_text(), "the shard is taken back", deadline=40)
+        wait_for(lambda: "upgrade failed" in node.log_text(), "the upgrade fails", deadline=40)
+        time.sleep(0.5)
+    assert not load.errors, load.errors
+    assert sorted(workers(node.pid)) == sorted(old)
+    lock_holder.ask(resp("GET", "a"), b"$1\r\n1\r\n")
+    replace(node.binary)
+    upgrade(node, start)
+    lock_holder.ask(resp("GET", "a"), b"$1\r\n1\r\n")
+
+
+def test_what_clients_are_in_the_middle_of(start):
+    """MULTI, WATCH, BLPOP, subscriptions, half a request, RESP3, memcache: all go on."""
+    node = start()
+    port = node.port
+    multi, watch, dirty, spoiled, pop, sub, half, three, text, other = (Sock(port) for _ in range(10))
+    other.ask(resp("SET", "w", "0") + resp("SET", "d", "0"), b"+OK\r\n" * 2)
+    multi.ask(resp("MULTI") + resp("SET", "m", "1") + resp("INCR", "m"), b"+OK\r\n+QUEUED\r\n+QUEUED\r\n")
+    watch.ask(resp("WATCH", "w") + resp("MULTI") + resp("GET", "w"), b"+OK\r\n+OK\r\n+QUEUED\r\n")
+    dirty.ask(resp("WATCH", "d"), b"+OK\r\n")
+    other.ask(resp("SET", "d", "1"), b"+OK\r\n")
+    dirty.ask(resp("MULTI") + resp("GET", "d"), b"+OK\r\n+QUEUED\r\n")
+    spoiled.ask(resp("MULTI"), b"+OK\r\n")
+    spoiled.send(resp("NOSUCH"))
+    assert spoiled.s.recv(1000).startswith(b"-ERR unknown command")
+    pop.send(resp("BLPOP", "list", "0") + resp("PING"))
+    sub.ask(resp("SUBSCRIBE", "c"), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n")
+    sub.ask(resp("PSUBSCRIBE", "p*"), b"*3\r\n$10\r\npsubscribe\r\n$2\r\np*\r\n:2\r\n")
+    half.send(resp("SET", "h", "x" * 200000)[:150000])
+    three.send(resp("HELLO", "3"))
+    wait_for(lambda: three.s.recv(65536), "HELLO is answered")
+    text.ask(b"set t 1 0 1\r\nx\r\n", b"STORED\r\n")
+    text.send(b"set t 1 0 5\r\nab")
+    time.sleep(0.2)
+    replace(node.binary)
+    upgrade(node, start)
+    multi.ask(resp("EXEC"), b"*2\r\n+OK\r\n:2\r\n")
+    watch.ask(resp("EXEC"), b"*1\r\n$1\r\n0\r\n")
+    dirty.ask(resp("EXEC"), b"*-1\r\n")
+    spoiled.ask(resp("EXEC"), b"-EXECABORT Transaction discarded because of previous errors.\r\n")
+    other.ask(resp("RPUSH", "list", "v"), b":1\r\n")
+    pop.expect(b"*2\r\n$4\r\nlist\r\n$1\r\nv\r\n+PONG\r\n")
+    other.ask(resp("PUBLISH", "c", "hi") + resp("PUBLISH", "px", "ho"), b":1\r\n:1\r\n")
+    sub.expect(b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n*4\r\n$8\r\npmessage\r\n$2\r\np*\r\n$2\r\npx\r\n$2\r\nho\r\n")
+    half.ask(resp("SET", "h", "x" * 200000)[150000:], b"+OK\r\n")
+    three.ask(resp("GET", "none"), b"_\r\n")
+    text.ask(b"cde\r\nget t\r\n", b"STORED\r\nVALUE t 1 5\r\nabcde\r\nEND\r\n")
+
+
+def test_password_is_not_asked_again(start):
+    node = start("--password", "secret")
+    c, stranger = Sock(node.port), Sock(node.port)
+    c.ask(resp("AUTH", "secret") + resp("SET", "a", "1"), b"+OK\r\n+OK\r\n")
+    upgrade(node, start)
+    c.ask(resp("GET", "a"), b"$1\r\n1\r\n")
+    stranger.ask(resp("GET", "a"), b"-NOAUTH Authentication required.\r\n")
