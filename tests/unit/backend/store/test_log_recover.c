@@ -120,6 +120,69 @@ static void test_kills_and_power_cuts_in_any_order(void **state)
     run_many("both", (struct plan){.lives = 8, .steps = 40, .kills = true, .power_cuts = true}, 60);
 }
 
+/* The process dies at any moment while it makes its first files. The next one sees their names, writes to one, and at
+ * once the power fails: a name that nobody had made durable would be gone, and with it what was flushed. */
+static void test_a_name_that_was_only_seen_is_made_durable(void **state)
+{
+    (void)state;
+    for (uint32_t events = 0; events < 200; events++) {
+        struct world w;
+
+        world_init(&w, 1);
+        w.options.io = w.io;
+        assert_int_equal(store_log_create(&w.options, &w.log), 0);
+        store_log_open(w.log, world_done, &w);
+        for (uint32_t i = 0; i < events; i++)
+            MAYBE(sim_step(w.sim));
+        world_crash(&w, false);
+        assert_int_equal(world_start(&w), 0);
+        assert_int_equal(world_append(&w), 0);
+        assert_int_equal(world_flush(&w), 0);
+        sim_disk_crash_set(w.node, SIM_DISK_OLD);
+        world_crash(&w, true);
+        assert_int_equal(world_start(&w), 0);
+        world_check_prefix(&w, UINT64_MAX);
+        world_deinit(&w);
+    }
+}
+
+/* Segments are given back when the power fails. Of each, header and footer may be old, new or torn; what is opened next
+ * must not take that for damage. */
+static void test_a_segment_that_is_being_freed_is_no_damage(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct world w;
+        uint32_t freed = 0;
+
+        world_init(&w, seed);
+        sim_options(w.sim)->disk.crash_garbage = 4;
+        assert_int_equal(world_start(&w), 0);
+        for (int i = 0; i < 700; i++)
+            assert_int_equal(world_append(&w), 0);
+        assert_int_equal(world_flush(&w), 0);
+        sim_run_for(w.sim, 2 * SECOND); /* footers */
+        w.hot_from = store_log_hot_sequence(w.log);
+        w.cold_from = store_log_cold_sequence(w.log);
+        for (uint32_t i = 0; i < store_log_segment_count(w.log); i++) {
+            const struct segment_info *info = store_log_segment(w.log, i);
+
+            if (info->sequence >= w.hot_from || info->state != SEGMENT_SEALED)
+                continue;
+            store_log_cleaned(w.log, info->sequence);
+            freed++;
+        }
+        assert_true(freed > 0);
+        store_log_release(w.log, w.hot_from, w.cold_from);
+        for (uint64_t i = seed % 20; i > 0; i--)
+            MAYBE(sim_step(w.sim));
+        world_crash(&w, true);
+        assert_int_equal(world_start(&w), 0);
+        assert_int_equal(w.wrong, 0);
+        world_deinit(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -127,6 +190,8 @@ int main(void)
         cmocka_unit_test(test_without_a_ring_what_was_written_is_there),
         cmocka_unit_test(test_a_power_cut_loses_nothing_that_was_durable),
         cmocka_unit_test(test_kills_and_power_cuts_in_any_order),
+        cmocka_unit_test(test_a_name_that_was_only_seen_is_made_durable),
+        cmocka_unit_test(test_a_segment_that_is_being_freed_is_no_damage),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

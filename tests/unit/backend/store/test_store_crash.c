@@ -574,7 +574,8 @@ static uint32_t cuts_find(const struct script *script, enum store_fsync fsync, u
     return count;
 }
 
-/* STORE_TELL=1 says where it is; STORE_ONLY="that line" lives nothing else, and STORE_PRINT=1 prints the log. */
+/* STORE_TELL=1 says where it is; STORE_ONLY="that line", or the beginning of one, lives nothing else, and STORE_PRINT=1
+ * prints the log. */
 static bool is_asked_for(const char *what, enum store_fsync fsync, uint64_t seed, uint64_t cut, const char *how)
 {
     const char *only = getenv("STORE_ONLY");
@@ -584,7 +585,7 @@ static bool is_asked_for(const char *what, enum store_fsync fsync, uint64_t seed
                    (unsigned long long)seed, (unsigned long long)cut, how);
     if (getenv("STORE_TELL") != NULL)
         print_message("# %s\n", line);
-    return only == NULL || strcmp(only, line) == 0;
+    return only == NULL || strncmp(only, line, strlen(only)) == 0;
 }
 
 static void crash_once(const struct script *script, enum store_fsync fsync, uint64_t seed, uint32_t cut,

@@ -264,6 +264,49 @@ static void test_cleaner_revives_no_cut_transaction(void **state)
     mem_free(value);
 }
 
+/* A disk that lied about a flush: the change is gone, its copy in a cold segment is not. The copy must stay dead, or the
+ * value would be newer than what was changed before it. */
+static void test_a_copy_of_a_lost_change_stays_dead(void **state)
+{
+    struct world w;
+    struct store_key key;
+    struct segment_info *hot;
+    char name[32], path[96], *zeros = must_zalloc(64u << 10);
+    uint64_t sequence, from, lsn;
+
+    (void)state;
+    world_init(&w, 9, NULL);
+    world_open(&w);
+    world_field(&w, 0, 1, 0, 10);
+    store_turn_end(w.store);
+    sim_run_for(w.sim, 2500000);
+    lsn = store_marks_of(w.store).durable;
+    assert_int_equal(lsn, store_lsn(w.store));
+    sequence = store_log_hot_sequence(w.store->log);
+    hot = store_log_segment_find(w.store->log, sequence);
+    from = hot->used_bytes;
+    (void)snprintf(path, sizeof(path), WORLD_DIR "/%06u.seg", hot->slot);
+    world_set(&w, 0, 2, 20, 100);
+    world_field(&w, 0, 1, 0, 11);
+    store_turn_end(w.store);
+    sim_run_for(w.sim, 2500000);
+    store_find(w.store, 0, world_key(1, name), &key);
+    spill_entry(w.store, key.hash, &key.entry); /* writes an image, which is such a copy */
+    w.is_told = false;
+    store_log_flush(w.store->log, world_told, &w);
+    sim_run_while_not(w.sim, &w.is_told, WORLD_OPEN_US);
+    assert_int_equal(store_log_hot_sequence(w.store->log), sequence);
+    hot = store_log_segment_find(w.store->log, sequence);
+    sim_disk_overwrite(w.node, path, from, bytes_of(zeros, hot->used_bytes - from));
+    world_die(&w, true);
+    world_open(&w);
+    assert_int_equal(store_marks_of(w.store).appended, lsn);
+    world_forget_after(&w, lsn);
+    world_check(&w, lsn);
+    world_deinit(&w);
+    mem_free(zeros);
+}
+
 /* A cache that was started again holds entries without values. Those go too, when nothing else is left. */
 static void test_cache_forgets_cold_entries(void **state)
 {
@@ -308,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_objects_that_come_and_go_leave_room),
         cmocka_unit_test(test_cleaner_without_room),
         cmocka_unit_test(test_cleaner_revives_no_cut_transaction),
+        cmocka_unit_test(test_a_copy_of_a_lost_change_stays_dead),
         cmocka_unit_test(test_cache_forgets_cold_entries),
     };
 

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the cleaner takes along, and what it leaves behind, is judged by what is there after the next start: until then
+ * memory knows better.
+ */
+#include "tests/unit/backend/store/store_world.h"
+
+#define STAYING 24u
+
+static void checkpoint_now(struct world *w)
+{
+    uint64_t before = w->store->stats.checkpoints;
+
+    store_turn_end(w->store);
+    store_checkpoint(w->store);
+    for (unsigned i = 0; i < 1000 && w->store->stats.checkpoints == before; i++)
+        sim_run_for(w->sim, 10000);
+    assert_true(w->store->stats.checkpoints > before);
+}
+
+/* Overwrites of keys from WORLD_KEYS / 2 on. */
+static void noise(struct world *w, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        world_set(w, 0, (uint16_t)(WORLD_KEYS / 2 + world_random(w, WORLD_KEYS / 2)), i + 1, 500);
+        store_turn_end(w->store);
+        sim_run_for(w->sim, 200);
+    }
+}
+
+/* Of the keys that stay, those whose value was moved. */
+static unsigned moved_count(struct world *w)
+{
+    unsigned count = 0;
+
+    for (uint16_t k = 0; k < STAYING; k++) {
+        const struct segment_info *info;
+        struct store_key key;
+        char name[32];
+
+        store_find(w->store, 0, world_key(k, name), &key);
+        assert_non_null(key.entry);
+        info = store_log_segment_find(w->store->log, address_sequence(key.entry->address));
+        assert_non_null(info);
+        count += info->kind == SEGMENT_COLD;
+    }
+    return count;
+}
+
+/* Both versions of a value lie in the victim: only the newer one is moved. */
+static void test_the_newest_version_is_moved(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_init(&w, 21, NULL);
+    world_open(&w);
+    for (uint16_t k = 0; k < STAYING; k++) {
+        world_set(&w, 0, k, k + 1u, 300);
+        world_set(&w, 0, k, k + 100u, 310);
+        noise(&w, 30);
+    }
+    noise(&w, 5000);
+    sim_run_for(w.sim, 2000000);
+    assert_true(moved_count(&w) > STAYING / 2);
+    world_close(&w);
+    world_open(&w);
+    world_check(&w, UINT64_MAX);
+    world_deinit(&w);
+}
+
+/* ---- more keys than a checkpoint's page has ------------------------------------------------------ */
+
+#define MANY 8000u
+
+static void many_find(struct world *w, unsigned k, struct store_key *key, char name[32])
+{
+    struct bytes bytes = bytes_of(name, (size_t)snprintf(name, 32, "one-of-many-%u", k));
+
+    assert_int_equal(world_find(w, 1, bytes, key), 0);
+}
+
+/* Between them, overwrites of a single key: what is dead in their segments. */
+static void many_put(struct world *w)
+{
+    char name[32], value[120];
+    struct store_key key;
+
+    for (unsigned k = 0; k < MANY; k++) {
+        world_fill(value, sizeof(value), k);
+        many_find(w, k, &key, name);
+        assert_int_equal(store_put_string(w->store, &key, bytes_of(value, sizeof(value)), NULL), 0);
+        world_set(w, 0, 1, k + 1, 500);
+        if (k % 4 == 0)
+            store_turn_end(w->store);
+        if (k % 16 == 0)
+            sim_run_for(w->sim, 500);
+    }
+}
+
+static unsigned many_moved(struct world *w)
+{
+    unsigned count = 0;
+
+    for (unsigned k = 0; k < MANY; k++) {
+        const struct segment_info *info;
+        struct store_key key;
+        char name[32];
+
+        many_find(w, k, &key, name);
+        info = store_log_segment_find(w->store->log, address_sequence(key.entry->address));
+        assert_non_null(info);
+        count += info->kind == SEGMENT_COLD;
+    }
+    return count;
+}
+
+static void many_check(struct world *w)
+{
+    char name[32], value[120];
+    struct store_key key;
+
+    for (unsigned k = 0; k < MANY; k++) {
+        world_fill(value, sizeof(value), k);
+        many_find(w, k, &key, name);
+        assert_non_null(key.entry);
+        assert_true(bytes_equal(store_string(key.entry), bytes_of(value, sizeof(value))));
+    }
+}
+
+static void overwrite(struct world *w, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        world_set(w, 0, 1, i + 1, 500);
+        store_turn_end(w->store);
+        sim_run_for(w->sim, 200);
+    }
+}
+
+/* Values that were moved and not changed: the page that names them is written anew, for the place where they were is used
+ * again. */
+static void test_a_checkpoint_knows_what_was_moved(void **state)
+{
+    struct world w;
+    unsigned before;
+
+    (void)state;
+    world_init(&w, 22, NULL);
+    world_open(&w);
+    many_put(&w);
+    checkpoint_now(&w);
+    before = many_moved(&w);
+    overwrite(&w, 8000);
+    assert_true(many_moved(&w) > before + MANY / 10);
+    for (unsigned i = 0; i < 3; i++) { /* the copies are behind where a recovery starts, the originals overwritten */
+        checkpoint_now(&w);
+        overwrite(&w, 1500);
+    }
+    checkpoint_now(&w);
+    world_die(&w, true);
+    world_open(&w);
+    many_check(&w);
+    world_deinit(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_newest_version_is_moved),
+        cmocka_unit_test(test_a_checkpoint_knows_what_was_moved),
+    };
+
+    return cmocka_run_group_tests_name("store_cleaner", tests, NULL, NULL);
+}
