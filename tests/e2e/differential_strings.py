@@ -45,6 +45,7 @@ BITS = """
 
 HLL = """
     pfadd H E|pfadd H E E E E E|pfadd H E E E E E E E E E E E E E E E|pfadd H|pfcount H|pfcount H H|pfcount H none
+    pfdebug encoding H|pfdebug decode H|pfdebug getreg H|pfdebug TODENSE H|pfdebug foo H|pfdebug decode lst|pfdebug encoding none
     pfcount none|pfmerge H|pfmerge H H|pfmerge H H H|pfmerge H none|get H|strlen H|pfadd K E|pfcount K|pfmerge H K
     copy H H replace|set H Y|pfadd lst E|rpush lst a|pfcount lst|pfmerge H lst|pfcount H lst|del H|ttl H|expire H 1000
 """
