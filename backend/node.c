@@ -33,6 +33,24 @@ static void count_turn(struct node *node)
     turns->us_max = MAX(turns->us_max, took_us);
 }
 
+static void node_closed(void *arg, int err)
+{
+    struct node *node = arg;
+
+    node->is_open = false;
+    node->close_done(node->close_arg, err);
+}
+
+/* An EXEC that waits for a value is run to its end before: half of it is no state to leave behind. */
+static void node_close_store(struct node *node)
+{
+    if (LIKELY(!node->is_closing) || node->is_store_closing || engine_is_in_exec(node->engine))
+        return;
+    node->is_store_closing = true;
+    io_timer_stop(&node->second);
+    store_close(node->store, node_closed, node);
+}
+
 static void node_turn(struct io_hook *hook)
 {
     struct node *node = CONTAINER_OF(hook, struct node, hook);
@@ -54,6 +72,7 @@ static void node_turn(struct io_hook *hook)
     while ((at = list_pop_front(&node->dead)) != NULL)
         client_free(client_of_turn_node(at));
     count_turn(node);
+    node_close_store(node);
 }
 
 /* What clients get as errors, for whoever reads the log. -EROFS has been told where it happened. */
@@ -155,14 +174,6 @@ static int node_open_engine(struct node *node)
     return 0;
 }
 
-static void node_closed(void *arg, int err)
-{
-    struct node *node = arg;
-
-    node->is_open = false;
-    node->close_done(node->close_arg, err);
-}
-
 static void node_opened(void *arg, int err)
 {
     struct node *node = arg;
@@ -182,7 +193,7 @@ static void node_opened_later(struct io_timer *timer)
     if (err == 0)
         err = node_open_engine(node);
     if (err == 0 && node->is_closing) {
-        store_close(node->store, node_closed, node);
+        node_close_store(node);
         return;
     }
     node->options.opened(node->options.arg, err);
@@ -244,8 +255,6 @@ void node_close(struct node *node, void (*done)(void *arg, int err), void *arg)
         client_close(client);
     }
     node_turn(&node->hook);
-    io_timer_stop(&node->second);
-    store_close(node->store, node_closed, node);
 }
 
 /* ---- to another process ------------------------------------------------------------------------------ */

@@ -29,7 +29,7 @@ struct node {
     struct log_limit bad_input, refused, refusals; /* bounds on lines that clients cause */
     int refusal;                                   /* why writes are refused, as was last said; 0: they are not */
     int open_err;
-    bool is_open, is_draining, is_closing;
+    bool is_open, is_draining, is_closing, is_store_closing;
     struct io_timer park_timer;
     uint64_t park_until_ms;
     struct list *moves; /* borrows; while clients are parked */

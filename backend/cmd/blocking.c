@@ -11,6 +11,7 @@
  *       connection; the connection then consumes the request without running it again.
  *   K3  A waiter whose command still finds nothing keeps its place and its deadline.
  *   K4  A key of another type wakes nobody.
+ *   K5  What an EXEC changes wakes when the whole of it is done, also if it waits for a value in the middle.
  */
 #include "backend/cmd/cmd_private.h"
 #include "backend/cmd/keymap.h"
@@ -348,6 +349,8 @@ void blocked_serve(struct engine *engine)
 {
     struct list_node *node;
 
+    if (UNLIKELY(engine->exclusive != NULL))
+        return; /* K5: has_ready_keys stays */
     while ((node = list_pop_front(&engine->blocked->ready)) != NULL)
         serve_key(engine, CONTAINER_OF(node, struct blocked_key, ready_node));
     engine->has_ready_keys = false;

@@ -240,7 +240,8 @@ void cmd_pfdebug(struct cmd *c)
     else if (arg_is(c, 1, "encoding"))
         reply_status(c, hll_is_dense(store_string(key.entry)) ? "dense" : "sparse");
     else if (!arg_is(c, 1, "todense"))
-        reply_error_format(c, "ERR Unknown PFDEBUG subcommand '%.*s'", BYTES_ARG(bytes_first(c->argv[1], 128)));
+        reply_error_format(c, "ERR Unknown PFDEBUG subcommand '%.*s'",
+                           BYTES_ARG(bytes_first(c->argv[1], 128)));
     else if (debug_make_dense(c, &key, &changed))
         reply_integer(c, changed);
 }

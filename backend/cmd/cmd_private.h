@@ -46,6 +46,8 @@ void fetch_add(struct cmd *c);
 /* Adds this cold key to those that the session waits for. False: no memory. */
 bool session_fetch(struct session *session, const struct store_key *key);
 void fetch_forget(struct session *session);
+/* What one waits for, another waits for now. */
+void fetch_move(struct session *from, struct session *to);
 /* The command in front waits for cold values once more. */
 void fetch_round(struct session *session);
 /* It is done. */
@@ -67,6 +69,10 @@ void transaction_spoil(struct session *session);
 void transaction_refuse(struct cmd *c, const char *why);
 uint32_t transaction_flags(const struct session *session); /* of all queued commands */
 void transaction_forget(struct session *session);          /* the queue and the watches */
+/* A session that ends while its EXEC waits in the middle: the rest of it is run for engine->orphan. */
+void exec_leave(struct session *session);
+void exec_orphan_run(struct io_timer *timer);
+void exec_orphan_forget(struct engine *engine);
 /* For CLIENT LIST. */
 int64_t transaction_count(const struct session *session); /* -1: no MULTI */
 size_t transaction_bytes(const struct session *session);

@@ -51,6 +51,8 @@ int engine_create(const struct engine_options *options, struct engine **out)
     chunk_pools_init(&engine->chunks);
     engine->pause_timer.fire = pause_over;
     engine->pause_timer.arg = engine;
+    engine->orphan_timer.fire = exec_orphan_run;
+    engine->orphan_timer.arg = engine;
     engine->now_ms = engine->started_ms = io_wall_us(options->io) / 1000;
     err = engine_create_parts(engine);
     if (err != 0) {
@@ -69,6 +71,7 @@ void engine_destroy(struct engine **engine)
         return;
     ASSERT(list_is_empty(&e->sessions));
     io_timer_stop(&e->pause_timer);
+    exec_orphan_forget(e);
     mc_destroy(&e->mc);
     latency_destroy(&e->latency);
     slow_log_destroy(&e->slow_log);

@@ -94,6 +94,8 @@ struct engine {
     uint64_t pause_until_ms;
     uint8_t pause;               /* enum engine_pause */
     struct session *exclusive;   /* in the middle of an EXEC that needs a cold value: nobody else may run */
+    struct session orphan;       /* `exclusive` of a client that is gone; engine NULL: there is none */
+    struct io_timer orphan_timer;
 };
 
 MUST_USE int engine_create(const struct engine_options *options, struct engine **out);
@@ -114,6 +116,11 @@ bool engine_must_wait(struct session *session, bool writes);
 /* What the store's hooks tell. (A store is made before its engine: who owns both passes them on.) */
 void engine_changed(struct engine *engine, uint8_t db, struct bytes key, enum store_change_kind kind);
 void engine_flushed(struct engine *engine, uint8_t db);
+/* Between the first and the last command of an EXEC: the store must not be closed. */
+static inline bool engine_is_in_exec(const struct engine *engine)
+{
+    return engine->exclusive != NULL;
+}
 /* After store_swap(). */
 void engine_swapped(struct engine *engine, uint8_t a, uint8_t b);
 void engine_state(struct engine *engine);

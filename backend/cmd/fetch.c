@@ -134,6 +134,19 @@ bool fetch_before(struct cmd *c)
     return true;
 }
 
+void fetch_move(struct session *from, struct session *to)
+{
+    ASSERT(to->fetches == NULL);
+    to->fetches = from->fetches;
+    to->fetch_error = from->fetch_error;
+    to->fetch_rounds = from->fetch_rounds;
+    if (to->fetches != NULL)
+        to->fetches->session = to;
+    from->fetches = NULL;
+    from->fetch_error = 0;
+    from->fetch_rounds = 0;
+}
+
 void fetch_forget(struct session *session)
 {
     struct fetch_set *set = session->fetches;

@@ -492,7 +492,7 @@ static void flush_fire(struct io_timer *timer)
         io_timer_start(mc->engine->io, timer, MIN(mc->flush_at_ms - wall_ms, UINT64_C(3600000)));
         return;
     }
-    if (store_may_write(mc->engine->store, false) == ERR_AGAIN ||
+    if (engine_is_in_exec(mc->engine) || store_may_write(mc->engine->store, false) == ERR_AGAIN ||
         store_flush(mc->engine->store, mc->engine->options.memcache_db) != 0) {
         io_timer_start(mc->engine->io, timer, 100);
         return;

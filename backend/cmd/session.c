@@ -24,6 +24,8 @@ void session_deinit(struct session *session)
     struct engine *engine = session->engine;
 
     session->is_killed = true;
+    if (UNLIKELY(engine->exclusive == session))
+        exec_leave(session);
     blocked_forget(session);
     transaction_forget(session);
     fetch_forget(session);
@@ -31,11 +33,6 @@ void session_deinit(struct session *session)
         pubsub_session_clear(session);
     if (list_node_is_linked(&session->park_node))
         list_remove(&session->park_node);
-    if (engine->exclusive == session) {
-        store_atomic_end(engine->store); /* EXEC's, which got so far */
-        engine->exclusive = NULL;
-        sessions_resume(&engine->paused);
-    }
     outbuf_clear(&engine->chunks, &session->out);
     mem_free(session->name);
     mem_free(session->lib_name);

@@ -7,11 +7,16 @@
  *       in the middle (SORT ... BY), or that does not fit with the others into memory, is waited for with
  *       everybody else held (engine->exclusive); what was composed so far is kept in `out`.
  *   M3  A watched key that was changed, removed, or has expired since WATCH makes EXEC answer nil.
+ *   M4  What has begun is run to its end, also when its client goes away meanwhile (engine->orphan takes its
+ *       place): nobody ever sees half of it, in memory, in a checkpoint or after a recovery. Nothing else changes
+ *       anything meanwhile: waiters for keys are served behind it, timers of ours that write wait for its end, the
+ *       store's work rests, its clock stands, and a node that is to stop waits for it.
  */
 #include "backend/cmd/cmd_private.h"
 #include "backend/cmd/handlers.h"
 #include "backend/cmd/keymap.h"
 #include "backend/cmd/move.h"
+#include "backend/cmd/pubsub.h"
 
 #include "common/base/mem.h"
 
@@ -477,6 +482,87 @@ static void exec_run(struct cmd *c, struct transaction *transaction)
     c->engine->exclusive = session;
     c->is_parked = true;
 }
+
+/* ---- a client that leaves in the middle: M4 --------------------------------------------------------------- */
+
+static void orphan_dirty(struct session *session)
+{
+    MAYBE(outbuf_is_empty(&session->out));
+}
+
+static void orphan_resume(struct session *session)
+{
+    struct engine *engine = session->engine;
+
+    io_timer_start(engine->io, &engine->orphan_timer, 0);
+}
+
+static void orphan_kill(struct session *session)
+{
+    ASSERT(session->is_killed);
+}
+
+static const struct session_io orphan_io = {
+    .dirty = orphan_dirty,
+    .resume = orphan_resume,
+    .kill = orphan_kill,
+};
+
+void exec_orphan_run(struct io_timer *timer)
+{
+    struct engine *engine = timer->arg;
+    const struct bytes word = BYTES("exec");
+
+    if (engine_execute(&engine->orphan, &word, 1) == CMD_PARKED)
+        return;
+    exec_orphan_forget(engine);
+    io_wake(engine->io); /* for the turn's end: the frame, and who was held */
+}
+
+void exec_orphan_forget(struct engine *engine)
+{
+    struct session *orphan = &engine->orphan;
+
+    io_timer_stop(&engine->orphan_timer);
+    if (orphan->engine == NULL)
+        return;
+    transaction_forget(orphan);
+    fetch_forget(orphan);
+    if (orphan->subscriptions != NULL)
+        pubsub_session_clear(orphan);
+    outbuf_clear(&engine->chunks, &orphan->out);
+    mem_free(orphan->name);
+    mem_free(orphan->lib_name);
+    mem_free(orphan->lib_version);
+    *orphan = (struct session){0};
+}
+
+/* It is in no list: it is no client any more. Replies go nowhere, as it is killed. */
+void exec_leave(struct session *session)
+{
+    struct engine *engine = session->engine;
+    struct session *orphan = &engine->orphan;
+    bool is_waiting = session->fetches != NULL;
+
+    ASSERT(engine->exclusive == session && orphan->engine == NULL);
+    ASSERT(session->blocked == NULL && session->is_killed);
+    *orphan = *session;
+    orphan->io = &orphan_io;
+    orphan->node = orphan->park_node = (struct list_node){0};
+    orphan->out = (struct outbuf){0};
+    orphan->subscriptions = NULL;
+    orphan->fetches = NULL;
+    orphan->fd = -1;
+    session->transaction = NULL;
+    session->name = session->lib_name = session->lib_version = NULL;
+    fetch_move(session, orphan);
+    outbuf_clear(&engine->chunks, &orphan->transaction->out);
+    engine->exclusive = orphan;
+    if (!is_waiting)
+        orphan_resume(orphan); /* its value had come, and it was just to go on */
+}
+
+/* ---- EXEC itself -------------------------------------------------------------------------------------------- */
 
 void cmd_exec(struct cmd *c)
 {

@@ -10,7 +10,7 @@
 
 void store_now_set(struct store *store, uint64_t now_ms)
 {
-    if (now_ms <= store->now_ms)
+    if (now_ms <= store->now_ms || UNLIKELY(store->is_atomic)) /* S8, S9 */
         return;
     store->now_ms = now_ms;
     if (store->log != NULL)

@@ -13,6 +13,11 @@
  *   S3  durable <= written <= appended.
  *   S7  A deleted or expired key is never returned again, whatever is replayed.
  *   S8  Expiry times are absolute in the log; the clock that judges them never goes back.
+ *   S9  What lies between store_atomic_begin() and store_atomic_end() is recovered as a whole or not at all, however
+ *       many turns, frames, page writes or segments it spans: every frame but its last says that it goes on
+ *       (FRAME_CONTINUES), the marks stand still before its first record, no image of what it changed is written
+ *       before its end is durable (G9), no checkpoint is written meanwhile, and recovery leaves out a unit
+ *       whose last frame it does not find. Time stands still within it.
  *   S12 Who replies with data of LSN l waits until l is committed (repl/commit.h): entry_lsn() of what it
  *       read, store_absent_lsn() where it found nothing.
  *

@@ -2,6 +2,7 @@
 """MULTI, WATCH and what may happen meanwhile, on weir-backend beside a redis-server: the same steps of several
 clients, reply for reply."""
 
+import signal
 import time
 
 import pytest
@@ -264,6 +265,38 @@ def test_a_client_gone_while_exec_waits_for_the_disk(weir_backend):
         differential.time.sleep(0.2)
         lengths = {a.ask("STRLEN", f"k{i}") for i in range(300)}
         assert len(lengths) == 1, lengths
+
+
+@pytest.mark.parametrize("end", ("reset", "killed by its own command", "SIGTERM", "SIGKILL"))
+def test_left_between_two_commands_of_exec(weir_backend, end):
+    """SORT ... BY finds out in the middle that it needs hundreds of values from the disk. The client, or the whole
+    node, goes meanwhile: both counters or none have been added to, also after a restart."""
+    server = weir_backend()
+    with differential.Client(server.port) as a:
+        a.send([[b"SADD", b"set", *(b"%d" % i for i in range(1000))]] +
+               [[b"SET", b"weight%d" % i, b"%04d" % i + b"x" * 2000] for i in range(1000)])
+        for _ in range(1001):
+            a.read()
+    for turn in range(4):
+        with differential.Client(server.port) as a:
+            a.ask("DEBUG", "SPILL")
+        b = differential.Client(server.port)
+        suicide = [[b"CLIENT", b"KILL", b"ID", b.ask("CLIENT", "ID")[1]]] if "own" in end else []
+        # Closed with answers unread, so that the end of the connection is a reset.
+        b.send([[b"GET", b"weight1"], [b"MULTI"], [b"INCR", b"before"], *suicide,
+                [b"SORT", b"set", b"BY", b"weight*", b"LIMIT", b"0", b"1"], [b"INCR", b"after"], [b"EXEC"]])
+        time.sleep(0.002 * turn)
+        if end.startswith("SIG"):
+            server.restart(getattr(signal, end))
+        b.close()
+        with differential.Client(server.port) as a:
+            counts = a.ask("MGET", "before", "after")[1]
+            assert counts[0] == counts[1], counts
+    if end == "killed by its own command":
+        assert counts[0] == (b"$", b"4"), counts
+    server.restart(signal.SIGKILL)
+    with differential.Client(server.port) as a:
+        assert a.ask("MGET", "before", "after")[1] == counts
 
 
 def test_no_memory_for_a_transaction(clients):

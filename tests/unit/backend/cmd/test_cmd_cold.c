@@ -4,6 +4,7 @@
  */
 #include "tests/unit/backend/cmd/cmd_world.h"
 
+#include "backend/cmd/mc.h"
 #include "common/io/io_sim_disk.h"
 
 #include <stdio.h>
@@ -160,33 +161,145 @@ static void test_exec_waits_in_the_middle(void **state)
     cold_deinit(&cw);
 }
 
-/* Its client goes away meanwhile. */
+/* b and c are written by one EXEC that waits for a value between the two: up to there. `big` values go into several
+ * page writes. */
+static void exec_in_the_middle(struct cold_world *cw, unsigned big)
+{
+    static char value[20000];
+    const struct bytes set[] = {BYTES("set"), BYTES("big"), bytes_of(value, sizeof(value))};
+    struct bytes exec = BYTES("exec");
+
+    set_up_other_database(cw);
+    cold_ask(cw, "select 1", "+OK\r\n");
+    cold_ask(cw, "multi", "+OK\r\n");
+    cold_ask(cw, "set b 1", "+QUEUED\r\n");
+    cold_ask(cw, "rpush waited-for 1 2", "+QUEUED\r\n");
+    for (unsigned i = 0; i < big; i++)
+        cold_run(cw, set, 3);
+    cold_ask(cw, "sort l by nosort get w*", "+QUEUED\r\n");
+    cold_ask(cw, "set c 1", "+QUEUED\r\n");
+    for (unsigned round = 0; round < 10 && cw->w.engine->exclusive == NULL; round++) {
+        world_run(&cw->w, &exec, 1);
+        store_turn_end(cw->w.store);
+        if (cw->w.engine->exclusive == NULL)
+            sim_run_for(cw->w.sim, 100000);
+    }
+    assert_ptr_equal(cw->w.engine->exclusive, &cw->w.session);
+}
+
+/* A client that comes meanwhile sees nothing of it, however long it takes, and then all. */
 static void test_exec_is_left_in_the_middle(void **state)
 {
+    struct bytes get[] = {BYTES("mget"), BYTES("b"), BYTES("c")};
     struct cold_world cw;
-    struct bytes exec = BYTES("exec");
 
     (void)state;
     cold_init(&cw, 0);
-    set_up_other_database(&cw);
-    cold_ask(&cw, "select 1", "+OK\r\n");
-    cold_ask(&cw, "multi", "+OK\r\n");
-    cold_ask(&cw, "set b 1", "+QUEUED\r\n");
-    cold_ask(&cw, "sort l by nosort get w*", "+QUEUED\r\n");
-    for (unsigned round = 0; round < 10 && cw.w.engine->exclusive == NULL; round++) {
-        world_run(&cw.w, &exec, 1);
-        store_turn_end(cw.w.store);
-        if (cw.w.engine->exclusive == NULL)
-            sim_run_for(cw.w.sim, 100000);
-    }
-    assert_non_null(cw.w.engine->exclusive);
-    sim_run_for(cw.w.sim, 3000000);
+    exec_in_the_middle(&cw, 0);
     session_deinit(&cw.w.session);
+    assert_non_null(cw.w.engine->exclusive);
     session_init(&cw.w.session, cw.w.engine, &cold_io);
     cw.w.session.is_authenticated = true;
-    cold_ask(&cw, "set d 1", "+OK\r\n");
+    cw.w.session.db = 1;
+    world_run(&cw.w, get, 3);
+    assert_true(cw.w.session.is_parked);
+    sim_run_for(cw.w.sim, 3000000);
+    assert_null(cw.w.engine->exclusive);
+    cold_ask(&cw, "mget b c", "*2\r\n$1\r\n1\r\n$1\r\n1\r\n");
+    store_turn_end(cw.w.store);
     sim_run_for(cw.w.sim, 3000000);
     assert_int_equal(store_marks_of(cw.w.store).durable, store_lsn(cw.w.store));
+    cold_deinit(&cw);
+}
+
+/* ... and the process dies before its value has come, after the log has written what there was of it. */
+static void test_exec_dies_in_the_middle(void **state)
+{
+    struct cold_world cw;
+
+    (void)state;
+    for (unsigned is_left = 0; is_left < 2; is_left++) {
+        uint64_t written;
+
+        cold_init(&cw, 0);
+        exec_in_the_middle(&cw, 50);
+        written = store_marks_of(cw.w.store).written;
+        if (is_left)
+            session_deinit(&cw.w.session);
+        sim_run_for(cw.w.sim, is_left ? 0 : 50000);
+        assert_non_null(cw.w.engine->exclusive);
+        assert_int_equal(store_marks_of(cw.w.store).written, written); /* S9 */
+        sim_node_kill(cw.node);
+        if (!is_left)
+            session_deinit(&cw.w.session);
+        engine_destroy(&cw.w.engine);
+        store_destroy(&cw.w.store);
+        (void)sim_node_start(cw.node);
+        cold_open(&cw, 0);
+        cold_ask(&cw, "select 1", "+OK\r\n");
+        cold_ask(&cw, "exists a b c waited-for big", ":1\r\n");
+        cold_deinit(&cw);
+    }
+}
+
+/* Who waits for a key that it has made gets the element when it is over, not in between. */
+static void test_exec_in_the_middle_serves_nobody(void **state)
+{
+    struct bytes blpop[] = {BYTES("blpop"), BYTES("waited-for"), BYTES("0")};
+    struct cold_world cw, other = {0};
+
+    (void)state;
+    cold_init(&cw, 0);
+    session_init(&other.w.session, cw.w.engine, &cold_io);
+    other.w.session.is_authenticated = true;
+    other.w.session.db = 1;
+    MAYBE(engine_execute(&other.w.session, blpop, 3) == CMD_PARKED);
+    exec_in_the_middle(&cw, 0);
+    assert_false(other.is_resumed);
+    cold_ask(&cw, "exec", "*4\r\n+OK\r\n:2\r\n*1\r\n$31\r\na-weight-that-is-worth-spilling\r\n+OK\r\n");
+    assert_true(other.is_resumed);
+    assert_int_equal(engine_execute(&other.w.session, blpop, 3), CMD_DONE);
+    assert_int_equal(other.w.session.out.len, strlen("*2\r\n$10\r\nwaited-for\r\n$1\r\n1\r\n"));
+    session_deinit(&other.w.session);
+    cold_ask(&cw, "lrange waited-for 0 -1", "*1\r\n$1\r\n2\r\n");
+    cold_deinit(&cw);
+}
+
+static void mc_ask(struct session *session, struct bytes line)
+{
+    struct proto_limits limits = PROTO_LIMITS_DEFAULT;
+    struct mc_parser parser = {0};
+    struct mc_request request;
+    struct mc_keys keys;
+
+    mc_keys_init(&keys);
+    assert_int_equal(mc_parse(&parser, &keys, &limits, line, &request), PARSE_OK);
+    assert_int_equal(mc_text_execute(session, &request), CMD_DONE);
+    mc_keys_deinit(&keys);
+}
+
+/* Memcache's flush_all whose time comes in the middle comes behind it. */
+static void test_exec_in_the_middle_is_not_flushed(void **state)
+{
+    struct cold_world cw;
+    struct session mc;
+
+    (void)state;
+    cold_init(&cw, 0);
+    session_init(&mc, cw.w.engine, &cold_io);
+    mc.is_authenticated = true;
+    mc.protocol = SESSION_MC_TEXT;
+    cw.w.engine->options.memcache_db = 1;
+    mc_ask(&mc, BYTES("flush_all 1\r\n"));
+    assert_int_equal(mc.out.len, strlen("OK\r\n"));
+    session_deinit(&mc);
+    exec_in_the_middle(&cw, 0);
+    sim_run_for(cw.w.sim, 2000000);
+    cold_ask(&cw, "exec", "*4\r\n+OK\r\n:2\r\n*1\r\n$31\r\na-weight-that-is-worth-spilling\r\n+OK\r\n");
+    cold_ask(&cw, "select 1", "+OK\r\n");
+    cold_ask(&cw, "exists b c waited-for", ":3\r\n");
+    sim_run_for(cw.w.sim, 2000000);
+    cold_ask(&cw, "exists b c waited-for", ":0\r\n");
     cold_deinit(&cw);
 }
 
@@ -196,6 +309,9 @@ int main(void)
         cmocka_unit_test(test_more_than_memory),
         cmocka_unit_test(test_exec_waits_in_the_middle),
         cmocka_unit_test(test_exec_is_left_in_the_middle),
+        cmocka_unit_test(test_exec_dies_in_the_middle),
+        cmocka_unit_test(test_exec_in_the_middle_serves_nobody),
+        cmocka_unit_test(test_exec_in_the_middle_is_not_flushed),
     };
 
     return cmocka_run_group_tests_name("cold commands", tests, NULL, NULL);
