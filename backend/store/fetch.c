@@ -9,6 +9,7 @@
  *       of the record's LSN. Else the key was changed meanwhile: if it is cold again the read starts anew,
  *       else there is nothing to do.
  *   F3  A value becomes hot as a whole or not at all.
+ *   F4  A chain ends in the state that the entry names: its last delta, or its image, has the entry's LSN.
  */
 #include "backend/store/replay.h"
 #include "backend/store/store_private.h"
@@ -342,6 +343,10 @@ static void fetch_chain_step(struct fetch *fetch, struct entry *e, struct chain 
         fetch->read.address = chain->deltas[fetch->delta_next].address;
         fetch->read.size_hint = 0;
         store_log_read(store->log, &fetch->read);
+        return;
+    }
+    if ((chain->count > 0 ? chain->deltas[chain->count - 1].lsn : chain->image_lsn) != entry_lsn(e)) { /* F4 */
+        fetch_corrupt(fetch, e);
         return;
     }
     fetch->object->base_lsn = chain->base_lsn;

@@ -307,6 +307,37 @@ static void test_a_copy_of_a_lost_change_stays_dead(void **state)
     mem_free(zeros);
 }
 
+/* A chain from which a change is missing is no value: the entry knows what its last one was. */
+static void test_a_chain_without_its_last_delta_is_refused(void **state)
+{
+    struct world w;
+    struct store_key key;
+    struct chain *chain;
+    char name[32];
+    uint64_t corrupt;
+
+    (void)state;
+    world_init(&w, 10, NULL);
+    world_open(&w);
+    for (uint8_t f = 0; f < 4; f++)
+        world_field(&w, 0, 1, f, f + 1u);
+    store_turn_end(w.store);
+    world_die(&w, false);
+    world_open(&w);
+    store_find(w.store, 0, world_key(1, name), &key);
+    assert_true(entry_is_cold(key.entry));
+    chain = chain_find(w.store, key.hash, key.entry);
+    assert_non_null(chain);
+    assert_int_equal(chain->count, 4);
+    chain->count--;
+    corrupt = w.store->stats.corrupt_records;
+    assert_int_equal(world_find(&w, 0, world_key(1, name), &key), ERR_CORRUPT);
+    assert_int_equal(w.store->stats.corrupt_records, corrupt + 1);
+    chain->count++;
+    world_check(&w, UINT64_MAX);
+    world_deinit(&w);
+}
+
 /* A cache that was started again holds entries without values. Those go too, when nothing else is left. */
 static void test_cache_forgets_cold_entries(void **state)
 {
@@ -352,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_cleaner_without_room),
         cmocka_unit_test(test_cleaner_revives_no_cut_transaction),
         cmocka_unit_test(test_a_copy_of_a_lost_change_stays_dead),
+        cmocka_unit_test(test_a_chain_without_its_last_delta_is_refused),
         cmocka_unit_test(test_cache_forgets_cold_entries),
     };
 
