@@ -184,6 +184,8 @@ static int clean_record(void *arg, const struct record *record, uint64_t address
 
     MAYBE(size);
     MAYBE(is_cold);
+    if (store->state != STORE_OPEN) /* closing: the log takes no copies any more */
+        return ERR_AGAIN;
     if (record->type == RECORD_NOP)
         return 0;
     if (record->type == RECORD_TOMB || record->type == RECORD_FLUSH || record->type == RECORD_SWAP) {

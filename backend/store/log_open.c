@@ -251,10 +251,12 @@ static void slot_read(struct io_op *op)
     open->segment->header = header;
     log->next_sequence = MAX(log->next_sequence, header.sequence + 1);
     open->segment->info.sequence = header.sequence;
-    if (header.kind == SEGMENT_HEADER_FREE)
+    if (header.kind == SEGMENT_HEADER_FREE) {
+        log->free_mark = MAX(log->free_mark, header.mark);
         slot_is_free(open);
-    else
-        slot_is_used(open, &header);
+        return;
+    }
+    slot_is_used(open, &header);
 }
 
 static void slot_head_read(struct io_op *op)
@@ -656,7 +658,8 @@ static void close_end(struct store_log *log, int err)
 /* Nothing that belongs to us is with io. */
 bool log_is_quiet(const struct store_log *log)
 {
-    return log->making == NULL && log->freeing_count == 0 && log->writes_submitted == 0 && log->flush_count == 0;
+    return log->making == NULL && log->freeing_count == 0 && log->writes_submitted == 0 && log->flush_count == 0 &&
+           log->reads_submitted == 0 && list_is_empty(&log->reads_done);
 }
 
 static bool is_closed(const struct store_log *log)

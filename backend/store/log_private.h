@@ -169,12 +169,14 @@ struct store_log {
     /* Of hot segments whose header does not verify, the one with the highest first LSN that was durable; 0: none. */
     uint64_t suspect_lsn;
     uint32_t suspect_slot;
+    uint64_t free_mark; /* highest durable mark that a free segment knows of */
 
     struct io_timer timer, soon, space_timer;
     bool room_is_wanted;     /* somebody was told that there is none */
     bool was_full;
     /* The flush under way. */
     uint32_t flush_count, writes_submitted;
+    uint32_t reads_submitted; /* of records, scans and walks */
     uint64_t flush_hot_no, flush_cold_no, flush_lsn;
     bool is_flushing, flush_is_full;
     uint64_t full_flushes; /* done, of both queues */

@@ -146,6 +146,7 @@ static void read_done(struct io_op *op)
     struct read_part *part = part_of(read);
     size_t announced;
 
+    part->log->reads_submitted--;
     if (op->result < 0) {
         if (op->result == ERR_EOF)
             read_corrupt(read, "the file was cut");
@@ -189,6 +190,7 @@ static void read_submit(struct store_log_read *read, size_t size)
         return;
     }
     part->op = (struct io_op){.done = read_done, .arg = part};
+    part->log->reads_submitted++;
     io_file_read(segment->file, &part->op, part->buffer, part->len, start);
 }
 
@@ -320,6 +322,7 @@ static void walk_not_found(struct io_op *op)
     struct walk_part *part = op->arg;
     struct store_log_walk *walk = part->walk;
 
+    part->log->reads_submitted--;
     mem_free(part);
     walk->done(walk->arg, ERR_NOT_FOUND);
 }
@@ -336,6 +339,7 @@ void store_log_walk(struct store_log *log, struct store_log_walk *walk)
     part->scan.piece = walk->piece_bytes;
     if (segment == NULL || segment->file == NULL) { /* from the loop, by way of any op */
         part->scan.op = (struct io_op){.done = walk_not_found, .arg = part};
+        log->reads_submitted++;
         io_file_size(log->lock_file, &part->scan.op);
         return;
     }

@@ -32,6 +32,7 @@ static void scan_read_done(struct io_op *op)
 {
     struct log_scan *scan = op->arg;
 
+    scan->segment->log->reads_submitted--;
     if (op->result < 0) {
         scan->done(scan, (int)op->result);
         return;
@@ -54,6 +55,7 @@ static void scan_read_at(struct log_scan *scan, size_t size, uint64_t off)
     scan->buffer_off = scan->off;
     scan->len = 0;
     scan->op = (struct io_op){.done = scan_read_done, .arg = scan};
+    scan->segment->log->reads_submitted++;
     io_file_read(scan->segment->file, &scan->op, scan->buffer, size, off);
 }
 

@@ -392,6 +392,33 @@ static void test_a_directory_has_one_owner(void **state)
     world_deinit(&w);
 }
 
+/* Reads that the disk is slow to answer: who closes waits for them, for their buffers and files are the log's. */
+static void test_a_close_waits_for_reads(void **state)
+{
+    static struct world_read reads[40];
+    struct world w;
+
+    (void)state;
+    world_init(&w, 5);
+    assert_int_equal(world_start(&w), 0);
+    for (uint32_t i = 0; i < ARRAY_COUNT(reads); i++)
+        assert_int_equal(world_append(&w), 0);
+    assert_int_equal(world_flush(&w), 0);
+    sim_disk_stall(w.node, sim_now_us(w.sim) + 5 * SECOND);
+    for (uint32_t i = 0; i < ARRAY_COUNT(reads); i++) {
+        reads[i] = (struct world_read){
+            .read = {.address = w.model[i].address, .done = world_read_done},
+            .draw = w.model[i].draw, .lsn = w.model[i].lsn,
+        };
+        store_log_read(w.log, &reads[i].read);
+    }
+    sim_disk_stall(w.node, 0); /* only those */
+    assert_int_equal(world_close(&w), 0);
+    for (uint32_t i = 0; i < ARRAY_COUNT(reads); i++)
+        assert_true(reads[i].is_done && reads[i].is_right);
+    world_deinit(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -407,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_a_failed_write_or_flush_is_final),
         cmocka_unit_test(test_another_shard_count_is_refused),
         cmocka_unit_test(test_a_directory_has_one_owner),
+        cmocka_unit_test(test_a_close_waits_for_reads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
