@@ -101,6 +101,11 @@ uint64_t checkpoint_lsn(const struct store *store)
     return store->checkpoint->generation == 0 ? 0 : store->checkpoint->meta.lsn;
 }
 
+uint64_t checkpoint_durable_lsn(const struct store *store)
+{
+    return store->checkpoint->durable_lsn;
+}
+
 uint32_t checkpoint_epoch(const struct store *store)
 {
     return store->checkpoint->generation == 0 ? 0 : store->checkpoint->meta.epoch;
@@ -231,6 +236,7 @@ static void log_flushed(void *arg, int err)
         .meta_off = c->meta_off,
         .meta_len = c->meta_len,
         .meta_hash = c->meta_hash,
+        .durable_lsn = store_log_marks(store->log).durable,
     };
 
     if (err != 0) {
@@ -238,7 +244,7 @@ static void log_flushed(void *arg, int err)
         return;
     }
     c->state = CHECKPOINT_MANIFEST;
-    slot.hash = checkpoint_hash(&slot, offsetof(struct checkpoint_slot, hash), CHECKPOINT_VERSION);
+    checkpoint_slot_seal(&slot);
     memset(c->slot, 0, CHECKPOINT_SLOT_SIZE);
     memcpy(c->slot, &slot, sizeof(slot));
     c->op.done = manifest_written;

@@ -6,6 +6,7 @@
  *     MANIFEST        two slots of 4096 bytes, written in turn: the newest that verifies holds
  *       0 u32 magic  4 u32 version  8 u64 generation  16 u64 number of the data file  24 u64 offset of META
  *       32 u64 length of META  40 u64 XXH3 of META  48 u64 XXH3 of bytes 0..47
+ *       56 u64 LSN that was durable  64 u64 XXH3 of bytes 0..63 (zero: of a version that did not say)
  *     checkpoint.N    pages and METAs, appended, each checkpoint from a multiple of 4096 on; a new file when more than half of it is out of date
  *
  *     page: all keys whose hash ends in the same `bits` bits
@@ -24,6 +25,9 @@
  *       was open when the checkpoint began, nor than the oldest delta of a chain that a page names.
  *   K4  A page that has not changed since it was written is as good as new: it is written again only when it
  *       changed (or the file is made anew).
+ *   K5  Falling back to the older slot is no way to lose what was durable when the newer one was written: the log that
+ *       is found must reach the LSN that any slot knows, or the start is refused. (Segments that only the older one
+ *       needs may be used again already.)
  */
 #pragma once
 #include "backend/store/store.h"
@@ -39,6 +43,7 @@ void checkpoint_load(struct store *store, void (*done)(struct store *store, int 
 uint64_t checkpoint_hot_from(const struct store *store);
 uint64_t checkpoint_cold_from(const struct store *store);
 uint64_t checkpoint_lsn(const struct store *store);
+uint64_t checkpoint_durable_lsn(const struct store *store); /* K5; as found at the start */
 uint32_t checkpoint_epoch(const struct store *store);
 uint64_t checkpoint_page_lsn(const struct store *store, uint64_t hash);
 /* Records with a lower or equal LSN that took keys away are no longer needed by any checkpoint kept (L4). */

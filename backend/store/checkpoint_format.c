@@ -77,6 +77,20 @@ bool checkpoint_slot_is_valid(const struct checkpoint_slot *slot, unsigned place
            slot->hash == checkpoint_hash(slot, offsetof(struct checkpoint_slot, hash), CHECKPOINT_VERSION);
 }
 
+void checkpoint_slot_seal(struct checkpoint_slot *slot)
+{
+    slot->hash = checkpoint_hash(slot, offsetof(struct checkpoint_slot, hash), CHECKPOINT_VERSION);
+    slot->durable_hash = checkpoint_hash(slot, offsetof(struct checkpoint_slot, durable_hash), CHECKPOINT_VERSION);
+}
+
+uint64_t checkpoint_slot_durable(const struct checkpoint_slot *slot)
+{
+    bool is_known = slot->durable_hash ==
+                    checkpoint_hash(slot, offsetof(struct checkpoint_slot, durable_hash), CHECKPOINT_VERSION);
+
+    return is_known ? slot->durable_lsn : 0;
+}
+
 size_t checkpoint_meta_take(const char *data, struct checkpoint_meta *out)
 {
     memcpy(out, data, sizeof(*out));

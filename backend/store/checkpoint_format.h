@@ -26,8 +26,9 @@
 struct checkpoint_slot {
     uint32_t magic, version;
     uint64_t generation, file, meta_off, meta_len, meta_hash, hash;
+    uint64_t durable_lsn, durable_hash;
 };
-_Static_assert(sizeof(struct checkpoint_slot) == 56, "the slot is as checkpoint.h says");
+_Static_assert(sizeof(struct checkpoint_slot) == 72, "the slot is as checkpoint.h says");
 
 struct checkpoint_meta {
     uint32_t magic, version;
@@ -73,6 +74,10 @@ uint64_t checkpoint_hash(const void *data, size_t size, uint64_t seed);
 uint64_t checkpoint_page_hash(const char *page, size_t len);
 /* Whether a slot of the MANIFEST verifies at its place (0 or 1). */
 bool checkpoint_slot_is_valid(const struct checkpoint_slot *slot, unsigned place);
+/* Sets both hashes. */
+void checkpoint_slot_seal(struct checkpoint_slot *slot);
+/* Of a valid one: an LSN that the log must have in the end. 0: it does not say, or that part does not verify. */
+uint64_t checkpoint_slot_durable(const struct checkpoint_slot *slot);
 /* Whether META verifies, and its numbers make sense, so that nobody below need ask. */
 bool checkpoint_meta_is_valid(const struct checkpoint_slot *slot, const char *data);
 /* Of a valid one, of any version. Returns where the table of pages begins. */

@@ -4,8 +4,8 @@
  *
  *     MANIFEST -> the newer slot whose META verifies -> all its pages, in the order of the file, read ahead
  *
- * If the newer slot's META does not verify the older one is tried; the log tells whether it still has
- * what that one needs. A page that does not verify is corruption: nothing is guessed, the start is refused
+ * If the newer slot's META does not verify the older one is tried; whether the log still has what that one
+ * needs is seen in the end (K5). A page that does not verify is corruption: nothing is guessed, the start is refused
  * with file and offset.
  */
 #include "backend/store/checkpoint_private.h"
@@ -290,6 +290,8 @@ static void slot_check(struct checkpoint *c, unsigned i, const char *data)
     memcpy(slot, data, sizeof(*slot));
     if (!checkpoint_slot_is_valid(slot, i))
         *slot = (struct checkpoint_slot){0};
+    else
+        c->durable_lsn = MAX(c->durable_lsn, checkpoint_slot_durable(slot)); /* K5 */
     c->file_numbers[i] = slot->file;
 }
 

@@ -30,6 +30,7 @@ struct checkpoint {
     uint64_t generation, file_number; /* generation 0: there is none */
     uint64_t file_numbers[2];      /* which data file each slot names; 0: none */
     uint64_t lsns[2];              /* and which LSN */
+    uint64_t durable_lsn;          /* that a slot knew of at the start */
     uint64_t hot_bytes_then;       /* record bytes of the log when it was made */
     /* Since then: */
     uint64_t *dirty;               /* owns; a bit a page */

@@ -17,8 +17,8 @@
  *   G6  The segments that a dead predecessor had open are not written, cut or used again before
  *       store_log_release() has named a durable checkpoint that does not need them.
  *   G7  A segment's sequence is never used twice, so (sequence, offset) names one record for ever.
- *   G8  A torn tail is cut only above the highest durable mark seen; what does not verify below is corruption:
- *       reported with file and offset, never cut.
+ *   G8  A torn tail is cut only above the highest durable mark seen: in page writes, headers, free segments, footers, the
+ *       MANIFEST. What does not verify below is corruption: reported with file and offset, never cut.
  *
  *   G9  A cold page write is submitted when the LSNs in it are durable: no copy outlives a change that was lost.
  *
@@ -83,6 +83,7 @@ struct store_log_options {
  * records come only when its transaction is whole. */
 struct store_log_replay {
     void *arg;
+    uint64_t durable_lsn; /* known from elsewhere: a log that ends before is refused */
     /* 0, or an error that ends the recovery. The record ends with the call. */
     int (*record)(void *arg, const struct record *record, uint64_t address, size_t size, bool is_cold);
     void (*done)(void *arg, int err);
@@ -166,7 +167,7 @@ void store_log_cleaned(struct store_log *log, uint64_t sequence);
 /* A checkpoint is durable that needs no segment cleaned before it began: they become free. `hot_from` and
  * `cold_from` are where a recovery would start now. */
 void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_from);
-uint64_t store_log_hot_sequence(const struct store_log *log);  /* of the open one; none is open: of the next */
+uint64_t store_log_hot_sequence(const struct store_log *log);  /* of the open one; else of the last, or of the next */
 uint64_t store_log_cold_sequence(const struct store_log *log); /* lowest of the open cold ones; none: of the next */
 uint64_t store_log_next_sequence(const struct store_log *log);
 

@@ -570,7 +570,8 @@ static bool is_hot_segment(const struct segment *segment)
     return segment->is_hot && segment->info.kind == SEGMENT_HOT && !segment->is_orphan;
 }
 
-/* Whether anything was written to the log since it was opened: a page write, or a blob. */
+/* Whether anything was written to the log since it was opened: a page write, or a blob. What is damaged at its start is
+ * looked through as those that are lost are. */
 static bool is_begun(const struct store_log *log, const struct segment *segment)
 {
     if (segment->has_page || (segment->is_footed && segment->info.used_bytes > PAGE_SIZE_))
@@ -585,6 +586,12 @@ static bool is_begun(const struct store_log *log, const struct segment *segment)
     return false;
 }
 
+static void segment_lose(struct log_recover *r, struct segment *segment)
+{
+    log_recover_orphan(segment);
+    r->lost_segments[r->lost_count++] = segment;
+}
+
 /* Segments whose predecessor is not there: a power cut may keep what was written to one file and lose the header that
  * was written to another before it. Then nothing in either was durable, and they are let go of. Otherwise one of them
  * knows of a durable LSN that will be missing in the end (log_replay_ring()). */
@@ -593,9 +600,8 @@ static uint64_t chain_lose(struct log_recover *r, uint64_t missing)
     log_info(r->log->text, "store: a segment is missing shard=%u dir=%s sequence=%llu", r->log->options.shard,
              r->log->dir, (unsigned long long)missing);
     for (uint32_t i = 0; i < r->chain_count; i++)
-        r->lost_segments[r->lost_count++] = r->chain_segments[i];
+        segment_lose(r, r->chain_segments[i]);
     r->chain_count = 0;
-    r->lost_sequence = missing;
     return missing;
 }
 
@@ -638,7 +644,8 @@ static void chain_reverse(struct log_recover *r)
     r->chain_first = r->chain_count > 0 ? r->chain_segments[0]->info.sequence : 0;
 }
 
-/* Hot segments that the chain goes past: opened by a process that died before it wrote, or cut before. */
+/* Hot segments that the chain goes past: opened by a process that died before it wrote, or cut before. Or the newest one,
+ * whose first page write does not verify: torn, or damage, as its other page writes will tell. */
 static void chain_orphans(struct log_recover *r)
 {
     struct store_log *log = r->log;
@@ -652,18 +659,24 @@ static void chain_orphans(struct log_recover *r)
         if (at < r->chain_count && segment == r->chain_segments[at])
             at++;
         else
-            log_recover_orphan(segment);
+            segment_lose(r, segment);
     }
 }
 
 static void lost_next(struct log_recover *r);
 
+static void lost_knows(struct log_recover *r, const struct segment *segment, uint64_t mark)
+{
+    if (mark <= r->lost_mark)
+        return;
+    r->lost_mark = mark;
+    r->lost = segment;
+}
+
 static bool lost_page(struct log_scan *scan, const struct page *page, struct bytes data)
 {
-    struct log_recover *r = scan->arg;
-
     MAYBE(data.len > 0);
-    r->lost_mark = MAX(r->lost_mark, page->mark);
+    lost_knows(scan->arg, scan->segment, page->mark);
     scan->off += page_size(page);
     return true;
 }
@@ -676,7 +689,6 @@ static void lost_done(struct log_scan *scan, int err)
         log_recover_end(r, err);
         return;
     }
-    log_recover_orphan(scan->segment);
     lost_next(r);
 }
 
@@ -687,13 +699,13 @@ static void lost_next(struct log_recover *r)
 
     log_scan_deinit(&r->mark_scan);
     if (r->lost_at == r->lost_count) {
-        chain_reverse(r);
-        chain_orphans(r);
         recover_next(r);
         return;
     }
     segment = r->lost_segments[r->lost_at++];
-    r->lost_mark = MAX(r->lost_mark, segment->header.mark);
+    lost_knows(r, segment, segment->header.mark);
+    if (segment->is_footed) /* all of it was durable */
+        lost_knows(r, segment, segment->info.last_lsn);
     r->mark_scan.page = lost_page;
     r->mark_scan.done = lost_done;
     r->mark_scan.arg = r;
@@ -715,6 +727,8 @@ void store_log_recover(struct store_log *log, uint64_t hot_from, uint64_t cold_f
     r->cold_from = cold_from;
     r->lsn_floor = log->last_lsn;
     chain_find(r);
+    chain_reverse(r);
+    chain_orphans(r);
     lost_next(r);
 }
 

@@ -20,9 +20,10 @@ struct log_recover {
     struct segment **chain_segments; /* owns the array; oldest first */
     uint32_t chain_count, chain_at, marks_at;
     uint64_t chain_first; /* sequence */
-    struct segment **lost_segments; /* owns the array: of chains that begin with one that is missing */
+    struct segment **lost_segments; /* owns the array: not in the chain, with one before them missing or none of theirs begun */
     uint32_t lost_count, lost_at;
-    uint64_t lost_sequence, lost_mark; /* the missing one; highest durable LSN that the others know of */
+    uint64_t lost_mark;             /* highest durable LSN that they know of, */
+    const struct segment *lost;     /* and who it was */
 
     uint64_t chain, lsn;                 /* behind the last whole unit */
     uint64_t pending_chain, pending_lsn; /* behind the last frame */

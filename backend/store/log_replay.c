@@ -200,12 +200,21 @@ static void replay_durable(void *arg, int err)
 static int suspect_check(const struct log_recover *r)
 {
     const struct store_log *log = r->log;
+    uint64_t found = MAX(r->lsn, r->lsn_floor), known = MAX(r->replay.durable_lsn, log->free_mark);
     char path[LOG_PATH_MAX];
 
-    if (r->lost_mark > MAX(r->lsn, r->lsn_floor)) {
-        log_error(log->text, "store: a segment is missing, nothing is cut shard=%u dir=%s sequence=%llu lsn=%llu "
-                  "found=%llu", log->options.shard, log->dir, (unsigned long long)r->lost_sequence,
-                  (unsigned long long)r->lost_mark, (unsigned long long)r->lsn);
+    if (r->lost_mark > found) {
+        log_segment_path(log, r->lost->info.slot, path);
+        log_error(log->text, "store: a segment's first page write does not verify, or the segment before it is missing, "
+                  "nothing is cut shard=%u file=%s offset=%u before=%llu lsn=%llu found=%llu", log->options.shard, path,
+                  PAGE_SIZE_, (unsigned long long)r->lost->header.prev_sequence, (unsigned long long)r->lost_mark,
+                  (unsigned long long)r->lsn);
+        return ERR_CORRUPT;
+    }
+    if (known > found) {
+        log_error(log->text, "store: changes are missing that were durable, nothing is cut shard=%u dir=%s offset=0 "
+                  "lsn=%llu found=%llu", log->options.shard, log->dir, (unsigned long long)known,
+                  (unsigned long long)found);
         return ERR_CORRUPT;
     }
     if (log->suspect_lsn <= r->lsn)

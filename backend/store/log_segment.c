@@ -131,9 +131,13 @@ void store_log_pin(struct store_log *log, uint64_t sequence, bool on)
     segment->info.pins += on ? 1u : UINT32_MAX;
 }
 
+/* Without an open one a recovery goes back to the last one: it alone tells where the log ended. What comes behind it
+ * was cut, which nothing but that says until another one is opened. */
 uint64_t store_log_hot_sequence(const struct store_log *log)
 {
-    return log->hot_segment != NULL ? log->hot_segment->info.sequence : log->next_sequence;
+    if (log->hot_segment != NULL)
+        return log->hot_segment->info.sequence;
+    return log->prev_sequence != 0 ? log->prev_sequence : log->next_sequence;
 }
 
 uint64_t store_log_cold_sequence(const struct store_log *log)
@@ -537,6 +541,7 @@ static void segment_free(struct store_log *log, struct segment *segment)
     if (list_node_is_linked(&segment->sealing))
         list_remove(&segment->sealing);
     segment->header.kind = SEGMENT_HEADER_FREE;
+    segment->header.mark = log->marks.durable; /* it is gone because that much is safe without it */
     segment->info.state = SEGMENT_FREE;
     memset(segment->scratch, 0, PAGE_SIZE_);
     log->freeing_count++;

@@ -376,6 +376,7 @@ static void open_loaded(struct store *store, int err)
         open_end(store, err);
         return;
     }
+    replay.durable_lsn = checkpoint_durable_lsn(store);
     store_log_lsn_floor(store->log, checkpoint_lsn(store));
     err = replay_begin(store, checkpoint_epoch(store), checkpoint_lsn(store));
     if (err != 0) {

@@ -216,6 +216,84 @@ static void test_a_foreign_segment_is_refused(void **state)
     world_deinit(&b);
 }
 
+/* The newest segment's first page write rots, and it has no footer yet. What its other page writes know was durable: so
+ * it is not taken for one that was never begun. With nothing behind it, it looks as a torn one does. */
+static void test_a_damaged_start_of_the_newest_segment_is_seen(void **state)
+{
+    (void)state;
+    for (unsigned pages = 1; pages <= 3; pages++) {
+        static const char zeros[4096];
+        const struct segment_info *info;
+        struct world w;
+        char path[64];
+        uint64_t sequence;
+
+        world_init(&w, pages);
+        w.options.ring_path = NULL;
+        assert_int_equal(world_start(&w), 0);
+        for (int i = 0; i < 20; i++)
+            assert_int_equal(world_append(&w), 0);
+        assert_int_equal(world_flush(&w), 0);
+        sequence = store_log_hot_sequence(w.log);
+        while (store_log_hot_sequence(w.log) == sequence) {
+            assert_int_equal(world_append(&w), 0);
+            store_log_turn_end(w.log);
+        }
+        assert_int_equal(world_flush(&w), 0);
+        for (unsigned i = 1; i < pages; i++) {
+            assert_int_equal(world_append(&w), 0);
+            assert_int_equal(world_flush(&w), 0);
+        }
+        info = store_log_segment_find(w.log, store_log_hot_sequence(w.log));
+        (void)snprintf(path, sizeof(path), LOG_DIR "/%06u.seg", info->slot);
+        world_crash(&w, true);
+        sim_disk_overwrite(w.node, path, 4096, bytes_of(zeros, sizeof(zeros)));
+        if (pages == 1) {
+            assert_int_equal(world_start(&w), 0);
+        } else {
+            assert_int_equal(world_start(&w), ERR_CORRUPT);
+            assert_non_null(strstr(w.last_line, "store: the log cannot be recovered"));
+            assert_true(w.corrupt_lines >= 2); /* the first one says where */
+        }
+        world_deinit(&w);
+    }
+}
+
+/* A recovery that begins where segments were given back, as from an older checkpoint, must not take what is left for all
+ * there is: also when nothing was written since the last flush, so that no page write knows of it. */
+static void test_a_log_whose_start_was_given_back_is_refused(void **state)
+{
+    struct world w;
+    uint64_t first;
+
+    (void)state;
+    world_init(&w, 11);
+    w.options.fsync = STORE_FSYNC_NO;
+    w.options.ring_path = NULL;
+    assert_int_equal(world_start(&w), 0);
+    assert_int_equal(world_append(&w), 0);
+    first = store_log_hot_sequence(w.log);
+    for (unsigned rolls = 0; rolls < 2;) {
+        uint64_t sequence = store_log_hot_sequence(w.log);
+
+        assert_int_equal(world_append(&w), 0);
+        store_log_turn_end(w.log);
+        rolls += store_log_hot_sequence(w.log) != sequence;
+    }
+    assert_int_equal(world_flush(&w), 0);
+    sim_run_for(w.sim, SECOND);
+    for (uint32_t i = 0; i < store_log_segment_count(w.log); i++)
+        if (store_log_segment(w.log, i)->sequence < store_log_hot_sequence(w.log))
+            store_log_cleaned(w.log, store_log_segment(w.log, i)->sequence);
+    store_log_release(w.log, store_log_hot_sequence(w.log), store_log_cold_sequence(w.log));
+    sim_run_for(w.sim, SECOND);
+    world_crash(&w, true);
+    w.hot_from = first;
+    assert_int_equal(world_start(&w), ERR_CORRUPT);
+    assert_true(w.corrupt_lines >= 2);
+    world_deinit(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +303,8 @@ int main(void)
         cmocka_unit_test(test_a_misdirected_write_is_seen),
         cmocka_unit_test(test_lost_and_cut_files_are_refused),
         cmocka_unit_test(test_a_foreign_segment_is_refused),
+        cmocka_unit_test(test_a_damaged_start_of_the_newest_segment_is_seen),
+        cmocka_unit_test(test_a_log_whose_start_was_given_back_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

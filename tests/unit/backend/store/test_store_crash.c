@@ -6,7 +6,7 @@
  *     life ──event──event──event──X   power cut: unsynced sectors old, new, zero, garbage, drawn; or kill -9
  *                                 └──> open, look, live on, cut again, open, look, close, open, look
  *
- * A sample by default; STORE_SEEDS=N: after every event, and N draws of what is lost.
+ * A sample by default; STORE_SEEDS=N: after every event, and N draws of what is lost, from STORE_SEED=FROM on.
  */
 #include "tests/unit/backend/store/store_world.h"
 
@@ -51,6 +51,13 @@ static uint64_t seeds(void)
     const char *count = getenv("STORE_SEEDS");
 
     return count != NULL ? strtoull(count, NULL, 10) : 0;
+}
+
+static uint64_t seed_first(void)
+{
+    const char *from = getenv("STORE_SEED");
+
+    return from != NULL ? strtoull(from, NULL, 10) : 1;
 }
 
 /* ---- the world, event by event ------------------------------------------------------------------ */
@@ -613,7 +620,7 @@ static void test_every_crash_leaves_a_prefix(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(scripts); i++) {
-        for (uint64_t seed = 1; seed <= MAX(seeds(), 1u); seed++) {
+        for (uint64_t seed = seed_first(); seed < seed_first() + MAX(seeds(), 1u); seed++) {
             enum store_fsync fsync = (enum store_fsync)((i + seed) % 3);
             uint32_t count = cuts_find(&scripts[i], fsync, seed, cuts);
             uint32_t stride = seeds() != 0 ? 1 : (uint32_t)MAX(count * ARRAY_COUNT(endings) / sample, 1u);

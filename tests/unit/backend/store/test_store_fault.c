@@ -8,6 +8,8 @@
  */
 #include "tests/unit/backend/store/store_world.h"
 
+#include "backend/store/checkpoint_format.h"
+
 #include <stdlib.h>
 
 #define SEGMENT (64u << 10)
@@ -399,6 +401,84 @@ static void test_lies_are_seen(void **state)
     end(&f, &text);
 }
 
+/* ---- the older checkpoint ----------------------------------------------------------------------- */
+
+/* Damages the newer slot of the MANIFEST (in its first bytes), or the META that it names. */
+static bool newest_damage(struct world *w, bool is_meta)
+{
+    char page[CHECKPOINT_SLOT_SIZE], path[96];
+    struct checkpoint_slot slots[2];
+    unsigned newer;
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (sim_disk_peek(w->node, WORLD_DIR "/MANIFEST", true, page, sizeof(page), i * sizeof(page)) !=
+            (ssize_t)sizeof(page))
+            return false;
+        memcpy(&slots[i], page, sizeof(slots[i]));
+        if (!checkpoint_slot_is_valid(&slots[i], i))
+            return false;
+    }
+    newer = slots[1].generation > slots[0].generation;
+    if (!is_meta) {
+        sim_disk_flip_bit(w->node, WORLD_DIR "/MANIFEST", newer * sizeof(page) + world_random(w, 48), 3);
+        return true;
+    }
+    (void)snprintf(path, sizeof(path), WORLD_DIR "/checkpoint.%llu", (unsigned long long)slots[newer].file);
+    sim_disk_flip_bit(w->node, path, slots[newer].meta_off + world_random(w, slots[newer].meta_len), 3);
+    return true;
+}
+
+/* The power fails, and then the newest checkpoint is not to be read. With the older one everything that was durable is
+ * found, or the start is refused as segments that only it needs are used again: never less without a word. */
+static void test_falling_back_to_the_older_checkpoint(void **state)
+{
+    unsigned opened = 0, refused = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(60); seed++) {
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed / 2 % 3));
+        struct world *w = &f.w;
+
+        w->value_max = 2000;
+        if (seed % 3 != 0)
+            w->options.disk_max = 14u * SEGMENT; /* so that segments are used again */
+        world_open(w);
+        ops(w, 400 + (unsigned)world_random(w, 400));
+        for (unsigned i = 0; i < 2; i++) {
+            uint64_t before = w->store->stats.checkpoints;
+
+            ops(w, (unsigned)world_random(w, 400));
+            store_checkpoint(w->store);
+            for (unsigned j = 0; j < 400 && w->store->stats.checkpoints == before; j++)
+                sim_run_for(w->sim, 10000);
+        }
+        if (seed % 4 != 0)
+            ops(w, (unsigned)world_random(w, 40));
+        world_die(w, true);
+        if (!newest_damage(w, seed % 2 == 0)) {
+            end(&f, &text);
+            continue;
+        }
+        if (world_try_open(w) == 0) {
+            uint64_t lsn = store_marks_of(w->store).appended;
+
+            opened++;
+            assert_true(store_lsn(w->store) >= w->marks.durable && lsn <= w->lsn_last);
+            world_forget_after(w, MAX(lsn, w->marks.durable));
+            world_check(w, MAX(lsn, w->marks.durable));
+        } else {
+            refused++;
+            assert_int_equal(w->err, ERR_CORRUPT);
+            assert_non_null(strstr(f.last_error, "store: "));
+            assert_true(f.error_lines > 1);
+        }
+        end(&f, &text);
+    }
+    assert_true(opened > times(60) / 10);
+    assert_true(refused > times(60) / 20);
+}
+
 /* ---- a slow disk -------------------------------------------------------------------------------- */
 
 /* It stands still for seconds, twice: who writes waits, nothing fails, nothing is lost. */
@@ -435,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_making_a_directory_fails_anywhere),
         cmocka_unit_test(test_a_full_disk),
         cmocka_unit_test(test_lies_are_seen),
+        cmocka_unit_test(test_falling_back_to_the_older_checkpoint),
         cmocka_unit_test(test_a_slow_disk),
     };
 
