@@ -196,7 +196,7 @@ static bool bitop_sources(struct cmd *c, struct bytes *strings, size_t *len)
 
 static void bitop_store(struct cmd *c, const unsigned char *out, size_t len)
 {
-    struct store_attributes attributes = {0};
+    struct store_attributes attributes = {.form = FORM_RAW};
     struct store_key target;
 
     if (!key_write(c, c->argv[2], STORE_NONE, &target))

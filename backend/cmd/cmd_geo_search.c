@@ -321,6 +321,8 @@ static void store_finds(struct cmd *c, const struct search *s, const struct find
 {
     struct object *zset = zset_object_create();
 
+    if (zset != NULL)
+        store_object_limit(c->store, zset);
     for (uint64_t i = 0; i < count && zset != NULL; i++) {
         const struct found *found = &finds->list[i];
         double score = s->store_distance ? found->distance / s->shape.unit : found->score;

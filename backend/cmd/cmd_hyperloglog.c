@@ -30,9 +30,17 @@ static bool hll_open(struct cmd *c, const struct store_key *key, struct hll *hll
     return false;
 }
 
-static bool hll_store(struct cmd *c, struct store_key *key, const struct hll *hll)
+static struct store_attributes hll_attributes(const struct store_key *key)
 {
     struct store_attributes attributes = key_attributes(key);
+
+    attributes.form = FORM_RAW;
+    return attributes;
+}
+
+static bool hll_store(struct cmd *c, struct store_key *key, const struct hll *hll)
+{
+    struct store_attributes attributes = hll_attributes(key);
 
     if (!cmd_stored(c, store_put_string(c->store, key, hll_bytes(hll), &attributes)))
         return false;
@@ -93,7 +101,7 @@ static bool hll_union(struct cmd *c, uint8_t registers[HLL_REGISTERS], bool *any
  * goes on counting. */
 static void hll_cache(struct cmd *c, struct store_key *key, uint64_t count)
 {
-    struct store_attributes attributes = key_attributes(key);
+    struct store_attributes attributes = hll_attributes(key);
     struct hll hll;
 
     if (store_may_write(c->store, false) != 0 || hll_load(&hll, store_string(key->entry)) != 0)
@@ -186,7 +194,7 @@ static void debug_decode(struct cmd *c, struct bytes string)
 /* True: it is dense now, *changed says whether it was not before. False: the error was replied. */
 static bool debug_make_dense(struct cmd *c, struct store_key *key, bool *changed)
 {
-    struct store_attributes attributes = key_attributes(key);
+    struct store_attributes attributes = hll_attributes(key);
     struct hll hll;
     bool is_done = false;
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * OBJECT: what Redis would say of such a value. How a string came to be is not kept, so one that APPEND made reads
- * as if SET had.
+ * OBJECT: what Redis would say of such a value.
  */
 #include "backend/cmd/handlers.h"
 #include "backend/cmd/reply.h"
@@ -30,15 +29,21 @@ static bool string_is_integer(struct bytes value, int64_t *number)
     return value.len <= INTEGER_DIGITS_MAX && bytes_to_i64(value, number);
 }
 
-static const char *encoding_of(const struct entry *e)
+static const char *string_encoding(const struct entry *e)
 {
+    enum entry_form form = entry_is_object(e) ? FORM_SET : entry_form(e);
     int64_t number;
 
+    if (form == FORM_SET && string_is_integer(store_string(e), &number))
+        return "int";
+    return form == FORM_RAW || store_string(e).len > EMBEDDED_MAX ? "raw" : "embstr";
+}
+
+static const char *encoding_of(const struct entry *e)
+{
     switch (entry_type(e)) {
     case STORE_STRING:
-        if (string_is_integer(store_string(e), &number))
-            return "int";
-        return store_string(e).len <= EMBEDDED_MAX ? "embstr" : "raw";
+        return string_encoding(e);
     case STORE_LIST:
         return list_encoding(entry_object(e));
     case STORE_SET:
@@ -71,7 +76,7 @@ void cmd_object_refcount(struct cmd *c)
     if (!object_find(c, &key))
         return;
     if (entry_type(key.entry) == STORE_STRING && !entry_is_cold(key.entry) &&
-        string_is_integer(store_string(key.entry), &number) && number >= 0 && number < SHARED_INTEGERS)
+        strcmp(string_encoding(key.entry), "int") == 0 && string_is_integer(store_string(key.entry), &number) && number >= 0 && number < SHARED_INTEGERS)
         reply_integer(c, SHARED_REFCOUNT);
     else
         reply_integer(c, 1);

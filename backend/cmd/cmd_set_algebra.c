@@ -261,6 +261,8 @@ static void store_algebra(struct cmd *c, algebra_fn algebra)
         goto out;
     sink.set = set_create();
     if (sink.set != NULL)
+        store_object_limit(c->store, sink.set);
+    if (sink.set != NULL)
         algebra(&sources, &sink);
     if (sink.set != NULL && sink.err == 0) {
         store_result(c, sink.set);

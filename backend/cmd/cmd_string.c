@@ -476,6 +476,7 @@ void cmd_incrbyfloat(struct cmd *c)
         return;
     }
     attributes = key_attributes(&key);
+    attributes.form = FORM_TEXT;
     text = bytes_of(digits, format_human_double(value, digits));
     if (!cmd_stored(c, store_put_string(c->store, &key, text, &attributes)))
         return;

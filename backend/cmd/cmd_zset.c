@@ -33,8 +33,8 @@ enum zadd_outcome { ZADD_REFUSED, ZADD_SAME, ZADD_ADDED, ZADD_UPDATED };
 
 double zset_stored_score(const struct object *zset, struct bytes member, double score)
 {
-    bool is_small = zset->encoding == ZSET_PACKED && zset_count(zset) < ZSET_PACKED_COUNT_MAX &&
-                    member.len <= ZSET_PACKED_MEMBER_MAX;
+    bool is_small = zset->encoding == ZSET_PACKED && zset_count(zset) < zset->limits->zset_members &&
+                    member.len <= zset->limits->zset_size;
 
     return score == 0 && is_small ? 0 : score;
 }

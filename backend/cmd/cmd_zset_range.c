@@ -257,7 +257,7 @@ void cmd_zrevrangebylex(struct cmd *c)
 }
 
 /* A set of the members in the range; NULL: out of memory. */
-static struct object *range_copy(const struct object *zset, const struct zrange *r)
+static struct object *range_copy(struct cmd *c, const struct object *zset, const struct zrange *r)
 {
     struct object *copy = zset_object_create();
     struct zset_walk walk;
@@ -267,6 +267,7 @@ static struct object *range_copy(const struct object *zset, const struct zrange 
 
     if (copy == NULL || zset == NULL || !range_select(zset, r, &first, &count))
         return copy;
+    store_object_limit(c->store, copy);
     zset_walk_init(&walk, zset, first, count, r->way == WAY_DOWN);
     while (zset_walk_next(&walk, &member, &score)) {
         score = zset_stored_score(copy, member, score);
@@ -284,7 +285,7 @@ void cmd_zrangestore(struct cmd *c)
     const struct object *zset;
 
     if (range_parse(c, 3, &r) && zset_read(c, 2, &zset))
-        zset_store_reply(c, 1, range_copy(zset, &r), "zrangestore");
+        zset_store_reply(c, 1, range_copy(c, zset, &r), "zrangestore");
 }
 
 /* ---- counting and removing ---------------------------------------------------------------------- */

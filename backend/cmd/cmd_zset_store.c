@@ -6,6 +6,7 @@
 #include "backend/cmd/handlers.h"
 #include "backend/cmd/notify.h"
 #include "backend/cmd/reply.h"
+#include "backend/types/limits.h"
 #include "backend/types/set.h"
 #include "common/base/mem.h"
 
@@ -324,13 +325,14 @@ static int subtract(const struct request *r, struct object *result)
 }
 
 /* NULL: out of memory. Sums of doubles depend on the order of the sources, which is Redis's: by size. */
-static struct object *compute(struct request *r)
+static struct object *compute(struct cmd *c, struct request *r)
 {
     struct object *result = zset_object_create();
     int err = 0;
 
     if (result == NULL)
         return NULL;
+    store_object_limit(c->store, result);
     if (r->algebra != DIFFERENCE)
         qsort(r->sources, r->count, sizeof(r->sources[0]), compare_sources);
     switch (r->algebra) {
@@ -359,7 +361,7 @@ static int drop_negative_zeroes(struct object *zset)
 {
     struct zset_bound zero = {.kind = ZSET_BOUND_SCORE};
     uint64_t rank = zset_count_before(zset, &zero), end;
-    char copy[ZSET_PACKED_MEMBER_MAX];
+    char copy[PACKED_SIZE_BOUND];
 
     zero.is_behind = true;
     end = zset->encoding == ZSET_PACKED ? zset_count_before(zset, &zero) : rank;
@@ -423,7 +425,7 @@ static void algebra_reply(struct cmd *c, enum algebra algebra)
 
     if (!request_parse(c, 1, &r))
         goto out;
-    result = compute(&r);
+    result = compute(c, &r);
     if (result == NULL) {
         cmd_out_of_memory(c);
         goto out;
@@ -439,7 +441,7 @@ static void algebra_store(struct cmd *c, enum algebra algebra)
     struct request r = {.algebra = algebra, .is_store = true};
 
     if (request_parse(c, 2, &r))
-        zset_store_reply(c, 1, compute(&r), c->info->name);
+        zset_store_reply(c, 1, compute(c, &r), c->info->name);
     request_deinit(&r);
 }
 

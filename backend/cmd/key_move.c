@@ -37,6 +37,7 @@ static bool string_copy(struct cmd *c, const struct store_key *source, struct st
 {
     struct store_attributes attributes = key_attributes(source);
 
+    attributes.form = (uint8_t)entry_form(source->entry);
     return cmd_stored(c, store_put_string(c->store, target, store_string(source->entry), &attributes));
 }
 

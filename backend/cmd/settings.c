@@ -12,6 +12,7 @@
 #include "backend/cmd/handlers.h"
 #include "backend/cmd/help.h"
 #include "backend/cmd/latency.h"
+#include "backend/types/limits.h"
 #include "common/base/glob.h"
 #include "common/base/mem.h"
 
@@ -328,6 +329,11 @@ static uint64_t u64_of(const char *text)
     return strtoull(text, NULL, 10);
 }
 
+static uint32_t limit_of(const char *text, uint32_t bound)
+{
+    return (uint32_t)MIN(u64_of(text), (uint64_t)bound);
+}
+
 static uint8_t fsync_of(const char *text)
 {
     return strcmp(text, "always") == 0 ? STORE_FSYNC_ALWAYS
@@ -365,6 +371,11 @@ static void apply(struct settings *settings, enum setting_id id)
         break;
     case SETTING_latency_tracking: settings->latency_tracking = text[0] == 'y'; break;
     case SETTING_memcache_item_size_max: settings->mc_value_max = (uint32_t)u64_of(text); break;
+    case SETTING_hash_max_listpack_entries: settings->limits.hash_fields = limit_of(text, PACKED_COUNT_BOUND); break;
+    case SETTING_hash_max_listpack_value: settings->limits.hash_size = limit_of(text, PACKED_SIZE_BOUND); break;
+    case SETTING_set_max_intset_entries: settings->limits.set_ints = limit_of(text, INTS_COUNT_BOUND); break;
+    case SETTING_zset_max_listpack_entries: settings->limits.zset_members = limit_of(text, PACKED_COUNT_BOUND); break;
+    case SETTING_zset_max_listpack_value: settings->limits.zset_size = limit_of(text, PACKED_SIZE_BOUND); break;
     case SETTING_maxmemory_policy: settings->evicts = strcmp(text, "noeviction") != 0; break;
     case SETTING_notify_keyspace_events:
         MAYBE(notify_parse(bytes_of_string(text), &settings->notify));
@@ -390,6 +401,7 @@ static void tell(struct engine *engine, const struct settings *before)
         store_memory_max_set(engine->store, engine->settings->memory_max);
     if (before->fsync != engine->settings->fsync)
         store_fsync_set(engine->store, engine->settings->fsync);
+    store_limits_set(engine->store, &engine->settings->limits);
 }
 
 static void number_set(struct settings *settings, enum setting_id id, uint64_t number)

@@ -51,6 +51,7 @@ struct settings {
     uint32_t notify;         /* enum notify_flag */
     bool active_expire;      /* DEBUG SET-ACTIVE-EXPIRE */
     uint32_t mc_value_max;   /* memcache-item-size-max: memcached's -I */
+    struct object_limits limits; /* hash-max-listpack-entries and their like; the store has a copy */
     struct settings_text *texts; /* owns: values that are kept and given back, see settings.c */
 };
 

@@ -73,6 +73,7 @@ bool string_edit_begin(struct string_edit *edit, struct cmd *c, struct store_key
     edit->key = key;
     edit->object = NULL;
     edit->is_object_ours = false;
+    edit->form = FORM_RAW;
     edit->is_dirty = key->entry == NULL || len > old.len;
     if (key->entry != NULL && entry_is_object(key->entry))
         return edit_open(edit, len);
@@ -108,10 +109,13 @@ bool string_edit_end(struct string_edit *edit)
     struct store *store = edit->c->store;
     int err;
 
+    if (edit->object == NULL && !edit->is_dirty) {
+        entry_form_set(edit->key->entry, (enum entry_form)edit->form);
+        return true;
+    }
+    attributes.form = edit->form;
     if (edit->object == NULL)
-        return !edit->is_dirty ||
-               cmd_stored(edit->c, store_put_string(store, edit->key, bytes_of(edit->small, edit->len),
-                                                    &attributes));
+        return cmd_stored(edit->c, store_put_string(store, edit->key, bytes_of(edit->small, edit->len), &attributes));
     if (!edit->is_object_ours)
         return cmd_stored(edit->c, store_change(store, edit->key));
     err = store_put_object(store, edit->key, edit->object, &attributes);
@@ -130,6 +134,8 @@ bool string_edit_append(struct cmd *c, struct store_key *key, struct bytes bytes
     if (key->entry == NULL || !entry_is_object(key->entry)) {
         if (!string_edit_begin(&edit, c, key, *len))
             return false;
+        if (key->entry == NULL)
+            edit.form = FORM_SET;
         if (bytes.len > 0)
             string_edit_write(&edit, old_len, bytes);
         return string_edit_end(&edit);

@@ -21,6 +21,7 @@ struct string_edit {
     struct object *object;  /* NULL: it is in `small` */
     bool is_object_ours;    /* owns `object`, which the store does not know yet */
     bool is_dirty;
+    uint8_t form;           /* enum entry_form: what OBJECT ENCODING will say of a short one */
     char small[STRING_INLINE_MAX];
 };
 

@@ -322,6 +322,7 @@ static struct entry_parts parts_of_key(const struct store_key *key, enum store_t
         .key = key->name,
         .expire_ms = attributes != NULL ? attributes->expire_ms : 0,
         .mc_flags = attributes != NULL ? attributes->mc_flags : 0,
+        .form = attributes != NULL ? attributes->form : FORM_SET,
     };
 }
 
@@ -380,6 +381,7 @@ int store_put_object(struct store *store, struct store_key *key, struct object *
     store->options.types[object->type]->encode(object, &store->scratch);
     if (store->scratch.failed || store->scratch.len > RECORD_VALUE_MAX)
         return ERR_FULL;
+    store_object_limit(store, object);
     parts.object = object;
     record = record_of_parts(&parts, RECORD_SET, buffer_bytes(&store->scratch));
     return store_put_whole(store, key, &record, &parts);
@@ -464,6 +466,7 @@ struct object *store_object_open(struct store *store, struct store_key *key, enu
     object = store->options.types[type]->create();
     if (object == NULL)
         return NULL;
+    store_object_limit(store, object);
     parts = parts_of_key(key, type, NULL);
     parts.object = object;
     parts.lsn = MAX(store_lsn(store) + 1, 1u); /* as its first record will have; above any flush */
@@ -473,6 +476,18 @@ struct object *store_object_open(struct store *store, struct store_key *key, enu
     }
     store->open_key = *key;
     return object;
+}
+
+void store_limits_set(struct store *store, const struct object_limits *limits)
+{
+    store->limits = *limits;
+    store->has_limits = true;
+}
+
+void store_object_limit(const struct store *store, struct object *object)
+{
+    if (store->has_limits)
+        object->limits = &store->limits;
 }
 
 const struct object_ops *store_type_ops(const struct store *store, enum store_type type)
@@ -577,7 +592,7 @@ int store_change(struct store *store, struct store_key *key)
 
 int store_set_expire(struct store *store, struct store_key *key, uint64_t expire_ms)
 {
-    struct store_attributes attributes = {expire_ms, entry_mc_flags(key->entry)};
+    struct store_attributes attributes = {expire_ms, entry_mc_flags(key->entry), (uint8_t)entry_form(key->entry)};
     struct entry_parts parts;
     struct object *object;
     int err;

@@ -58,7 +58,7 @@ void entry_compose(struct entry *at, const struct entry_parts *parts)
     ASSERT(parts->mc_flags <= ENTRY_MC_FLAGS_MAX);
     ASSERT(parts->key.len <= STORE_KEY_MAX);
     ASSERT(!parts->is_cold || parts->object == NULL); /* E1 */
-    ASSERT(parts->is_cold || parts->object != NULL || parts->value.len <= ENTRY_VALUE_LEN_MAX);
+    ASSERT(parts->is_cold || parts->object != NULL || parts->value.len < 1u << ENTRY_FORM_SHIFT);
 
     at->address = parts->address;
     entry_lsn_set(at, parts->lsn);
@@ -66,7 +66,9 @@ void entry_compose(struct entry *at, const struct entry_parts *parts)
     at->db_access = (uint8_t)(parts->db | (parts->access & 3) << 4 |
                               (uint8_t)(parts->mc_flags >> 32) << 6);
     at->key_len_ = (uint8_t)MIN(parts->key.len, ENTRY_KEY_LONG);
-    entry_value_len_set(at, parts->object != NULL ? 0 : parts->value.len);
+    entry_value_len_set(at, parts->object != NULL ? 0
+                            : parts->is_cold      ? parts->value.len
+                                                  : parts->value.len | (size_t)parts->form << ENTRY_FORM_SHIFT);
 
     to = options_compose(at, parts);
     bytes_copy_short(to, parts->key.data, parts->key.len);
@@ -91,6 +93,7 @@ void entry_parts_of(const struct entry *e, struct entry_parts *out)
         .is_cold = entry_is_cold(e),
         .is_main = (e->type_flags & ENTRY_MAIN) != 0,
         .access = entry_access(e),
+        .form = (uint8_t)entry_form(e),
         .key = entry_key(e),
     };
     if (entry_is_cold(e))

@@ -7,7 +7,7 @@
  *    14  type      u8    STORE_STRING ...: low 3 bits; above: ENTRY_ flags
  *    15  db, access u8   database in the low 4 bits; bits 4-5: how often used (0-3); 6-7 mc_state
  *    16  key_len   u8    ENTRY_KEY_LONG: a u16 behind the options has it
- *    17  value_len u24   of an inline string; of a cold value: size of its record's value, clipped
+ *    17  value_len u24   of an inline string, below ENTRY_FORM_SHIFT; of a cold value: size of its record's value, clipped
  *    20  [u64 expire_ms]  ENTRY_EXPIRES
  *        [u32 mc_flags]   ENTRY_MC_FLAGS   (memcache's client flags, not 0)
  *        [u16 key length] key_len == ENTRY_KEY_LONG
@@ -20,6 +20,9 @@
  *
  * An entry has no room to grow: another size means another slab object, and the index is told. So a
  * pointer to an entry ends with the next call that changes that key.
+ *
+ * An inline string that SET would not have stored the same way says so in the bits above its length (enum entry_form):
+ * only OBJECT ENCODING tells, and what leaves memory forgets it, as a Redis that is started again does.
  *
  *   E1  ENTRY_COLD and ENTRY_OBJECT exclude each other. A cold entry has an address, but for what recovery leaves: a
  *       chain of deltas without an image (fetch.c), and, while it lasts, tombstones of type STORE_NONE.
@@ -45,11 +48,14 @@ enum store_type {
 
 #define ENTRY_KEY_LONG        255u
 #define ENTRY_VALUE_LEN_MAX   0xffffffu
+#define ENTRY_FORM_SHIFT      20u
 #define STRING_INLINE_MAX     16384u
 /* What memcache keeps beside a value: the client's 32 bits of flags, and above them two bits of state. */
 #define MC_FLAGS_STALE        (1ull << 32) /* invalidated; the value may still be shown, as stale */
 #define MC_FLAGS_SENT         (1ull << 33) /* some client was told to fetch the value anew */
 #define ENTRY_MC_FLAGS_MAX    ((1ull << 34) - 1)
+
+enum entry_form { FORM_SET, FORM_TEXT, FORM_RAW }; /* TEXT: no integer though it reads like one. RAW: of any length */
 
 #define STORE_KEY_MAX         65535u
 #define STORE_VALUE_MAX       (512u << 20)
@@ -66,6 +72,7 @@ struct entry {
     uint8_t value_len_[3];
     char rest[];
 } __attribute__((packed));
+_Static_assert(STRING_INLINE_MAX < 1u << ENTRY_FORM_SHIFT, "the form lies above");
 _Static_assert(sizeof(struct entry) == 20, "the header of a hot string is 20 bytes");
 
 static inline enum store_type entry_type(const struct entry *e)
@@ -110,10 +117,22 @@ static inline void entry_lsn_set(struct entry *e, uint64_t lsn)
     e->lsn_high = (uint16_t)(lsn >> 32);
 }
 
-static inline uint32_t entry_value_len(const struct entry *e)
+static inline uint32_t entry_value_bits_(const struct entry *e)
 {
     return (uint32_t)e->value_len_[0] | (uint32_t)e->value_len_[1] << 8 |
            (uint32_t)e->value_len_[2] << 16;
+}
+
+static inline uint32_t entry_value_len(const struct entry *e)
+{
+    uint32_t bits = entry_value_bits_(e);
+
+    return entry_is_cold(e) ? bits : bits & ((1u << ENTRY_FORM_SHIFT) - 1);
+}
+
+static inline enum entry_form entry_form(const struct entry *e)
+{
+    return entry_is_cold(e) ? FORM_SET : (enum entry_form)(entry_value_bits_(e) >> ENTRY_FORM_SHIFT);
 }
 
 /* Longer ones are clipped: the record itself knows. */
@@ -134,6 +153,15 @@ static inline size_t entry_flags_off_(const struct entry *e)
 static inline size_t entry_options_size_(const struct entry *e)
 {
     return entry_flags_off_(e) + ((e->type_flags & ENTRY_MC_FLAGS) ? 4u : 0u);
+}
+
+/* Of an inline string that is not cold; in memory only. */
+static inline void entry_form_set(struct entry *e, enum entry_form form)
+{
+    uint32_t bits = entry_value_len(e) | (uint32_t)form << ENTRY_FORM_SHIFT;
+
+    ASSERT(!entry_is_cold(e) && !entry_is_object(e));
+    e->value_len_[2] = (uint8_t)(bits >> 16);
 }
 
 /* Milliseconds since the epoch; 0: never. */
@@ -180,7 +208,7 @@ static inline struct bytes entry_inline_value(const struct entry *e)
 {
     struct bytes key = entry_key(e);
 
-    return bytes_of(key.data + key.len, entry_value_len(e));
+    return bytes_of(key.data + key.len, entry_value_bits_(e) & ((1u << ENTRY_FORM_SHIFT) - 1));
 }
 
 static inline struct object *entry_object(const struct entry *e)
@@ -210,7 +238,7 @@ struct entry_parts {
     uint64_t mc_flags;                /* with the state, <= ENTRY_MC_FLAGS_MAX */
     uint8_t type, db;
     bool is_cold, is_main;
-    uint8_t access;
+    uint8_t access, form; /* form: of an inline string */
     struct bytes key;
     struct bytes value;    /* inline string; cold: only its len counts */
     struct object *object; /* not NULL: an object */

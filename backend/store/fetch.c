@@ -291,6 +291,7 @@ static struct object *fetch_decode(struct fetch *fetch, const struct record *rec
     object->base_lsn = record->base_lsn != 0 ? record->base_lsn : record->lsn;
     object->image_lsn = record->lsn;
     object->image_bytes = record->value.len;
+    store_object_limit(fetch->store, object);
     return object;
 }
 
@@ -422,6 +423,7 @@ static void fetch_read(struct store_log_read *read, int err)
             fetch_end(fetch, ERR_FULL);
             return;
         }
+        store_object_limit(store, fetch->object);
     }
     if (fetch->object != NULL)
         fetch_chain_step(fetch, e, chain, &read->record);

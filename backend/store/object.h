@@ -14,12 +14,21 @@
  *       exist). A delta belongs to this object iff its base is equal: a deleted and re-created key
  *       never gets the deltas of its former life.
  *   O2  image_lsn <= entry.lsn. They are equal iff the chain is empty; only then may the value go cold.
- *   O3  encode() gives the same bytes for the same content and history of changes on every replica, and
- *       decode(encode(x)) answers every command as x does.
+ *   O3  encode() gives the same bytes for the same content, limits and history of changes, and decode(encode(x))
+ *       answers every command as x does. What a delta says holds for every form: how compact an object is may
+ *       differ between replicas with other limits, and images are local.
  */
 #pragma once
 #include "backend/store/entry.h"
 #include "common/base/buffer.h"
+
+/* Up to which size collections stay compact. Clients set them (hash-max-listpack-entries and their like), at most to
+ * types/limits.h's. A lower limit converts what is over it when something is added next. */
+struct object_limits {
+    uint32_t hash_fields, hash_size; /* size: of a field, of a value */
+    uint32_t set_ints;
+    uint32_t zset_members, zset_size;
+};
 
 struct object {
     uint8_t type;     /* enum store_type */
@@ -31,6 +40,7 @@ struct object {
     uint64_t chain_sequence;  /* of the segment with the oldest delta of the chain; 0: no chain */
     uint64_t delta_bytes, image_bytes;
     uint64_t accounted_bytes; /* what the store last charged for it */
+    const struct object_limits *limits; /* borrows, the store's; types that have any set the defaults in create() and decode() */
 };
 
 /* A long string. The store reads it by itself (store_string()); string_ops in types/string.h changes it. */

@@ -140,6 +140,7 @@ int store_may_write(struct store *store, bool grows);
 struct store_attributes {
     uint64_t expire_ms; /* absolute; 0: never */
     uint64_t mc_flags;  /* entry.h */
+    uint8_t form;       /* enum entry_form, of a string */
 };
 
 /* All of these change memory and append to this turn's frame; they cannot fail but for memory (ERR_FULL:
@@ -158,6 +159,10 @@ MUST_USE int store_take_object(struct store *store, struct store_key *key, struc
  * absent without `create`. Then change it and end with store_change(), in the same command. */
 struct object *store_object_open(struct store *store, struct store_key *key, enum store_type type,
                                  bool create);
+/* Up to where collections stay compact, from now on; those that are there, too. */
+void store_limits_set(struct store *store, const struct object_limits *limits);
+/* For an object that is made before it has a key. */
+void store_object_limit(const struct store *store, struct object *object);
 /* What the store was given for this type. */
 const struct object_ops *store_type_ops(const struct store *store, enum store_type type);
 /* The operations' buffer of the change under way: fill it with effect_…(). */

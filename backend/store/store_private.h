@@ -65,7 +65,8 @@ struct store {
     uint64_t sweep_at;       /* of the walk that frees what was flushed */
     struct store_stats stats;
     uint8_t state;           /* enum store_state */
-    bool is_replaying, is_expiry_paused, is_atomic;
+    bool is_replaying, is_expiry_paused, is_atomic, has_limits;
+    struct object_limits limits;
     uint32_t hot_holds;      /* who wants nothing to go cold */
     uint64_t compact_at, compact_again_ms; /* of the walk that moves lonely entries */
     uint32_t sweep_rounds;

@@ -39,6 +39,7 @@ struct object *hash_create(void)
         return NULL;
     hash->object.type = STORE_HASH;
     hash->object.encoding = HASH_PACKED;
+    hash->object.limits = &object_limits_default;
     packed_init(&hash->packed);
     return &hash->object;
 }
@@ -202,8 +203,8 @@ int hash_set(struct object *object, struct bytes field, struct bytes value, bool
     if (is_packed(hash)) {
         off = packed_find(&hash->packed, field, 0, 2);
         *is_new = off == UINT32_MAX;
-        if (field.len <= HASH_PACKED_SIZE_MAX && value.len <= HASH_PACKED_SIZE_MAX &&
-            (!*is_new || hash_count(object) < HASH_PACKED_FIELDS_MAX))
+        if (field.len <= object->limits->hash_size && value.len <= object->limits->hash_size &&
+            hash_count(object) + *is_new <= object->limits->hash_fields)
             return packed_set(hash, off, field, value);
         err = make_table(hash);
         if (err != 0)
@@ -376,10 +377,17 @@ static void encode(const struct object *object, struct buffer *out)
 /* No field twice: a bit for each hash says quickly that most were not there before. */
 static bool fields_differ(const struct packed *packed)
 {
-    uint64_t seen[32] = {0};
-    uint32_t off = 0;
+    uint64_t few[32] = {0}, *seen = few;
+    uint32_t off = 0, words = ARRAY_COUNT(few);
+    bool differ = true;
 
-    for (uint32_t i = 0; i < packed->count; i += 2) {
+    if (packed->count > 2 * HASH_PACKED_FIELDS_MAX) {
+        words = PACKED_COUNT_BOUND;
+        seen = mem_zalloc(words * sizeof(seen[0]));
+        if (seen == NULL)
+            return false;
+    }
+    for (uint32_t i = 0; i < packed->count && differ; i += 2) {
         uint32_t at = off;
         struct bytes field, value;
         uint64_t hash;
@@ -387,23 +395,24 @@ static bool fields_differ(const struct packed *packed)
         off = packed_get(packed, off, &field);
         off = packed_get(packed, off, &value);
         hash = dict_hash(field);
-        if ((seen[hash / 64 % 32] >> hash % 64 & 1) && packed_find(packed, field, 0, 2) != at)
-            return false;
-        seen[hash / 64 % 32] |= 1ull << hash % 64;
+        differ = (seen[hash / 64 % words] >> hash % 64 & 1) == 0 || packed_find(packed, field, 0, 2) == at;
+        seen[hash / 64 % words] |= 1ull << hash % 64;
     }
-    return true;
+    if (seen != few)
+        mem_free(seen);
+    return differ;
 }
 
-/* An image under other limits may be larger than ours. */
+/* An image from a time of other bounds may be larger than ours. */
 static bool packed_fits(const struct packed *packed)
 {
-    if (packed->count > 2 * HASH_PACKED_FIELDS_MAX)
+    if (packed->count > 2 * PACKED_COUNT_BOUND)
         return false;
     for (uint32_t off = 0; off < packed->len;) {
         struct bytes item;
 
         off = packed_get(packed, off, &item);
-        if (item.len > HASH_PACKED_SIZE_MAX)
+        if (item.len > PACKED_SIZE_BOUND)
             return false;
     }
     return true;

@@ -40,6 +40,7 @@ struct object *set_create(void)
         return NULL;
     set->object.type = STORE_SET;
     set->object.encoding = SET_INTS;
+    set->object.limits = &object_limits_default;
     intset_init(&set->ints);
     return &set->object;
 }
@@ -172,7 +173,7 @@ static int ints_add(struct set *set, int64_t number, bool *is_new)
 {
     int err = intset_add(&set->ints, number, is_new);
 
-    if (err != 0 || set->ints.count <= SET_INTS_MAX)
+    if (err != 0 || !*is_new || set->ints.count <= set->object.limits->set_ints)
         return err;
     err = make_table(set);
     if (err != 0)
@@ -454,7 +455,7 @@ static bool decode_ints(struct set *set, uint64_t count, struct bytes image)
         return false;
     if (set->ints.count != count)
         return false;
-    return count <= SET_INTS_MAX || make_table(set) == 0; /* from a time of other limits */
+    return count <= INTS_COUNT_BOUND || make_table(set) == 0; /* from a time of other limits */
 }
 
 static bool decode_packed(struct set *set, uint64_t count, struct bytes image)

@@ -4,6 +4,7 @@
 #include "backend/types/btree.h"
 #include "backend/types/dict.h"
 #include "backend/types/item.h"
+#include "backend/types/limits.h"
 #include "backend/types/packed.h"
 #include "backend/types/types.h"
 #include "common/base/mem.h"
@@ -384,6 +385,22 @@ uint64_t zset_count_before(const struct object *object, const struct zset_bound 
     return count;
 }
 
+/* Finds the members that lie below those that were found last: a packed run is only read upwards. */
+static void walk_back(struct zset_walk *walk, const struct packed *packed)
+{
+    uint32_t count = (uint32_t)MIN(walk->left, (uint64_t)ZSET_WALK_MAX), off;
+
+    walk->rank -= count;
+    off = packed_at(packed, walk->rank * 2);
+    for (walk->index = 0; walk->index < count; walk->index++) {
+        struct bytes skipped;
+
+        walk->offs[walk->index] = off;
+        off = packed_get(packed, off, &skipped);
+        off = packed_get(packed, off, &skipped);
+    }
+}
+
 void zset_walk_init(struct zset_walk *walk, const struct object *object, uint64_t first,
                     uint64_t count, bool is_down)
 {
@@ -405,16 +422,8 @@ void zset_walk_init(struct zset_walk *walk, const struct object *object, uint64_
     } else if (!is_down) {
         walk->index = packed_at(&zset->packed, (uint32_t)first * 2);
     } else {
-        uint32_t off = packed_at(&zset->packed, (uint32_t)(first + 1 - count) * 2);
-
-        ASSERT(count <= ZSET_PACKED_COUNT_MAX);
-        for (walk->index = 0; walk->index < count; walk->index++) {
-            struct bytes skipped;
-
-            walk->offs[walk->index] = off;
-            off = packed_get(&zset->packed, off, &skipped);
-            off = packed_get(&zset->packed, off, &skipped);
-        }
+        walk->rank = (uint32_t)first + 1;
+        walk_back(walk, &zset->packed);
     }
 }
 
@@ -424,7 +433,6 @@ bool zset_walk_next(struct zset_walk *walk, struct bytes *member, double *score)
 
     if (walk->left == 0)
         return false;
-    walk->left--;
     if (!is_packed(walk->object)) {
         struct btree_cursor cursor = {.leaf = walk->leaf, .index = walk->index};
         struct btree_entry entry = walk->is_down ? btree_prev(&cursor) : btree_next(&cursor);
@@ -434,10 +442,13 @@ bool zset_walk_next(struct zset_walk *walk, struct bytes *member, double *score)
         walk->leaf = cursor.leaf;
         walk->index = cursor.index;
     } else if (walk->is_down) {
+        if (walk->index == 0)
+            walk_back(walk, &zset->packed);
         pair_get(&zset->packed, walk->offs[--walk->index], member, score);
     } else {
         walk->index = pair_get(&zset->packed, walk->index, member, score);
     }
+    walk->left--;
     return true;
 }
 
@@ -487,8 +498,8 @@ int zset_add(struct object *object, struct bytes member, double score, struct bu
     int err = 0;
 
     ASSERT(!isnan(score));
-    if (is_packed(object) && (member.len > ZSET_PACKED_MEMBER_MAX ||
-                              zset->packed.count / 2 >= ZSET_PACKED_COUNT_MAX))
+    if (is_packed(object) && (member.len > object->limits->zset_size ||
+                              zset->packed.count / 2 >= object->limits->zset_members))
         err = tree_convert(zset);
     if (err == 0)
         err = is_packed(object) ? packed_add(&zset->packed, member, score)
@@ -586,6 +597,7 @@ struct object *zset_object_create(void)
         return NULL;
     zset->object.type = STORE_ZSET;
     zset->object.encoding = ZSET_PACKED;
+    zset->object.limits = &object_limits_default;
     packed_init(&zset->packed);
     return &zset->object;
 }
@@ -679,8 +691,8 @@ static bool image_is_small(struct bytes image)
     uint32_t count = 0;
 
     for (; image.len > 0; count++) {
-        if (count == ZSET_PACKED_COUNT_MAX || !image_next(&image, &member, &score) ||
-            member.len > ZSET_PACKED_MEMBER_MAX)
+        if (count == PACKED_COUNT_BOUND || !image_next(&image, &member, &score) ||
+            member.len > PACKED_SIZE_BOUND)
             return false;
     }
     return true;

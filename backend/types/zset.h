@@ -18,8 +18,7 @@
 #include "backend/store/object.h"
 #include "common/base/err.h"
 
-#define ZSET_PACKED_COUNT_MAX  128u
-#define ZSET_PACKED_MEMBER_MAX 64u
+#define ZSET_WALK_MAX 128u
 
 enum zset_encoding { ZSET_PACKED, ZSET_TREE };
 const char *zset_encoding(const struct object *object); /* as OBJECT ENCODING says */
@@ -63,7 +62,8 @@ struct zset_walk {
     bool is_down;
     const void *leaf; /* ZSET_TREE */
     uint32_t index;   /* ZSET_TREE: in the leaf. ZSET_PACKED: of the next in offs; upwards: offset of the next */
-    uint32_t offs[ZSET_PACKED_COUNT_MAX]; /* ZSET_PACKED, down */
+    uint32_t rank;    /* ZSET_PACKED, down: of the member at offs[0] */
+    uint32_t offs[ZSET_WALK_MAX]; /* ZSET_PACKED, down: of the next members, the last one first */
 };
 /* first + count, or down first + 1 >= count, within the set. */
 void zset_walk_init(struct zset_walk *walk, const struct object *object, uint64_t first,

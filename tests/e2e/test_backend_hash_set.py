@@ -195,6 +195,78 @@ def test_scan_of_small_values_is_whole(node):
         assert cursor == b"0" and len(words(page)) == 2 * len(pairs)
 
 
+def test_limits_of_compact_forms_are_settings(node, redis_server):
+    """Raised, lowered and 0, for values that are there and for new ones, written by each way of making one."""
+    with node.client() as ours, differential.Client(redis_server().port) as redis:
+        def both(*request):
+            said = ours.ask(*request)
+            assert said == redis.ask(*request), request
+            return said
+
+        def look(*names):
+            for name in names:
+                both("OBJECT", "ENCODING", name)
+
+        for turn, (count, size) in enumerate(((600, 100), (10, 10), (0, 64), (3, 0), (2000, 2000), (512, 64))):
+            for name in ("hash-max-listpack-entries", "zset-max-ziplist-entries", "set-max-intset-entries"):
+                both("CONFIG", "SET", name, count)
+            for name in ("hash-max-ziplist-value", "zset-max-listpack-value"):
+                both("CONFIG", "SET", name, size)
+            for name in ("hash-max-listpack-entries", "zset-max-ziplist-value", "set-max-intset-entries"):
+                both("CONFIG", "GET", name)
+            look("h", "z", "s", "h0", "z0")
+            both("HSET", "h", "field", f"value{turn}")
+            both("ZADD", "z", turn, "member")
+            both("SADD", "s", 1)
+            look("h", "z", "s")
+            for i in {1, 2, 3, 4, 9, 10, 11, 520, 599, 600, 601, 700}:
+                both("DEL", "h", "z", "s")
+                both("HSET", "h", *(word for n in range(i) for word in (f"f{n}", "v")))
+                both("ZADD", "z", *(word for n in range(i) for word in (n, f"m{n}")))
+                both("SADD", "s", *range(i))
+                look("h", "z", "s")
+                both("ZREVRANGE", "z", 0, -1)
+                both("ZREVRANGEBYSCORE", "z", 300, 10, "LIMIT", 5, 200)
+                both("ZRANGE", "z", 3, 210, "REV", "WITHSCORES")
+                both("ZUNIONSTORE", "zu", 1, "z")
+                both("ZRANGESTORE", "zr", "z", 0, 9)
+                both("SUNIONSTORE", "su", "s")
+                both("COPY", "h", "hc", "REPLACE")
+                look("zu", "zr", "su", "hc")
+            for i in {9, 10, 11, 64, 65, 99, 100, 101}:
+                both("DEL", "h0", "z0")
+                both("HSET", "h0", "x" * i, "v")
+                both("ZADD", "z0", 1, "x" * i)
+                look("h0", "z0")
+                both("HSET", "h1", "f", "x" * i)
+                look("h1")
+                both("HDEL", "h1", "f")
+        both("CONFIG", "SET", "hash-max-listpack-entries", 2000)
+        both("HSET", "h", *(word for n in range(1500) for word in (f"f{n}", "v")))
+        look("h")
+        ours.ask("DEBUG", "SPILL")
+        both("HGET", "h", "f777")
+        both("HSET", "h", "more", "v")
+        look("h")
+
+
+def test_encodings_of_strings_that_were_changed(node, redis_server):
+    with node.client() as ours, differential.Client(redis_server().port) as redis:
+        for way in """APPEND k x|APPEND k 1|APPEND k {empty}|SETRANGE k 0 1|SETRANGE k 0 {empty}|SETBIT k 7 0|SETBIT k 1 1
+                      BITFIELD k SET u8 0 49|BITFIELD k GET u8 0|BITOP NOT k k|BITOP OR k k|INCRBYFLOAT k 1|INCRBYFLOAT k 1.5
+                      INCR k|INCRBY k 0|DECR k|GETSET k 12|SET k 12|SET k 12 KEEPTTL|SETNX k 5|PFADD k a|GETEX k EX 1000
+                      EXPIRE k 1000|PERSIST k|RENAME k k2|COPY k k2|MOVE k 1|MSET k 7|SETEX k 100 7|PFCOUNT k
+                      PFMERGE k""".replace("\n", "|").split("|"):
+            for start in (None, "12", "a", "x" * 44, "x" * 45, "1" * 20):
+                for then in (None, "EXPIRE k 1000", "RENAME k k2", "COPY k k2", "INCR k", "APPEND k 1", "GET k", "SET k 12"):
+                    for request in (["FLUSHALL"], *([["SET", "k", start]] if start else []), way.split(),
+                                    then.split() if then else ["PING"], ["OBJECT", "ENCODING", "k"],
+                                    ["OBJECT", "ENCODING", "k2"]):
+                        request = [word.replace("{empty}", "") for word in request]
+                        said, wanted = ours.ask(*request), redis.ask(*request)
+                        assert said == wanted, (start, way, then, request, said, wanted)
+
+
 def test_encodings_change_where_redis_changes_them(node, redis_server):
     with node.client() as ours, differential.Client(redis_server().port) as redis:
         def both(*request):

@@ -306,26 +306,64 @@ static void test_broken_images_are_refused(void **state)
         assert_null(hash_ops.decode(broken[i]));
 }
 
-/* A packed image that would be a table under our limits is taken as one. */
+static struct object *packed_image(unsigned count, unsigned last, struct buffer *image)
+{
+    char text[160];
+
+    buffer_clear(image);
+    buffer_append(image, "\x01", 1);
+    varint_append(image, count);
+    for (unsigned i = 0; i < count; i++) {
+        varint_append_bytes(image, text_of("f", i + 1 == count ? last : i, text));
+        varint_append_bytes(image, text_of("v", i, text));
+    }
+    return hash_ops.decode(buffer_bytes(image));
+}
+
+/* A packed image stays what it is, up to a bound; beyond it is taken as a table. A field that is there twice is seen. */
 static void test_packed_images_of_other_limits_are_taken(void **state)
 {
+    static const unsigned counts[] = {HASH_PACKED_FIELDS_MAX, HASH_PACKED_FIELDS_MAX + 1, PACKED_COUNT_BOUND,
+                                      PACKED_COUNT_BOUND + 1};
     struct buffer image = {0};
     struct object *hash;
     char text[160], other[160];
 
     (void)state;
-    buffer_append(&image, "\x01", 1);
-    varint_append(&image, HASH_PACKED_FIELDS_MAX + 1);
-    for (unsigned i = 0; i <= HASH_PACKED_FIELDS_MAX; i++) {
-        varint_append_bytes(&image, text_of("f", i, text));
-        varint_append_bytes(&image, text_of("v", i, text));
+    for (size_t i = 0; i < ARRAY_COUNT(counts); i++) {
+        unsigned last = counts[i] - 1;
+
+        hash = packed_image(counts[i], last, &image);
+        assert_non_null(hash);
+        assert_string_equal(hash_encoding(hash), counts[i] <= PACKED_COUNT_BOUND ? "listpack" : "hashtable");
+        assert_value(hash, text_of("f", last, text), text_of("v", last, other));
+        hash_ops.destroy(hash);
+        assert_null(packed_image(counts[i], last / 2, &image));
     }
-    hash = hash_ops.decode(buffer_bytes(&image));
-    assert_non_null(hash);
-    assert_string_equal(hash_encoding(hash), "hashtable");
-    assert_value(hash, text_of("f", HASH_PACKED_FIELDS_MAX, text), text_of("v", HASH_PACKED_FIELDS_MAX, other));
-    hash_ops.destroy(hash);
     buffer_deinit(&image);
+}
+
+/* What is over a limit that was lowered is converted when it is changed next. */
+static void test_limits_may_change(void **state)
+{
+    struct object_limits limits = object_limits_default;
+    struct object *hash = hash_create();
+    char text[160];
+
+    (void)state;
+    hash->limits = &limits;
+    limits.hash_fields = 1000;
+    limits.hash_size = 100;
+    fill(hash, 0, 1000);
+    assert_string_equal(hash_encoding(hash), "listpack");
+    limits.hash_fields = 999;
+    assert_true(hash_delete(hash, text_of("field", 0, text)));
+    set(hash, text_of("field", 1, text), BYTES("new"));
+    assert_string_equal(hash_encoding(hash), "listpack");
+    limits.hash_fields = 998;
+    set(hash, text_of("field", 1, text), BYTES("newer"));
+    assert_string_equal(hash_encoding(hash), "hashtable");
+    hash_ops.destroy(hash);
 }
 
 static void test_destroy_goes_in_steps(void **state)
@@ -351,6 +389,7 @@ int main(void)
         cmocka_unit_test(test_effects_do_on_another_what_the_command_did),
         cmocka_unit_test(test_broken_images_are_refused),
         cmocka_unit_test(test_packed_images_of_other_limits_are_taken),
+        cmocka_unit_test(test_limits_may_change),
         cmocka_unit_test(test_destroy_goes_in_steps),
     };
 
