@@ -193,6 +193,7 @@ static void manifest_durable(struct io_op *op)
     char path[CHECKPOINT_PATH_MAX];
 
     if (op->result < 0) {
+        store_log_doubt(store->log); /* the slot may be seen, and gone after a power cut */
         checkpoint_end(store, (int)op->result);
         return;
     }

@@ -12,6 +12,7 @@
  *   G3  appended >= written >= durable. `durable` moves only by a flush that was submitted after the
  *       completion of every write it covers (or by writes on a file opened for synchronous writing).
  *   G4  A failed write or flush is never tried again: the log is failed for good, its marks stand still.
+ *       Nor does the next start believe what it reads back then (log_rescue.c).
  *   G5  What is sealed into the ring survives the death of the process: `appended` moves at the seal. What is too
  *       big for the ring counts as appended when it is written.
  *   G6  The segments that a dead predecessor had open are not written, cut or used again before
@@ -127,6 +128,8 @@ bool store_log_has_room(struct store_log *log);
 /* Calls room() if it is due: for timers, so that whoever waits is told whatever made the room. */
 void store_log_room_check(struct store_log *log);
 int store_log_error(const struct store_log *log); /* 0, or why it has failed */
+/* A flush of another file of the directory has failed: whoever starts next does not believe what it reads back. */
+void store_log_doubt(struct store_log *log);
 /* Free segments are below the reserve: writes of clients must stop; deletes and the cleaner go on. */
 bool store_log_is_disk_full(const struct store_log *log);
 

@@ -27,7 +27,7 @@ struct log_open {
     uint32_t *slots;       /* owns: files found */
     uint32_t slot_count, slot_cap, slot_at, lock_tries, close_at;
     uint64_t file_size, header_size;
-    bool has_shard_file, is_flushed, is_dir_old;
+    bool has_shard_file, has_rescue_file, is_flushed, is_dir_old;
     char *pages;           /* owns: two first pages, the last one */
     struct segment *segment;
     struct log_scan scan;  /* of page writes behind a bad header */
@@ -337,18 +337,26 @@ void log_open_made(struct store_log *log)
         open_end(open, 0);
 }
 
-static void ring_open(struct log_open *open)
+static void free_ones_make(struct store_log *log, int err)
 {
-    struct store_log *log = open->log;
-    int err = log_ring_open(log);
-
     if (err != 0) {
-        open_end(open, err);
+        open_end(log->open, err);
         return;
     }
     log->next_sequence = MAX(log->next_sequence, 1u) + LOG_SEQUENCE_SKIP;
     log_segments_make(log);
     log_open_made(log);
+}
+
+static void ring_open(struct log_open *open)
+{
+    struct store_log *log = open->log;
+    int err = log_ring_open(log);
+
+    if (err == 0 && log_ring_doubt(&log->ring))
+        log_rescue_start(log, free_ones_make);
+    else
+        free_ones_make(log, err);
 }
 
 /* ---- the file "shard" ------------------------------------------------------------------------- */
@@ -492,6 +500,8 @@ static void name_each(void *arg, const char *name)
 
     if (strcmp(name, "shard") == 0)
         open->has_shard_file = true;
+    if (strcmp(name, "rescue.tmp") == 0)
+        open->has_rescue_file = true;
     if (!slot_of_name(name, &slot))
         return;
     if (open->slot_count == open->slot_cap) {
@@ -502,12 +512,10 @@ static void name_each(void *arg, const char *name)
     open->log->next_slot = MAX(open->log->next_slot, slot + 1);
 }
 
-static void names_listed(struct io_op *op)
+static void names_known(struct log_open *open)
 {
-    struct log_open *open = op->arg;
+    struct io_op *op = &open->op;
 
-    if (op_failed(open, "list"))
-        return;
     if (!open->has_shard_file && open->slot_count > 0) {
         open_failed(open, "segments without a file \"shard\"", ERR_CORRUPT);
         return;
@@ -519,6 +527,29 @@ static void names_listed(struct io_op *op)
     path_set(open, open->path, "shard");
     op->done = shard_opened;
     io_file_open(open->log->io, op, open->path, IO_FILE_READ, &open->file);
+}
+
+static void rescue_file_removed(struct io_op *op)
+{
+    struct log_open *open = op->arg;
+
+    if (!op_failed(open, "unlink"))
+        names_known(open);
+}
+
+static void names_listed(struct io_op *op)
+{
+    struct log_open *open = op->arg;
+
+    if (op_failed(open, "list"))
+        return;
+    if (!open->has_rescue_file) {
+        names_known(open);
+        return;
+    }
+    path_set(open, open->path, "rescue.tmp"); /* half a copy: whoever made it has died */
+    op->done = rescue_file_removed;
+    io_unlink(open->log->io, op, open->path);
 }
 
 /* What a killed predecessor made may be seen and not be durable yet: nothing is built on a name that a power cut takes
@@ -737,6 +768,7 @@ void store_log_destroy(struct store_log **slot)
     io_timer_stop(&log->space_timer);
     open_free(log);
     log_recover_free(log);
+    log_rescue_free(log);
     if (log->page.data != NULL && log->page.ring_count == 0)
         mem_free(log->page.data);
     for (unsigned i = 0; i < LOG_CLASSES; i++)

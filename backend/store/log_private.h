@@ -8,6 +8,7 @@
  *     log_segment.c  the table of segments, free ones, opening and giving back
  *     log_ring.c     the log ring
  *     log_open.c     the directory; opening and closing
+ *     log_rescue.c   the start after a flush that failed
  *     log_scan.c     page writes of a segment, one after the other
  *     log_recover.c  what a scan finds: chain, transactions, torn tails
  *     log_replay.c   the ring's frames, the end of a recovery
@@ -190,6 +191,7 @@ struct store_log {
     unsigned char boot[16];
     struct log_open *open;       /* owns; while it opens or closes */
     struct log_recover *recover; /* owns */
+    struct log_rescue *rescue;   /* owns; while it opens */
     struct store_log_stats stats;
 };
 
@@ -258,6 +260,13 @@ void log_ring_sealed(struct log_ring *ring, const struct log_page *page);
 void log_ring_appended_set(struct log_ring *ring, uint64_t lsn);
 uint64_t log_ring_appended(const struct log_ring *ring);
 void log_ring_reset(struct log_ring *ring);
+/* Whether a flush of this or of a dead process has failed (log_rescue.c). */
+void log_ring_doubt_set(struct log_ring *ring, bool is_doubt);
+bool log_ring_doubt(const struct log_ring *ring);
+
+/* ---- log_rescue.c ---- */
+void log_rescue_start(struct store_log *log, void (*done)(struct store_log *log, int err));
+void log_rescue_free(struct store_log *log);
 
 /* ---- log_open.c ---- */
 bool log_is_quiet(const struct store_log *log);

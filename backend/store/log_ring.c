@@ -26,6 +26,7 @@ struct ring_header {
     uint32_t version, shard;
     unsigned char boot[16], uuid[16];
     uint64_t size, appended;
+    uint64_t doubt; /* 1: a flush has failed */
 };
 
 static struct ring_header *ring_header(const struct log_ring *ring)
@@ -52,6 +53,7 @@ static void ring_format(struct store_log *log)
     header->shard = log->options.shard;
     header->size = log->ring.map_size;
     header->appended = 0;
+    header->doubt = 0;
     memcpy(header->boot, log->boot, 16);
     memcpy(header->uuid, log->shard.uuid, 16);
     __atomic_store_n(&header->magic, RING_MAGIC, __ATOMIC_RELEASE);
@@ -180,6 +182,17 @@ void log_ring_appended_set(struct log_ring *ring, uint64_t lsn)
 uint64_t log_ring_appended(const struct log_ring *ring)
 {
     return __atomic_load_n(&ring_header(ring)->appended, __ATOMIC_ACQUIRE);
+}
+
+void log_ring_doubt_set(struct log_ring *ring, bool is_doubt)
+{
+    if (ring->is_shared)
+        __atomic_store_n(&ring_header(ring)->doubt, is_doubt ? 1 : 0, __ATOMIC_RELEASE);
+}
+
+bool log_ring_doubt(const struct log_ring *ring)
+{
+    return ring->had_content && __atomic_load_n(&ring_header(ring)->doubt, __ATOMIC_ACQUIRE) != 0;
 }
 
 void log_ring_reset(struct log_ring *ring)

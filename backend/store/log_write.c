@@ -33,6 +33,11 @@ void log_fail(struct store_log *log, int err, const struct segment *segment, con
         log->options.failed(log->options.arg, err);
 }
 
+void store_log_doubt(struct store_log *log)
+{
+    log_ring_doubt_set(&log->ring, true);
+}
+
 /* ---- writes ----------------------------------------------------------------------------------- */
 
 struct log_write *log_write_get(struct store_log *log, struct segment *segment, char *data, size_t size,
@@ -223,8 +228,10 @@ static void flush_done(struct io_op *op)
     struct segment *segment = op->arg;
     struct store_log *log = segment->log;
 
-    if (op->result < 0)
+    if (op->result < 0) {
+        store_log_doubt(log);
         log_fail(log, (int)op->result, segment, "flush");
+    }
     ASSERT(log->flush_count > 0);
     if (--log->flush_count > 0 || log->error != 0)
         return;

@@ -138,6 +138,49 @@ static void test_one_failure(void **state)
     assert_true(read_only > count / 4);
 }
 
+/* A flush fails, the shard is started anew and goes on, and then the power fails: what had only looked as if it were on
+ * disk would be gone, and with it all that was built upon it. */
+static void test_a_failed_flush_is_not_believed_after_a_restart(void **state)
+{
+    uint32_t hits = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(60); seed++) {
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed / 2 % 3));
+        struct world *w = &f.w;
+        bool is_manifest = seed % 3 == 0;
+
+        w->options.direct = seed % 4 == 0;
+        world_open(w);
+        ops(w, 30 + (unsigned)world_random(w, 60));
+        sim_disk_fail(w->node, SIM_DISK_DATASYNC, is_manifest ? WORLD_DIR "/MANIFEST" : NULL, -EIO, 1);
+        ops(w, 60);
+        store_checkpoint(w->store); /* needs it, if nothing else has */
+        sim_run_for(w->sim, 1500000);
+        hits += w->store->stats.is_read_only;
+        world_die(w, false);
+        if (seed % 5 == 0) { /* the next one dies while it copies */
+            w->options.io = w->io;
+            assert_int_equal(store_create(&w->options, world_told, w, &w->store), 0);
+            for (uint64_t i = world_random(w, 120); i > 0; i--)
+                MAYBE(sim_step(w->sim));
+            sim_node_kill(w->node);
+            store_destroy(&w->store);
+            w->io = sim_node_start(w->node);
+        }
+        judge(w);
+        assert_true(store_marks_of(w->store).appended >= w->marks.appended);
+        ops(w, 20);
+        sim_run_for(w->sim, 3000000);
+        sim_disk_crash_set(w->node, seed % 2 == 0 ? SIM_DISK_OLD : SIM_DISK_DRAWN);
+        world_die(w, true);
+        judge(w);
+        end(&f, &text);
+    }
+    assert_true(hits > times(60) / 4);
+}
+
 /* The same with the process killed, not the host: what was sealed is in the ring, whatever the disk did to it. */
 static void test_a_failed_write_is_in_the_ring(void **state)
 {
@@ -511,6 +554,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_failure),
+        cmocka_unit_test(test_a_failed_flush_is_not_believed_after_a_restart),
         cmocka_unit_test(test_a_failed_write_is_in_the_ring),
         cmocka_unit_test(test_making_a_directory_fails_anywhere),
         cmocka_unit_test(test_a_full_disk),
