@@ -209,7 +209,7 @@ static void test_expiry(void **state)
 {
     struct world w;
     struct store_key key;
-    struct store_attributes soon;
+    struct store_attributes soon = {0};
 
     (void)state;
     world_init(&w, 6, NULL);
