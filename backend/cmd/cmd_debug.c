@@ -22,6 +22,8 @@
 static void debug_help(struct cmd *c)
 {
     static const char *const lines[] = {
+        "BACKUP START | STATUS <id> | END <id>",
+        "    Hold the files of the store still: weirctl backup asks for that.",
         "CHANGE-REPL-ID",
         "    Change the replication IDs of the instance.",
         "    Dangerous: should be used only for testing the replication subsystem.",
@@ -271,6 +273,7 @@ static const struct {
     {"log", 3, 3, debug_log},
     {"error", 3, 3, debug_error},
     {"change-repl-id", 2, 2, debug_change_id},
+    {"backup", 3, 4, debug_backup},
 };
 
 void cmd_debug(struct cmd *c)

@@ -103,3 +103,7 @@ void reply_take_back(struct cmd *c, size_t len);
 bool session_name_is_valid(struct cmd *c, struct bytes name);
 /* Empty: none. False: no memory, replied. */
 bool session_text_set(struct cmd *c, char **text, struct bytes value);
+
+/* ---- cmd_backup.c ---- */
+
+void debug_backup(struct cmd *c);

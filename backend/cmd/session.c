@@ -4,6 +4,7 @@
 #include "backend/cmd/cmd_private.h"
 #include "backend/cmd/settings.h"
 #include "backend/cmd/pubsub.h"
+#include "backend/store/backup.h"
 
 #include "common/base/mem.h"
 
@@ -33,6 +34,8 @@ void session_deinit(struct session *session)
         pubsub_session_clear(session);
     if (list_node_is_linked(&session->park_node))
         list_remove(&session->park_node);
+    if (session->backup_id != 0)
+        MAYBE(backup_end(engine->store, session->backup_id));
     outbuf_clear(&engine->chunks, &session->out);
     mem_free(session->name);
     mem_free(session->lib_name);

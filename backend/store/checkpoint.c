@@ -503,11 +503,47 @@ static void data_opened(struct io_op *op)
     c->state = CHECKPOINT_PAGES;
 }
 
+static void data_open(struct store *store)
+{
+    struct checkpoint *c = store->checkpoint;
+    char path[CHECKPOINT_PATH_MAX];
+
+    if (c->file != NULL)
+        io_file_close(c->file);
+    c->file = NULL;
+    c->op.done = data_opened;
+    checkpoint_path(store, c->next_file, path);
+    io_file_open(store->io, &c->op, path,
+                 IO_FILE_READ | IO_FILE_WRITE | IO_FILE_CREATE | (c->is_full ? IO_FILE_TRUNCATE : 0), &c->file);
+}
+
+static void full_begin(struct checkpoint *c)
+{
+    c->is_full = true;
+    c->next_file = MAX(c->file_numbers[0], c->file_numbers[1]) + 1;
+    c->next_end = 0;
+}
+
+/* K6: with another name it may be another store's as well. */
+static void links_known(struct io_op *op)
+{
+    struct store *store = op->arg;
+    struct checkpoint *c = store->checkpoint;
+
+    if (op->result < 0) {
+        checkpoint_end(store, (int)op->result);
+    } else if (op->result > 1) {
+        full_begin(c);
+        data_open(store);
+    } else {
+        c->state = CHECKPOINT_PAGES;
+    }
+}
+
 static void manifest_opened(struct io_op *op)
 {
     struct store *store = op->arg;
     struct checkpoint *c = store->checkpoint;
-    char path[CHECKPOINT_PATH_MAX];
 
     if (op->result < 0) {
         c->manifest = NULL;
@@ -515,16 +551,11 @@ static void manifest_opened(struct io_op *op)
         return;
     }
     if (c->file != NULL && !c->is_full) {
-        c->state = CHECKPOINT_PAGES;
+        op->done = links_known;
+        io_file_links(c->file, op);
         return;
     }
-    if (c->file != NULL)
-        io_file_close(c->file);
-    c->file = NULL;
-    op->done = data_opened;
-    checkpoint_path(store, c->next_file, path);
-    io_file_open(store->io, op, path,
-                 IO_FILE_READ | IO_FILE_WRITE | IO_FILE_CREATE | (c->is_full ? IO_FILE_TRUNCATE : 0), &c->file);
+    data_open(store);
 }
 
 static unsigned bits_wanted(const struct store *store, unsigned bits)
@@ -584,10 +615,8 @@ void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct s
         checkpoint_end(store, ERR_FULL);
         return;
     }
-    if (c->is_full) {
-        c->next_file = MAX(c->file_numbers[0], c->file_numbers[1]) + 1;
-        c->next_end = 0;
-    }
+    if (c->is_full)
+        full_begin(c);
     /* A write that is torn by a power cut must not touch a sector of the one before. */
     c->next_end = (c->next_end + CHECKPOINT_ALIGN - 1) / CHECKPOINT_ALIGN * CHECKPOINT_ALIGN;
     c->op.arg = store;

@@ -28,6 +28,8 @@
  *   K5  Falling back to the older slot is no way to lose what was durable when the newer one was written: the log that
  *       is found must reach the LSN that any slot knows, or the start is refused. (Segments that only the older one
  *       needs may be used again already.)
+ *   K6  A data file that has another name (of a backup, or of what was restored from one) is not appended to: two would
+ *       write to the same place. It is made anew.
  */
 #pragma once
 #include "backend/store/store.h"

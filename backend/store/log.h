@@ -119,6 +119,10 @@ void store_log_turn_end(struct store_log *log);
 /* A flush of everything appended so far, cold too; done() when it is durable. For checkpoints. */
 void store_log_flush(struct store_log *log, void (*done)(void *arg, int err), void *arg);
 
+/* Ends all open segments; done() when nothing of those in use will be written any more, and all of it is durable.
+ * ERR_AGAIN: not now (a transaction is under way, a free segment is); -ENOSPC; -EROFS. */
+MUST_USE int store_log_seal(struct store_log *log, void (*done)(void *arg, int err), void *arg);
+
 struct store_marks store_log_marks(const struct store_log *log);
 uint64_t store_log_last_lsn(const struct store_log *log); /* given to a record */
 /* Recovery: no record that was given a lower LSN may come again. */

@@ -5,6 +5,7 @@
  *     log.c          appending: records, frames, page writes; the marks
  *     log_write.c    the queues of writes, flushes, failure
  *     log_cold.c     cold page writes
+ *     log_seal.c     ending open segments early
  *     log_segment.c  the table of segments, free ones, opening and giving back
  *     log_ring.c     the log ring
  *     log_open.c     the directory; opening and closing

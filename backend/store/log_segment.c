@@ -532,20 +532,14 @@ static void free_unfooted(struct io_op *op)
 
 /* It keeps its sequence in the header (G7). Before that is touched it loses its footer, durably: so a footer behind a
  * header that does not verify is always damage. */
-static void segment_free(struct store_log *log, struct segment *segment)
+static void segment_free(struct segment *segment)
 {
     segment->scratch = mem_alloc_aligned(PAGE_SIZE_, PAGE_SIZE_);
     ASSERT(segment->scratch != NULL);
-    if (list_node_is_linked(&segment->dirty))
-        list_remove(&segment->dirty);
-    if (list_node_is_linked(&segment->sealing))
-        list_remove(&segment->sealing);
     segment->header.kind = SEGMENT_HEADER_FREE;
-    segment->header.mark = log->marks.durable; /* it is gone because that much is safe without it */
-    segment->info.state = SEGMENT_FREE;
+    segment->header.mark = segment->log->marks.durable; /* it is gone because that much is safe without it */
     memset(segment->scratch, 0, PAGE_SIZE_);
-    log->freeing_count++;
-    segment->op = (struct io_op){.done = free_unfooted, .arg = segment};
+    segment->op.done = free_unfooted;
     io_file_write(segment->file, &segment->op, segment->scratch, PAGE_SIZE_, log_segment_end(segment));
 }
 
@@ -575,10 +569,43 @@ static void segment_unlink(struct store_log *log, struct segment *segment)
     char path[LOG_PATH_MAX];
 
     log_segment_path(log, segment->info.slot, path);
+    segment->op.done = unlink_done;
+    io_unlink(log->io, &segment->op, path);
+}
+
+/* A backup has it under another name: then it must stay as it is, and we take another file. */
+static void links_known(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+    struct store_log *log = segment->log;
+
+    if (op->result < 0) {
+        free_done(op);
+    } else if (op->result <= 1) {
+        segment_free(segment);
+    } else if (segment_may_go(log, segment)) {
+        segment_unlink(log, segment);
+    } else { /* with the next checkpoint */
+        log->freeing_count--;
+        segment->info.state = SEGMENT_CLEANED;
+        log_segment_use(log, segment);
+    }
+}
+
+/* It was taken off the table. */
+static void segment_give_back(struct store_log *log, struct segment *segment)
+{
+    if (list_node_is_linked(&segment->dirty))
+        list_remove(&segment->dirty);
+    if (list_node_is_linked(&segment->sealing))
+        list_remove(&segment->sealing);
     log->freeing_count++;
     segment->info.state = SEGMENT_FREE;
-    segment->op = (struct io_op){.done = unlink_done, .arg = segment};
-    io_unlink(log->io, &segment->op, path);
+    segment->op = (struct io_op){.done = links_known, .arg = segment};
+    if (segment->info.size != log->options.segment_size)
+        segment_unlink(log, segment);
+    else
+        io_file_links(segment->file, &segment->op);
 }
 
 static bool is_releasable(const struct store_log *log, const struct segment *segment, uint64_t hot_from)
@@ -606,9 +633,6 @@ void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_f
             continue;
         }
         used_remove(log, i);
-        if (is_odd)
-            segment_unlink(log, segment);
-        else
-            segment_free(log, segment);
+        segment_give_back(log, segment);
     }
 }

@@ -8,6 +8,7 @@
  *   W2  Background work is cut into steps of about 200 us; a step is done each millisecond while there is something
  *       to do, else every WORK_IDLE_MS.
  */
+#include "backend/store/backup.h"
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner.h"
 #include "backend/store/replay.h"
@@ -31,6 +32,7 @@
 
 static void store_free(struct store *store)
 {
+    backup_destroy(store);
     cleaner_destroy(store);
     replay_destroy(store);
     checkpoint_destroy(store);
@@ -216,7 +218,9 @@ static bool log_work(struct store *store)
     store_log_room_check(store->log);
     if (store_log_error(store->log) != 0 && !checkpoint_is_running(store))
         return false;
-    if (!checkpoint_is_running(store) && store->state == STORE_OPEN &&
+    if (store->state == STORE_OPEN)
+        backup_work(store);
+    if (!checkpoint_is_running(store) && store->state == STORE_OPEN && !backup_holds(store) &&
         store->now_ms >= store->checkpoint_again_ms &&
         (store->is_checkpoint_wanted || checkpoint_is_due(store) || cleaner_wants_checkpoint(store))) {
         store->is_checkpoint_wanted = false;

@@ -10,6 +10,7 @@
  *     replay.c      records of the log become keys again
  *     checkpoint.c  the index on disk
  *     cleaner.c     dead space comes back
+ *     backup.c      holding files still for whoever copies them
  */
 #pragma once
 #include "backend/store/expiry.h"
@@ -19,6 +20,7 @@
 #include "backend/store/store.h"
 #include "common/base/log.h"
 
+struct backup;
 struct chains;
 struct checkpoint;
 struct cleaner;
@@ -61,6 +63,7 @@ struct store {
     struct expiry expiry;
     struct checkpoint *checkpoint;
     struct cleaner *cleaner;
+    struct backup *backup; /* NULL: there was never one */
     struct io_timer work_timer;
     uint64_t sweep_at;       /* of the walk that frees what was flushed */
     struct store_stats stats;

@@ -415,6 +415,11 @@ void io_file_size(struct io_file *file, struct io_op *op)
     file_submit(file, op, IO_OP_SIZE, NULL, 0, 0);
 }
 
+void io_file_links(struct io_file *file, struct io_op *op)
+{
+    file_submit(file, op, IO_OP_LINKS, NULL, 0, 0);
+}
+
 void io_file_lock(struct io_file *file, struct io_op *op)
 {
     file_submit(file, op, IO_OP_LOCK, NULL, 0, 0);

@@ -258,6 +258,7 @@ void io_file_datasync(struct io_file *file, struct io_op *op);
 void io_file_allocate(struct io_file *file, struct io_op *op, uint64_t off, uint64_t size);
 void io_file_truncate(struct io_file *file, struct io_op *op, uint64_t size);
 void io_file_size(struct io_file *file, struct io_op *op); /* result */
+void io_file_links(struct io_file *file, struct io_op *op); /* result: how many names it has */
 /* The file is this handle's alone until it is closed, or its process has died and all that it had submitted has ended.
  * -EWOULDBLOCK: another one's. */
 void io_file_lock(struct io_file *file, struct io_op *op);

@@ -24,7 +24,7 @@
 #define LIST_BYTES_MIN     4096
 
 enum job_kind {
-    JOB_READ, JOB_WRITE, JOB_DATASYNC, JOB_ALLOCATE, JOB_TRUNCATE, JOB_SIZE, JOB_LOCK,
+    JOB_READ, JOB_WRITE, JOB_DATASYNC, JOB_ALLOCATE, JOB_TRUNCATE, JOB_SIZE, JOB_LINKS, JOB_LOCK,
     JOB_OPEN, JOB_CLOSE, JOB_RENAME, JOB_UNLINK, JOB_LINK, JOB_MKDIR, JOB_DIRSYNC, JOB_LIST,
 };
 
@@ -113,6 +113,13 @@ static ssize_t work_size(int fd)
     struct stat stat;
 
     return fstat(fd, &stat) < 0 ? -errno : stat.st_size;
+}
+
+static ssize_t work_links(int fd)
+{
+    struct stat stat;
+
+    return fstat(fd, &stat) < 0 ? -errno : (ssize_t)stat.st_nlink;
 }
 
 static int open_flags(int flags)
@@ -246,6 +253,7 @@ static void op_work(struct io_job *base)
         break;
     case JOB_TRUNCATE: op->result = result_of(ftruncate(fd, (off_t)job->size)); break;
     case JOB_SIZE:     op->result = work_size(fd); break;
+    case JOB_LINKS:    op->result = work_links(fd); break;
     case JOB_LOCK:     op->result = result_of(flock(fd, LOCK_EX | LOCK_NB)); break;
     case JOB_OPEN:     op->result = work_open(part, dir); break;
     case JOB_CLOSE:

@@ -251,6 +251,16 @@ int sim_disk_open_inode(struct sim_disk *disk, const char *path, int flags, stru
     return 0;
 }
 
+ssize_t sim_inode_names(const struct sim_inode *inode)
+{
+    const struct sim_names *names = &inode->disk->names;
+    ssize_t count = 0;
+
+    for (size_t i = 0; i < names->count; i++)
+        count += names->entries[i].inode == inode;
+    return count;
+}
+
 static int disk_rename(struct sim_disk *disk, const char *from, const char *to)
 {
     struct sim_inode *inode = sim_names_find(&disk->names, from);

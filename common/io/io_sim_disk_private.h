@@ -123,6 +123,8 @@ void sim_inode_flush(struct sim_inode *inode, uint64_t seq, bool is_lost);
 void sim_inode_crash(struct sim_inode *inode);
 
 /* ---- io_sim_disk.c ---- */
+/* How many names a file has that are seen. */
+ssize_t sim_inode_names(const struct sim_inode *inode);
 struct sim_inode *sim_names_find(const struct sim_names *names, const char *path);
 void sim_names_set(struct sim_disk *disk, bool durable, const char *path, struct sim_inode *inode);
 int sim_disk_open_inode(struct sim_disk *disk, const char *path, int flags, struct sim_inode **out);
