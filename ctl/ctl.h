@@ -15,6 +15,8 @@ struct ctl_options {
     int stats_port;        /* -s; -1: not given */
     double interval_s;     /* top */
     int count;             /* top: how many screens; 0: until it is stopped */
+    const char *until;     /* restore; NULL: all of it */
+    bool must_copy;        /* backup, restore: copies, no links */
 };
 
 /* connect.c: the path of the socket, found by the options, the configuration, or as the only one there is.
@@ -31,3 +33,7 @@ int ctl_where_file(const char *conf_path, int words_count, char **words);
 
 /* verify.c: a node's directory, a shard's, or a backup. 0 clean, 1 damaged, 2 cannot be read. */
 int ctl_verify(const char *dir);
+/* backup.c: of a node (its address) or of a stopped one's directory. */
+int ctl_backup(const char *source, const char *dest, bool must_copy);
+/* restore.c: out of a backup, as it was at the time `until`; NULL: all of it. */
+int ctl_restore(const char *source, const char *dir, const char *until, bool must_copy);

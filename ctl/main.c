@@ -17,6 +17,8 @@ static const struct option long_options[] = {
     {"stats-port", required_argument, NULL, 's'},
     {"interval", required_argument, NULL, 'i'},
     {"count", required_argument, NULL, 'n'},
+    {"until", required_argument, NULL, 'u'},
+    {"copy", no_argument, NULL, 'k'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {NULL, 0, NULL, 0},
@@ -43,13 +45,15 @@ static const struct command {
     {"quit", "", "finish what is in flight, then end the proxy", 0, 0},
     {"stop", "", "end the proxy now", 0, 0},
     {"verify", "DIR", "check a storage node's directory, or a backup, from end to end", 1, 1},
+    {"backup", "NODE|DIR DEST", "a backup of a node that runs (HOST:PORT), or of a stopped one's directory", 2, 2},
+    {"restore", "BACKUP DIR", "a node's directory out of a backup, with --until as it was at a time", 2, 2},
 };
 
 static void usage(FILE *to)
 {
     fputs("Usage: weirctl [OPTION]... COMMAND [ARGUMENT]...\n\n", to);
     for (size_t i = 0; i < ARRAY_COUNT(commands); i++)
-        fprintf(to, "  %-9s %-12s %s\n", commands[i].name, commands[i].args, commands[i].text);
+        fprintf(to, "  %-9s %-13s %s\n", commands[i].name, commands[i].args, commands[i].text);
     fputs("\n"
           "Which proxy:\n"
           "  --control=PATH         its control socket (the key `control:` of `weir:`)\n"
@@ -60,6 +64,10 @@ static void usage(FILE *to)
           "top:\n"
           "  -i, --interval=S       seconds between two screens (1)\n"
           "  -n, --count=N          so many screens (without a terminal: 1)\n"
+          "\n"
+          "backup, restore:\n"
+          "      --copy             copies, no hard links: for another disk, or to be apart from the source\n"
+          "      --until=TIME       restore: as it was at TIME (UTC), \"2026-11-28 15:04:05.678Z\" or @SECONDS; or lsn:N\n"
           "\n"
           "  -h, --help   -V, --version\n"
           "\n"
@@ -101,6 +109,12 @@ static bool parse_options(int argc, char **argv, struct ctl_options *out, int *e
                 fprintf(stderr, "weirctl: -n takes a number from 1, not \"%s\"\n", optarg);
                 return false;
             }
+            break;
+        case 'u':
+            out->until = optarg;
+            break;
+        case 'k':
+            out->must_copy = true;
             break;
         case 'h':
             usage(stdout);
@@ -203,6 +217,10 @@ int main(int argc, char **argv)
         return ctl_top(&options);
     if (strcmp(command->name, "verify") == 0)
         return ctl_verify(words[1]);
+    if (strcmp(command->name, "backup") == 0)
+        return ctl_backup(words[1], words[2], options.must_copy);
+    if (strcmp(command->name, "restore") == 0)
+        return ctl_restore(words[1], words[2], options.until, options.must_copy);
     if (strcmp(command->name, "where") == 0 && options.conf != NULL)
         return ctl_where_file(options.conf, words_count - 1, words + 1);
     return ask(&options, words_count, words);

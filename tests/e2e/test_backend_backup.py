@@ -7,7 +7,11 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
+import threading
+import time
 
+import acknowledged
 import weirtest
 
 SEED = int(os.environ.get("DAMAGE_SEED", "1"))
@@ -177,3 +181,280 @@ def test_verify_takes_a_killed_node_for_what_it_is(weir_backend):
     node._sent.add(signal.SIGKILL)
     node.stop(signal.SIGKILL)
     assert "damage      0" in ctl("verify", node.data)
+
+
+# Backups
+
+class Sequence(threading.Thread):
+    """Writes 1, 2, 3 ... each to the next of a few keys, and on a list, and remembers when each was sent and answered: what
+    is found later must be the state behind one number."""
+
+    KEYS = 37
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.sent, self.answered = port, [], []
+        self.is_stopping = False
+        self.start()
+
+    def run(self):
+        with weirtest.Conn(self.port, timeout=30) as c:
+            while not self.is_stopping:
+                number = len(self.sent) + 1
+                self.sent.append(time.time())
+                assert c.resp("SET", f"q{number % self.KEYS}", f"{number}:" + "v" * (number * 37 % 2000)) == b"+OK\r\n"
+                assert c.resp("RPUSH", "numbers", number).startswith(b":")
+                self.answered.append(time.time())
+
+    def stop(self):
+        self.is_stopping = True
+        self.join(30)
+        assert not self.is_alive()
+
+    def found(self, port):
+        """The number behind which the state of this node is."""
+        with weirtest.Conn(port, timeout=30) as c:
+            numbers = [int(x) for x in c.resp("LRANGE", "numbers", 0, -1).split(b"\r\n")[2::2]]
+            keys = {}
+            for i in range(self.KEYS):
+                answer = c.resp("GET", f"q{i}")
+                if answer != b"$-1\r\n":
+                    text = answer.split(b"\r\n")[1]
+                    keys[i] = int(text.split(b":")[0])
+                    assert text == b"%d:" % keys[i] + b"v" * (keys[i] * 37 % 2000)
+        assert numbers == list(range(1, len(numbers) + 1))
+        last = max(keys.values(), default=0)
+        assert last - len(numbers) in (0, 1)  # the SET may be there without its RPUSH
+        for number in range(max(1, last - self.KEYS + 1), last + 1):
+            assert keys[number % self.KEYS] == number, (number, last, keys)
+        return last
+
+
+def test_backup_under_load(weir_backend, tmp_path):
+    """While others write, and the cleaner and checkpoints give segments back: each backup verifies, and what is
+    restored is the state at one moment between its beginning and its end. The node that runs on it harms neither the
+    backup nor the first node."""
+    node = weir_backend(None, *SEGMENT, "--memory", "8mb", "--disk", "64mb")
+    sequence = Sequence(node.port)
+    writers = acknowledged.start(3, node.port)
+    moments = []
+    for i in range(6):
+        time.sleep(0.4)
+        before = len(sequence.answered)
+        told = ctl("backup", f"127.0.0.1:{node.port}", tmp_path / f"b{i}")
+        assert "1 shard" in told and "linked" in told
+        moments.append((before, len(sequence.sent)))
+        redis_client(node).bgsave()
+    sequence.stop()
+    for writer in writers:
+        writer.stop()
+    acknowledged.finish(writers)
+    acknowledged.reckon(writers, node.port)
+    for i, (low, high) in enumerate(moments):
+        assert "damage      0" in ctl("verify", tmp_path / f"b{i}")
+        assert not [name for name in os.listdir(shard_of(node)) if name.endswith(".part")]
+        for again in range(2):
+            ctl("restore", tmp_path / f"b{i}", tmp_path / f"r{i}-{again}")
+            other = weir_backend(None, *SEGMENT, "--memory", "8mb", "--disk", "64mb", data=tmp_path / f"r{i}-{again}")
+            assert low <= sequence.found(other.port) <= high
+            if again == 0:  # another life on the same files, with checkpoints and a cleaner of its own
+                for seed in range(4):
+                    write_some(redis_client(other), seed, 150)
+                    redis_client(other).bgsave()
+            other.stop()
+    assert "damage      0" in ctl("verify", node.data)
+    node.restart()
+    acknowledged.reckon(writers, node.port)
+    assert sequence.found(node.port) == len(sequence.answered)
+
+
+def test_restore_to_a_point_in_time(weir_backend, tmp_path):
+    """The value of then: everything that was answered before the moment, nothing that was sent after it. Outside of
+    what the backup has: refused, with what it has."""
+    node = weir_backend(None, *SEGMENT)
+    sequence = Sequence(node.port)
+    client = redis_client(node)
+    write_some(client, 1)
+    client.bgsave()
+    manifest = os.path.join(shard_of(node), "MANIFEST")
+    weirtest.wait_for(lambda: os.path.exists(manifest) and any(open(manifest, "rb").read()), "a checkpoint")
+    time.sleep(0.3)
+    moments = []
+    for seed in range(5):
+        time.sleep(0.1)
+        moments.append((time.time(), seed))
+        time.sleep(0.1)
+        client.set("then", seed)
+        write_some(client, seed, 60)
+    sequence.stop()
+    ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
+    end = time.time()
+    for moment, seed in moments:
+        target = tmp_path / f"then-{seed}"
+        told = ctl("restore", tmp_path / "b", target, "--until", f"@{moment:.3f}")
+        assert "first change left out" in told
+        assert "damage      0" in ctl("verify", target)
+        for _ in range(2):
+            other = weir_backend(None, *SEGMENT, data=target)
+            found = sequence.found(other.port)
+            low = sum(t < moment - 0.002 for t in sequence.answered)
+            high = sum(t <= moment + 0.002 for t in sequence.sent)
+            assert low <= found <= high
+            assert redis_client(other).get("then") == (b"%d" % (seed - 1) if seed else None)
+            redis_client(other).bgsave()
+            other.stop()
+        assert "damage      0" in ctl("verify", target)
+    told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", "@1000000000", code=1)
+    assert "it goes back to" in told
+    told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", f"@{end + 100:.0f}", code=1)
+    assert "is later than" in told
+    told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", "yesterday", code=1)
+    assert "takes a time" in told
+    assert not os.path.exists(tmp_path / "x") and not os.path.exists(tmp_path / "x.part")
+    assert "damage      0" in ctl("verify", tmp_path / "b")
+    assert sequence.found(node.port) == len(sequence.answered)
+
+
+def test_restore_to_an_lsn_cuts_no_transaction(weir_backend, tmp_path):
+    """Each EXEC sets two keys to one number, with values that need more than one segment; wherever the log is cut, both
+    say the same."""
+    node = weir_backend(None, *SEGMENT)
+    client = redis_client(node)
+    for number in range(30):
+        pipe = client.pipeline(transaction=True)
+        for side in ("left", "right"):
+            pipe.set(side, f"{number}:" + "x" * random.Random(number).choice((10, 3000, 200000)))
+        pipe.execute()
+    ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
+    last = int(next(line for line in ctl("verify", tmp_path / "b").splitlines() if "last lsn" in line).split()[-1])
+    seen = set()
+    for lsn in range(last - 59, last, 7):
+        target = tmp_path / f"at-{lsn}"
+        ctl("restore", tmp_path / "b", target, "--until", f"lsn:{lsn}")
+        assert "damage      0" in ctl("verify", target)
+        other = weir_backend(None, *SEGMENT, data=target)
+        left, right = redis_client(other).mget("left", "right")
+        assert left is None and right is None or left == right
+        seen.add(left)
+        other.stop()
+    assert len(seen) > 5
+
+
+def test_backup_to_another_file_system(weir_backend, tmp_path):
+    """A copy then, and the node's folder is as it was; also with --copy."""
+    node = weir_backend(None, *SEGMENT)
+    write_some(redis_client(node), 1)
+    before = snapshot(redis_client(node))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        for target, options in ((os.path.join(memory, "b"), []), (tmp_path / "b", ["--copy"])):
+            told = ctl("backup", *options, f"127.0.0.1:{node.port}", target)
+            assert "0 B linked" in told
+            assert "backup.part" not in os.listdir(shard_of(node))
+            assert all(os.stat(os.path.join(shard_of(node), name)).st_nlink == 1 for name in os.listdir(shard_of(node)))
+            assert "damage      0" in ctl("verify", target)
+            shutil.rmtree(tmp_path / "r", ignore_errors=True)
+            ctl("restore", target, tmp_path / "r", *options)
+            other = weir_backend(None, *SEGMENT, data=tmp_path / "r")
+            assert snapshot(redis_client(other)) == before
+            other.stop()
+
+
+def test_backup_of_a_stopped_node(weir_backend, tmp_path):
+    """By its directory; while it runs, or was killed and its log ring has more than the disk, that is refused."""
+    node = weir_backend(None, *SEGMENT)
+    write_some(redis_client(node), 1)
+    before = snapshot(redis_client(node))
+    assert "a node has it open" in ctl("backup", node.data, tmp_path / "b", code=1)
+    for pid in weirtest.pids_of_session(node.pid):
+        os.kill(pid, signal.SIGKILL)
+    node._sent.add(signal.SIGKILL)
+    node.stop(signal.SIGKILL)
+    assert "was killed" in ctl("backup", node.data, tmp_path / "b", code=1)
+    assert not os.path.exists(tmp_path / "b.part")
+    node = weir_backend(None, *SEGMENT, data=node.data)
+    node.stop()
+    ctl("backup", node.data, tmp_path / "b")
+    ctl("backup", tmp_path / "b", tmp_path / "b2")
+    node = weir_backend(None, *SEGMENT, data=node.data)
+    for seed in range(3):
+        write_some(redis_client(node), seed, 150)
+        redis_client(node).bgsave()
+    node.stop()
+    for source in ("b", "b2"):
+        assert "damage      0" in ctl("verify", tmp_path / source)
+        ctl("restore", tmp_path / source, tmp_path / f"r-{source}")
+        other = weir_backend(None, *SEGMENT, data=tmp_path / f"r-{source}")
+        assert snapshot(redis_client(other)) == before
+        other.stop()
+
+
+def test_bad_backups_are_told(weir_backend, tmp_path, free_port):
+    """What and where."""
+    node = weir_backend(None, *SEGMENT, "--password", "open sesame")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("precious")
+    address = f"127.0.0.1:{node.port}"
+    assert "not empty" in ctl("backup", address, tmp_path / "full", code=1)
+    assert "Authentication" in ctl("backup", address, tmp_path / "b", code=1)
+    os.environ["WEIRCTL_AUTH"] = "wrong"
+    try:
+        assert "WRONGPASS" in ctl("backup", address, tmp_path / "b", code=1)
+        os.environ["WEIRCTL_AUTH"] = "open sesame"
+        ctl("backup", address, tmp_path / "b")
+    finally:
+        del os.environ["WEIRCTL_AUTH"]
+    assert "refused" in ctl("backup", f"127.0.0.1:{free_port()}", tmp_path / "c", code=1)
+    assert "neither a directory nor" in ctl("backup", tmp_path / "nothing", tmp_path / "c", code=1)
+    assert "no shard in it" in ctl("restore", tmp_path / "full", tmp_path / "c", code=1)
+    assert "a node has it open" in ctl("restore", node.data, tmp_path / "c", code=1)
+    assert "not empty" in ctl("restore", tmp_path / "b", tmp_path / "full", code=1)
+    os.rename(tmp_path / "b" / "shard-0", tmp_path / "b" / "shard-1")
+    assert "a shard is missing" in ctl("restore", tmp_path / "b", tmp_path / "c", code=1)
+    assert (tmp_path / "full" / "file").read_text() == "precious"
+    assert sorted(os.listdir(tmp_path / "full")) == ["file"] and not os.path.exists(tmp_path / "c")
+    assert "NODE|DIR DEST" in ctl("backup", address, code=2)
+
+
+def test_killed_during_a_backup(weir_backend, tmp_path):
+    """weirctl or the node, at any time: there is a whole backup or none, what is left over is removed by the next, and
+    the node loses nothing."""
+    node = weir_backend(None, *SEGMENT, "--memory", "8mb")
+    rng = random.Random(SEED)
+    writers = None
+    made = 0
+    for i in range(10):
+        writers = acknowledged.start(3, node.port, writers)
+        time.sleep(0.2)
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            target = os.path.join(memory if i % 3 == 0 else tmp_path, f"b{i}")
+            backup = subprocess.Popen([weirtest.program("weirctl"), "backup", f"127.0.0.1:{node.port}", target],
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(rng.uniform(0, 0.08))
+            if i % 2:
+                backup.kill()
+            else:
+                node._sent.add(signal.SIGKILL)
+                for pid in weirtest.pids_of_session(node.pid):
+                    os.kill(pid, signal.SIGKILL)
+                acknowledged.finish(writers)
+                node.restart(signal.SIGKILL)
+            backup.wait(30)
+            for writer in writers:
+                writer.stop()
+            acknowledged.finish(writers)
+            acknowledged.reckon(writers, node.port)
+            if os.path.exists(target):
+                made += 1
+                assert "damage      0" in ctl("verify", target)
+            weirtest.wait_for(lambda: backup_is_possible(node, target + "-after"), "a backup after that")
+            assert "damage      0" in ctl("verify", target + "-after")
+            shutil.rmtree(target + "-after")
+    assert "backup.part" not in os.listdir(shard_of(node))
+
+
+def backup_is_possible(node, target):
+    """Not while the node holds its files for one that was killed."""
+    done = subprocess.run([weirtest.program("weirctl"), "backup", f"127.0.0.1:{node.port}", target], capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 0 or "one is under way" in done.stderr, done.stderr
+    return done.returncode == 0
