@@ -522,6 +522,7 @@ int store_log_create(const struct store_log_options *options, struct store_log *
     list_init(&log->cold.writes);
     list_init(&log->cold.dirty);
     list_init(&log->sealing);
+    list_init(&log->freeing);
     list_init(&log->flushing);
     list_init(&log->waiters);
     list_init(&log->waiters_done);

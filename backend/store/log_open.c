@@ -759,6 +759,7 @@ void store_log_close(struct store_log *log, void (*done)(void *arg, int err), vo
 void store_log_destroy(struct store_log **slot)
 {
     struct store_log *log = *slot;
+    struct list_node *node;
 
     if (log == NULL)
         return;
@@ -778,6 +779,8 @@ void store_log_destroy(struct store_log **slot)
         log_segment_destroy(log->used[i]);
     for (uint32_t i = 0; i < log->ready_count; i++)
         log_segment_destroy(log->ready[i]);
+    while ((node = list_first(&log->freeing)) != NULL)
+        log_segment_destroy(CONTAINER_OF(node, struct segment, sealing)); /* takes it off the list */
     if (log->making != NULL)
         log_segment_destroy(log->making);
     if (log->lock_file != NULL)

@@ -51,7 +51,7 @@ struct segment {
     struct store_log *log;
     struct io_file *file;     /* owns; NULL: not there yet (a blob), or closed */
     struct list_node dirty;   /* on its queue's list: written, not flushed */
-    struct list_node sealing; /* on log->sealing: a footer is due once `seal_no` is durable */
+    struct list_node sealing; /* on log->sealing: a footer is due once `seal_no` is durable; on log->freeing */
     struct io_op flush_op;
     struct io_op op;          /* being made, given back */
     struct segment_header header;
@@ -161,7 +161,7 @@ struct store_log {
     uint32_t used_count, used_cap, last_found;
     struct segment **ready;      /* owns: free, at hand */
     uint32_t ready_count, ready_cap;
-    struct list sealing;
+    struct list sealing, freeing; /* of segments: `sealing` */
     struct segment *making;      /* owns: a free one on its way */
     uint64_t next_sequence;
     uint32_t next_slot, freeing_count;

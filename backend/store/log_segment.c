@@ -482,6 +482,7 @@ static void free_done(struct io_op *op)
     struct store_log *log = segment->log;
 
     log->freeing_count--;
+    list_remove(&segment->sealing);
     if (op->result < 0) {
         log_fail(log, (int)op->result, segment, "free segment");
         log_segment_destroy(segment);
@@ -587,6 +588,7 @@ static void links_known(struct io_op *op)
         segment_unlink(log, segment);
     } else { /* with the next checkpoint */
         log->freeing_count--;
+        list_remove(&segment->sealing);
         segment->info.state = SEGMENT_CLEANED;
         log_segment_use(log, segment);
     }
@@ -600,6 +602,7 @@ static void segment_give_back(struct store_log *log, struct segment *segment)
     if (list_node_is_linked(&segment->sealing))
         list_remove(&segment->sealing);
     log->freeing_count++;
+    list_push_back(&log->freeing, &segment->sealing);
     segment->info.state = SEGMENT_FREE;
     segment->op = (struct io_op){.done = links_known, .arg = segment};
     if (segment->info.size != log->options.segment_size)

@@ -4,10 +4,6 @@
  */
 #include "tests/unit/backend/store/log_test.h"
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/lsan_interface.h>
-#endif
-
 /* One random thing that a store does. */
 static void step(struct world *w)
 {
@@ -240,9 +236,5 @@ int main(void)
         cmocka_unit_test(test_what_was_cut_stays_cut),
     };
 
-#ifdef __SANITIZE_ADDRESS__
-    /* Who is killed in the middle of an operation frees nothing: its memory goes with the process. */
-    __lsan_disable();
-#endif
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
