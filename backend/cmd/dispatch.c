@@ -18,6 +18,7 @@
 #include "backend/cmd/cmd_private.h"
 #include "backend/cmd/latency.h"
 #include "backend/cmd/pubsub.h"
+#include "backend/cmd/settings.h"
 #include "backend/cmd/slowlog.h"
 
 #include <stdio.h>
@@ -247,6 +248,12 @@ static enum verdict check_session(struct cmd *c)
     return VERDICT_RUN;
 }
 
+/* There is none here, so whoever insists on one is told. */
+static bool lacks_replicas(const struct settings *settings)
+{
+    return settings->replicas_min > 0 && settings->replicas_lag_max_s > 0;
+}
+
 static enum verdict check(struct cmd *c)
 {
     struct session *s = c->session;
@@ -266,6 +273,8 @@ static enum verdict check(struct cmd *c)
         verdict = check_write(c, flags, is_queued);
         if (UNLIKELY(verdict != VERDICT_RUN))
             return verdict;
+        if (UNLIKELY((flags & CMD_WRITE) && lacks_replicas(c->engine->settings)))
+            return refuse(c, "NOREPLICAS Not enough good replicas to write.");
     }
     if (UNLIKELY(engine_must_wait(s, (flags & (CMD_WRITE | CMD_MAY_REPLICATE)) != 0)))
         return VERDICT_PARKED;

@@ -369,6 +369,8 @@ static void apply(struct settings *settings, enum setting_id id)
     case SETTING_latency_monitor_threshold:
         settings->latency_threshold_ms = (uint32_t)MIN(u64_of(text), (uint64_t)UINT32_MAX);
         break;
+    case SETTING_min_replicas_to_write: settings->replicas_min = (uint32_t)u64_of(text); break;
+    case SETTING_min_replicas_max_lag: settings->replicas_lag_max_s = (uint32_t)u64_of(text); break;
     case SETTING_latency_tracking: settings->latency_tracking = text[0] == 'y'; break;
     case SETTING_memcache_item_size_max: settings->mc_value_max = (uint32_t)u64_of(text); break;
     case SETTING_hash_max_listpack_entries: settings->limits.hash_fields = limit_of(text, PACKED_COUNT_BOUND); break;

@@ -47,6 +47,7 @@ struct settings {
     int64_t slow_log_slower_than_us; /* negative: off */
     uint32_t slow_log_len_max;
     uint32_t latency_threshold_ms; /* 0: off */
+    uint32_t replicas_min, replicas_lag_max_s; /* min-replicas-to-write and -max-lag; either 0: no replica is needed */
     bool latency_tracking;
     uint32_t notify;         /* enum notify_flag */
     bool active_expire;      /* DEBUG SET-ACTIVE-EXPIRE */

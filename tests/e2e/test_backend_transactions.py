@@ -328,6 +328,33 @@ def test_no_memory_for_a_transaction(clients):
     clients.do("b", "CONFIG", "SET", "maxmemory", "0")
 
 
+def test_replicas_that_are_wanted_and_not_there(clients):
+    """Writes are refused, in MULTI and by EXEC too; min-replicas-max-lag 0 switches it off."""
+    clients.lines("""
+        a: SET k v
+        c: MULTI
+        c: SET k w
+        a: CONFIG SET min-slaves-to-write 1
+        a: SET k x
+        a: DEL k
+        a: DEL
+        a: GET k
+        a: PFCOUNT k
+        a: PUBLISH ch m
+        a: MULTI
+        a: GET k
+        a: SET k x
+        a: EXEC
+        c: EXEC
+        a: GET k
+        a: CONFIG SET min-replicas-max-lag 0
+        a: SET k x
+        a: CONFIG SET min-replicas-max-lag 10 min-replicas-to-write 0
+        a: SET k y
+        a: GET k
+    """)
+
+
 def test_swapdb(clients):
     """Of watched keys and of clients that wait."""
     for side in clients.of("waits"):
