@@ -3,7 +3,7 @@
  * One connection of a shard: bytes to requests, replies to bytes.
  *
  *   C1  What protocol it speaks is decided once, by its first bytes: 0x80 is memcache binary, '*' RESP; a line
- *       whose first word is a memcache verb in lower case is memcache text, any other an inline command.
+ *       whose first word is a memcache verb in lower case is memcache text, any other an inline command (protocol.h).
  *   C2  A command that cannot run yet leaves its bytes unconsumed (N1). Reading goes on meanwhile, so that the peer's
  *       end is seen, but no more than PARKED_INPUT_MAX is kept.
  *   C3  Replies leave when what they depend on is committed (N2): marks say up to which byte which LSN counts. At
@@ -15,6 +15,7 @@
  */
 #include "backend/ahead.h"
 #include "backend/node_private.h"
+#include "backend/protocol.h"
 
 #include "backend/cmd/cmd.h"
 #include "backend/cmd/mc.h"
@@ -30,7 +31,6 @@
 #define OUTPUT_PAUSE      (1u << 20)
 #define OUTPUT_RESUME     (OUTPUT_PAUSE / 2)
 #define TLS_HANDSHAKE     0x16
-#define WORD_MAX          16u /* longer than any verb of memcache */
 #define UNAUTH_ARGS_MAX   10u
 #define UNAUTH_BULK_MAX   16384u
 
@@ -168,35 +168,6 @@ static void client_close_after_replies(struct client *client)
     client->session.close_after_reply = true;
     client_pause(client, PAUSE_CLOSING);
     client_mark_dirty(client);
-}
-
-static bool is_word_end(char c)
-{
-    return c == ' ' || c == '\r' || c == '\n' || c == '\t';
-}
-
-/* C1. False: not enough of the first word is there yet. */
-static bool client_choose_protocol(struct client *client, struct bytes data)
-{
-    unsigned char first = (unsigned char)data.data[0];
-    size_t len = 0;
-
-    if (first == MC_BIN_REQUEST) {
-        client->session.protocol = SESSION_MC_BINARY;
-        return true;
-    }
-    client->session.protocol = SESSION_RESP;
-    if (first == '*')
-        return true;
-    while (len < data.len && len < WORD_MAX && !is_word_end(data.data[len]))
-        len++;
-    if (len == data.len && len < WORD_MAX) {
-        client->session.protocol = SESSION_NEW;
-        return false;
-    }
-    if (mc_verb_find(bytes_first(data, len)) != MC_none)
-        client->session.protocol = SESSION_MC_TEXT;
-    return true;
 }
 
 static size_t client_more(struct client *client, struct bytes data, uint32_t need)
@@ -375,7 +346,8 @@ static size_t client_consume(struct client *client, struct bytes data)
     if (UNLIKELY(session->protocol == SESSION_NEW)) {
         if (data.len > 0 && data.data[0] == TLS_HANDSHAKE)
             return tls_refused(client, data.len);
-        if (!client_choose_protocol(client, data))
+        session->protocol = (uint8_t)protocol_of(data);
+        if (session->protocol == SESSION_NEW)
             return 0;
     }
     client_limits(client, &limits);

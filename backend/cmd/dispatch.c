@@ -369,11 +369,19 @@ static bool run_handler(struct cmd *c, cmd_handler handler)
     return true;
 }
 
+/* As Redis: behind the command (EXEC behind what it ran), and one that blocks when it does. What waits for a value runs
+ * again from its start, and is shown once. */
+static void feed_monitors(const struct cmd *c, bool is_done)
+{
+    if ((c->info->flags & (CMD_SKIP_MONITOR | CMD_ADMIN)) == 0 && (is_done || c->session->blocked != NULL))
+        pubsub_monitor_feed(c->engine, c->session, c->argv, c->argc);
+}
+
 bool dispatch_run(struct cmd *c)
 {
     struct engine *engine = c->engine;
     bool timed = is_timed(engine, c), is_done;
-    bool is_unit = !c->in_exec && (c->info->flags & CMD_WRITE) != 0;
+    bool is_unit = !c->in_exec && (c->info->flags & CMD_WRITE) != 0, was_blocked = c->session->blocked != NULL;
 
     c->keys_only = dispatch_keys_only(c);
     if (UNLIKELY(needs_values_first(c)) && fetch_before(c)) {
@@ -382,8 +390,6 @@ bool dispatch_run(struct cmd *c)
         reply_error(c, c->abort_error);
         return true;
     }
-    if (UNLIKELY(pubsub_is_monitored(engine)) && !(c->info->flags & (CMD_SKIP_MONITOR | CMD_ADMIN)))
-        pubsub_monitor_feed(engine, c->session, c->argv, c->argc);
     if (timed)
         engine->executing_since_us = io_clock_us(engine->io);
     if (is_unit)
@@ -391,6 +397,8 @@ bool dispatch_run(struct cmd *c)
     is_done = run_handler(c, handler_of(c->info->id));
     if (is_unit)
         store_atomic_end(c->store);
+    if (UNLIKELY(pubsub_is_monitored(engine)) && !was_blocked)
+        feed_monitors(c, is_done);
     if (UNLIKELY(!is_done)) {
         engine->executing_since_us = 0;
         return false;

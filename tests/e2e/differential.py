@@ -262,7 +262,8 @@ def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, betwee
     try:
         if flush:
             for client in (a, b):
-                assert client.ask("FLUSHALL") == (b"+", b"OK")
+                answer = client.ask("FLUSHALL")
+                assert answer == (b"+", b"OK"), answer
         while done < count:
             requests = [draw() for _ in range(rng.choice([1, 1, 2, 5, 20, 60]))]
             b.send(requests)
