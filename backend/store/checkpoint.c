@@ -288,6 +288,7 @@ static void buffer_written(struct io_op *op)
     else
         store->stats.bytes_written += buffer->bytes.len;
     buffer_clear(&buffer->bytes);
+    store_work_soon(store, 0);
 }
 
 static void buffer_send(struct store *store, struct checkpoint_buffer *buffer)
@@ -501,6 +502,7 @@ static void data_opened(struct io_op *op)
         return;
     }
     c->state = CHECKPOINT_PAGES;
+    store_work_soon(store, 0);
 }
 
 static void data_open(struct store *store)

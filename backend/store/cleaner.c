@@ -17,52 +17,24 @@
  *   L10 The liveness check, the copy and the switch of the address happen in one call.
  *   Z1  A copy keeps LSN, epoch and content: readers and replicas cannot tell that it was moved.
  *
- * Victims: by (1 - u) * age / (1 + u) for live share u. How much: nothing while a quarter of the space is free (or,
- * without a bound, while less than half of what is used is dead), then one piece a step, more the less is free.
+ * Which victim, when, and how fast is cleaner_plan.c's. A piece of a victim is read, and gone through, at a time.
  */
-#include "backend/store/cleaner.h"
+#include "backend/store/cleaner_private.h"
 
 #include "backend/store/checkpoint.h"
-#include "backend/store/store_private.h"
 #include "common/base/mem.h"
 
-#define EMPTIED_MAX        4096u
-#define PASSES_MAX         8u
-#define HOUR_MS            3600000ull
-#define DAY_MS             86400000ull
-#define DEAD_PERCENT_START 50u /* of what is used, where disk_max is not set */
-#define FREE_PERCENT_START 25u
-#define SCRUB_PERIOD_MS    (7 * DAY_MS)
-#define FETCHES_MAX        64u
-#define PIECE_BYTES        (256u << 10)
-#define GIVE_UP_PAUSE_MS   100u
+#define PASSES_MAX       8u
+#define HOUR_MS          3600000ull
+#define DAY_MS           86400000ull
+#define SCRUB_PERIOD_MS  (7 * DAY_MS)
+#define PIECE_BYTES      (256u << 10)
+#define PAUSE_MS_MAX     8u           /* between pieces, when there is time */
+#define GIVE_UP_PAUSE_MS 100u
+#define STARVED_PAUSE_MS 100u
+#define BACKLOG_MAX      (8u << 20)   /* of copies on their way to the disk */
 
-enum cleaner_state { CLEANER_IDLE, CLEANER_WALKING, CLEANER_PAUSED, CLEANER_FETCHING, CLEANER_FLUSHING };
-
-struct cleaner {
-    uint8_t state;
-    uint64_t victim, off;
-    uint64_t moved_bytes, found_live; /* in this pass */
-    uint32_t passes;
-    uint64_t again_ms; /* not before: the last one was given up */
-    int err;
-    /* Deltas of cold chains in the victim: their keys come into memory first. */
-    struct cleaner_fetch {
-        struct store_waiter waiter;
-        struct store *store;
-    } fetches[FETCHES_MAX];
-    uint32_t fetches_under_way;
-    /* Emptied since the last checkpoint began; a checkpoint must come before they are free. */
-    uint64_t emptied[EMPTIED_MAX];
-    uint32_t emptied_count;
-    struct store_log_walk walk;
-    /* Scrubbing: */
-    struct store_log_walk scrub;
-    uint64_t scrub_sequence, scrub_off, scrub_next_ms;
-    bool is_scrubbing;
-};
-
-/* Cold streams: young and old of {an hour, a day, longer}. "Old" is what has been moved before. */
+/* Cold streams, by how long what is in them will live: an hour, a day, longer. */
 unsigned cleaner_class(const struct store *store, uint64_t expire_ms)
 {
     if (expire_ms == 0 || expire_ms > store->now_ms + DAY_MS)
@@ -87,13 +59,11 @@ void cleaner_destroy(struct store *store)
 /* Copies and switches (L10). */
 static int clean_move(struct store *store, const struct record *record, uint64_t hash, struct entry *e)
 {
-    struct cleaner *cleaner = store->cleaner;
     uint64_t address;
-    int err = store_log_cold_append(store->log, record, cleaner_class(store, record->expire_ms) , &address);
+    int err = store_log_cold_append(store->log, record, cleaner_class(store, record->expire_ms), &address);
 
     if (err != 0)
         return err;
-    cleaner->moved_bytes += record_size(record);
     store->stats.cleaner_bytes += record_size(record);
     if (e == NULL)
         return 0;
@@ -112,6 +82,7 @@ static void clean_fetched(struct store_waiter *waiter, int err)
     cleaner->fetches_under_way--;
     if (err != 0 && err != ERR_AGAIN && cleaner->err == 0)
         cleaner->err = err;
+    store_work_soon(fetch->store, 0);
 }
 
 /* A cold chain: into memory with it; the next pass makes its image. */
@@ -120,7 +91,7 @@ static void clean_fetch(struct store *store, const struct record *record, uint64
     struct cleaner *cleaner = store->cleaner;
     struct store_key key = {.name = record->key, .hash = hash, .entry = e, .db = record->db};
 
-    for (uint32_t i = 0; i < FETCHES_MAX; i++) {
+    for (uint32_t i = 0; i < CLEAN_FETCHES_MAX; i++) {
         struct cleaner_fetch *fetch = &cleaner->fetches[i];
 
         if (list_node_is_linked(&fetch->waiter.node_))
@@ -145,13 +116,12 @@ static int clean_delta(struct store *store, const struct record *record, uint64_
 
         if (object->base_lsn != base || record->lsn <= object->image_lsn)
             return 0;
-        store->cleaner->found_live++;
         return store_image(store, hash, e);
     }
     chain = entry_is_cold(e) ? chain_find(store, hash, e) : NULL;
     if (chain == NULL || chain->base_lsn != base || record->lsn <= chain->image_lsn)
         return 0;
-    store->cleaner->found_live++;
+    store->cleaner->left_live++;
     clean_fetch(store, record, hash, e);
     return 0;
 }
@@ -191,7 +161,7 @@ static int clean_record(void *arg, const struct record *record, uint64_t address
     if (record->type == RECORD_TOMB || record->type == RECORD_FLUSH || record->type == RECORD_SWAP) {
         if (record->lsn <= checkpoint_horizon(store) || !clean_has_happened(store, record))
             return 0;
-        cleaner->found_live += cleaner->passes == 0; /* a copy is enough */
+        /* A copy is enough. */
         return cleaner->passes == 0 ? clean_move(store, record, 0, NULL) : 0;
     }
     hash = index_hash(store->index, record->db, record->key);
@@ -202,7 +172,6 @@ static int clean_record(void *arg, const struct record *record, uint64_t address
         return clean_delta(store, record, hash, e);
     if (e == NULL || e->address != address) /* L1 */
         return 0;
-    cleaner->found_live++;
     return clean_move(store, record, hash, e);
 }
 
@@ -212,30 +181,43 @@ static void clean_give_up(struct store *store, int err)
 {
     struct cleaner *cleaner = store->cleaner;
 
-    if (err != -ENOSPC) /* which the log has told */
-        log_warn(store->text_log, "store: a segment cannot be cleaned shard=%u sequence=%llu why=\"%s\"",
-                 store->options.shard, (unsigned long long)cleaner->victim, err_text(err));
+    log_warn(store->text_log, "store: a segment cannot be cleaned shard=%u sequence=%llu why=\"%s\"",
+             store->options.shard, (unsigned long long)cleaner->victim, err_text(err));
     /* Damage stays where it is, for the peers or an operator to mend; the next victim is another one. */
     if (err == ERR_CORRUPT)
         store_log_pin(store->log, cleaner->victim, true);
     cleaner->again_ms = store->now_ms + GIVE_UP_PAUSE_MS;
     cleaner->state = CLEANER_IDLE;
     cleaner->err = 0;
+    clean_plan_forget(store);
 }
 
-static void clean_flushed(void *arg, int err)
+/* Its copies are durable before it is free: the checkpoint that has to come flushes the log. */
+static void clean_emptied(struct store *store)
 {
-    struct store *store = arg;
     struct cleaner *cleaner = store->cleaner;
+    struct segment_info *segment = store_log_segment_find(store->log, cleaner->victim);
 
-    if (err != 0) {
-        clean_give_up(store, err);
-        return;
-    }
-    cleaner->state = CLEANER_IDLE;
-    if (cleaner->emptied_count < EMPTIED_MAX)
-        cleaner->emptied[cleaner->emptied_count++] = cleaner->victim;
+    ASSERT(segment != NULL && segment->state == SEGMENT_SEALED);
+    segment->is_emptied = true;
     store->stats.cleaner_segments++;
+    cleaner->state = CLEANER_IDLE;
+    clean_plan_forget(store);
+}
+
+/* Until the next piece. */
+static uint64_t clean_pause_ms(const struct store *store)
+{
+    uint32_t urgency = clean_plan_of(store)->urgency;
+
+    return urgency >= CLEAN_URGENT ? 0 : 1 + (CLEAN_URGENT - urgency) * (PAUSE_MS_MAX - 1) / CLEAN_URGENT;
+}
+
+/* There is no segment for the copies, which the log has told. */
+static uint64_t clean_starve(struct store *store)
+{
+    store->cleaner->is_starved = !store_log_makes_room(store->log);
+    return store->cleaner->is_starved ? STARVED_PAUSE_MS : 1;
 }
 
 static void clean_walked(void *arg, int err)
@@ -243,16 +225,20 @@ static void clean_walked(void *arg, int err)
     struct store *store = arg;
     struct cleaner *cleaner = store->cleaner;
 
-    if (err == ERR_AGAIN) {
+    uint64_t pause_ms = clean_pause_ms(store);
+
+    if (err == ERR_AGAIN || err == -ENOSPC) {
         cleaner->state = CLEANER_PAUSED;
         cleaner->off = cleaner->walk.off;
-        return;
-    }
-    if (err != 0) {
+        if (err == -ENOSPC)
+            pause_ms = clean_starve(store);
+    } else if (err != 0) {
         clean_give_up(store, err);
-        return;
+    } else {
+        cleaner->state = CLEANER_FETCHING; /* also without any: the next step decides */
     }
-    cleaner->state = CLEANER_FETCHING; /* also without any: the next step decides */
+    cleaner->next_ms = store->now_ms + pause_ms;
+    store_work_soon(store, pause_ms);
 }
 
 static void clean_pass(struct store *store, uint64_t off)
@@ -275,151 +261,88 @@ static void clean_pass_over(struct store *store)
 {
     struct cleaner *cleaner = store->cleaner;
 
-    if (cleaner->fetches_under_way > 0)
-        return;
     if (cleaner->err != 0) {
         clean_give_up(store, cleaner->err);
         return;
     }
-    if (cleaner->found_live > 0) { /* L8: once more, from end to end */
+    if (cleaner->left_live > 0) { /* L8: once more, from end to end */
         if (++cleaner->passes > PASSES_MAX) {
             clean_give_up(store, ERR_AGAIN);
             return;
         }
-        cleaner->found_live = 0;
+        cleaner->left_live = 0;
         clean_pass(store, 0);
         return;
     }
-    cleaner->state = CLEANER_FLUSHING;
-    store_log_flush(store->log, clean_flushed, store);
+    clean_emptied(store);
 }
 
-static bool is_emptied(const struct cleaner *cleaner, uint64_t sequence)
-{
-    for (uint32_t i = 0; i < cleaner->emptied_count; i++)
-        if (cleaner->emptied[i] == sequence)
-            return true;
-    return false;
-}
-
-static double clean_benefit(const struct store *store, const struct segment_info *segment)
-{
-    double used = (double)MAX(segment->record_bytes, 1u);
-    double u = MIN((double)segment->live_bytes / used, 1.0);
-    double age = 1.0 + (double)(store_log_next_sequence(store->log) - segment->sequence);
-
-    return (1.0 - u) * age / (1.0 + u);
-}
-
-static bool clean_choose(struct store *store)
-{
-    struct cleaner *cleaner = store->cleaner;
-    double best = 0;
-
-    cleaner->victim = 0;
-    for (uint32_t i = 0; i < store_log_segment_count(store->log); i++) {
-        const struct segment_info *segment = store_log_segment(store->log, i);
-        double benefit;
-
-        if (segment->state != SEGMENT_SEALED || segment->pins > 0 || is_emptied(cleaner, segment->sequence))
-            continue;
-        /* Moving more than nine tenths of a segment gains nothing. */
-        if (segment->live_bytes * 10 > segment->record_bytes * 9)
-            continue;
-        benefit = clean_benefit(store, segment);
-        if (benefit > best) {
-            best = benefit;
-            cleaner->victim = segment->sequence;
-        }
-    }
-    return cleaner->victim != 0;
-}
-
-/* ---- when ------------------------------------------------------------------------------------- */
-
-struct space {
-    uint64_t used, dead, free, total;
-};
-
-static struct space space_of(const struct store *store)
-{
-    struct store_log_stats stats;
-    struct space space = {0};
-    uint64_t unit = store->options.segment_size != 0 ? store->options.segment_size : 64u << 20;
-
-    store_log_stats_get(store->log, &stats);
-    for (uint32_t i = 0; i < store_log_segment_count(store->log); i++) {
-        const struct segment_info *segment = store_log_segment(store->log, i);
-
-        if (segment->state != SEGMENT_SEALED || is_emptied(store->cleaner, segment->sequence))
-            continue;
-        space.used += segment->record_bytes;
-        space.dead += segment->record_bytes - MIN(segment->live_bytes, segment->record_bytes);
-    }
-    space.total = store->options.disk_max;
-    if (space.total != 0)
-        space.free = stats.segments_free * unit +
-                     (space.total > stats.disk_bytes ? space.total - stats.disk_bytes : 0);
-    return space;
-}
-
-static bool cleaning_is_due(const struct store *store)
-{
-    struct space space = space_of(store);
-    uint64_t unit = store->options.segment_size != 0 ? store->options.segment_size : 64u << 20;
-
-    if (space.dead < 2 * unit)
-        return false;
-    if (space.total != 0)
-        return space.free * 100 < space.total * FREE_PERCENT_START;
-    return space.dead * 100 > space.used * DEAD_PERCENT_START;
-}
-
-bool cleaner_wants_checkpoint(const struct store *store)
-{
-    const struct cleaner *cleaner = store->cleaner;
-    struct space space;
-
-    if (cleaner->emptied_count == 0)
-        return false;
-    space = space_of(store);
-    if (space.total == 0)
-        return cleaner->emptied_count >= 16;
-    /* Before the free ones run out, and not for every single one. */
-    return space.free * 8 < space.total || cleaner->emptied_count >= 64 || store_log_is_disk_full(store->log);
-}
+/* ---- steps ------------------------------------------------------------------------------------ */
 
 void cleaner_checkpoint_begins(struct store *store)
 {
-    struct cleaner *cleaner = store->cleaner;
+    for (uint32_t i = 0; i < store_log_segment_count(store->log); i++) {
+        struct segment_info *segment = store_log_segment(store->log, i);
 
-    for (uint32_t i = 0; i < cleaner->emptied_count; i++)
-        store_log_cleaned(store->log, cleaner->emptied[i]);
-    cleaner->emptied_count = 0;
+        if (!segment->is_emptied)
+            continue;
+        segment->is_emptied = false;
+        store_log_cleaned(store->log, segment->sequence);
+    }
+    clean_plan_forget(store);
+}
+
+void cleaner_checkpoint_ended(struct store *store)
+{
+    store->cleaner->is_starved = false;
+    store->cleaner->next_ms = store->cleaner->again_ms = 0;
+    clean_plan_forget(store);
+}
+
+static bool clean_begin(struct store *store)
+{
+    struct cleaner *cleaner = store->cleaner;
+    uint64_t victim;
+
+    if (store->now_ms < cleaner->again_ms)
+        return false;
+    victim = clean_plan_of(store)->victim;
+    if (victim == 0)
+        return false;
+    cleaner->victim = victim;
+    cleaner->is_starved = false;
+    cleaner->passes = 0;
+    cleaner->left_live = 0;
+    cleaner->err = 0;
+    clean_pass(store, 0);
+    return true;
 }
 
 bool cleaner_work(struct store *store)
 {
     struct cleaner *cleaner = store->cleaner;
 
+    if (cleaner->state == CLEANER_WALKING || cleaner->fetches_under_way > 0)
+        return false; /* who ends that calls again */
+    if (store_log_cold_backlog(store->log) > BACKLOG_MAX)
+        cleaner->next_ms = MAX(cleaner->next_ms, store->now_ms + 1);
+    if (store->now_ms < cleaner->next_ms) {
+        if (cleaner->state != CLEANER_IDLE)
+            store_work_soon(store, cleaner->next_ms - store->now_ms);
+        return false;
+    }
     switch ((enum cleaner_state)cleaner->state) {
     case CLEANER_IDLE:
-        if (store->now_ms < cleaner->again_ms || cleaner->emptied_count == EMPTIED_MAX || !cleaning_is_due(store) || !clean_choose(store))
-            return false;
-        cleaner->passes = 0;
-        cleaner->found_live = cleaner->moved_bytes = 0;
-        cleaner->err = 0;
-        clean_pass(store, 0);
-        return true;
+        return clean_begin(store);
     case CLEANER_PAUSED:
+        cleaner->is_starved = false;
         clean_pass(store, cleaner->off);
-        return true;
+        return false;
     case CLEANER_FETCHING:
         clean_pass_over(store);
         return true;
     case CLEANER_WALKING:
-    case CLEANER_FLUSHING:
-        return false;
+        break;
     }
     UNREACHABLE("no such state");
 }

@@ -205,7 +205,7 @@ static int plan_segment(struct store_log *log, size_t need, struct page_plan *pl
     if (plan->is_blob) {
         uint64_t size = 2 * PAGE_SIZE_ + round_up(need, PAGE_SIZE_);
         bool fits = log->options.disk_max == 0 ||
-                    log->disk_bytes + size + LOG_READY_MIN * (uint64_t)log->options.segment_size <=
+                    log->disk_bytes + size + log->reserve * (uint64_t)log->options.segment_size <=
                         log->options.disk_max;
 
         plan->page.cap = round_up(need, PAGE_SIZE_);
@@ -516,6 +516,7 @@ int store_log_create(const struct store_log_options *options, struct store_log *
         log->options.ring_path = log->ring_path = must_strdup(options->ring_path);
     log->page_max = MIN(LOG_PAGE_MAX, MIN(segment_size / 4, ring_size / 4)) & ~(size_t)(PAGE_SIZE_ - 1);
     log->blob_from = segment_size / 8;
+    log->reserve = (uint32_t)MIN(MAX(options->disk_max / LOG_RESERVE_SHARE / segment_size, LOG_RESERVE_MIN), LOG_RESERVE_MAX);
     mem_pool_init(&log->writes, sizeof(struct log_write), 64);
     list_init(&log->hot.writes);
     list_init(&log->hot.dirty);

@@ -55,7 +55,9 @@ struct segment_info {
     uint64_t sequence;
     uint32_t slot;          /* which file */
     uint8_t state, kind, class; /* class: of cold ones, the lifetime they were separated by */
-    uint32_t pins;
+    uint32_t pins;          /* who wants to keep it: not a victim, not free */
+    uint32_t reads;         /* under way in it: not free meanwhile */
+    bool is_emptied;        /* the cleaner left nothing live in it; a checkpoint has to come */
     uint64_t size;          /* of the file */
     uint64_t used_bytes;    /* up to where it was written */
     uint64_t record_bytes;  /* of all records in it */
@@ -136,6 +138,10 @@ int store_log_error(const struct store_log *log); /* 0, or why it has failed */
 void store_log_doubt(struct store_log *log);
 /* Free segments are below the reserve: writes of clients must stop; deletes and the cleaner go on. */
 bool store_log_is_disk_full(const struct store_log *log);
+/* A free segment is on its way: who was refused one asks again soon. */
+bool store_log_makes_room(const struct store_log *log);
+/* A large record has no file yet as the file system is full: no flush, so no checkpoint, ends before that has room. */
+bool store_log_is_stalled(const struct store_log *log);
 
 /* Reading a record by its address. `key` is checked against it, too. */
 struct store_log_read {
@@ -177,6 +183,8 @@ void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_f
 uint64_t store_log_hot_sequence(const struct store_log *log);  /* of the open one; else of the last, or of the next */
 uint64_t store_log_cold_sequence(const struct store_log *log); /* lowest of the open cold ones; none: of the next */
 uint64_t store_log_next_sequence(const struct store_log *log);
+/* Bytes of cold page writes that are not on the disk yet. */
+size_t store_log_cold_backlog(const struct store_log *log);
 
 struct store_log_stats {
     uint64_t record_bytes_hot, record_bytes_cold, bytes_written, flushes, page_writes, frames;

@@ -8,6 +8,11 @@
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
 
+size_t store_log_cold_backlog(const struct store_log *log)
+{
+    return log->cold_bytes;
+}
+
 static size_t cold_cap(const struct store_log *log, size_t need)
 {
     return round_up(MAX(need, MIN((size_t)LOG_COLD_BUFFER, log->page_max)), PAGE_SIZE_);

@@ -333,7 +333,7 @@ void log_open_made(struct store_log *log)
         open_end(open, log->error);
         return;
     }
-    if (log->making == NULL || log->ready_count >= LOG_READY_MIN)
+    if (log->making == NULL || log->ready_count >= LOG_RESERVE_MIN)
         open_end(open, 0);
 }
 

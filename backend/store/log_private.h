@@ -38,7 +38,10 @@
 #define LOG_HEAP_MAX       (64u << 20)  /* of page writes outside of the ring: above, there is no room */
 #define LOG_HELD_MAX       (4u << 20)   /* of cold page writes that wait: above, the hot log is flushed */
 #define LOG_READY_TARGET   3u
-#define LOG_READY_MIN      2u           /* free segments that clients leave to deletes and the cleaner */
+/* Free segments that clients leave to deletes and the cleaner: a 32nd of the disk, in these bounds. */
+#define LOG_RESERVE_MIN    2u
+#define LOG_RESERVE_MAX    16u
+#define LOG_RESERVE_SHARE  32u
 #define LOG_SEQUENCE_SKIP  16u          /* of a start: names that a lost header may have used */
 #define LOG_SEGMENT_SIZE   (64u << 20)
 #define LOG_SEGMENT_MIN    (64u << 10)
@@ -146,12 +149,14 @@ struct store_log {
     char *dir;                  /* owns */
     char *ring_path;            /* owns; options.ring_path */
     size_t page_max, blob_from; /* bytes of a record */
+    uint32_t reserve;           /* segments */
     int error;
     uint8_t state;
     struct log_queue hot, cold;
     struct mem_pool writes;
     struct log_ring ring;
     size_t held_bytes;          /* of cold page writes that wait for durable LSNs */
+    size_t cold_bytes;          /* of cold writes in the queue, those too */
     size_t heap_bytes;          /* of page writes outside of the ring */
     uint32_t heap_count;        /* hot ones */
     struct log_cold classes[LOG_CLASSES];
@@ -176,6 +181,7 @@ struct store_log {
     struct io_timer timer, soon, space_timer;
     bool room_is_wanted;     /* somebody was told that there is none */
     bool was_full;
+    bool has_successor;      /* of what a release may give back: a hot segment that a recovery would start with */
     /* The flush under way. */
     uint32_t flush_count, writes_submitted;
     uint32_t reads_submitted; /* of records, scans and walks */

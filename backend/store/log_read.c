@@ -15,7 +15,7 @@ struct read_part {
     char *buffer; /* owns */
     size_t skip, len; /* where the record begins, bytes in the buffer */
     int err;
-    bool is_pinned;
+    struct segment *segment; /* stays while it is read; NULL: none */
 };
 _Static_assert(sizeof(struct read_part) <= sizeof(((struct store_log_read *)0)->private_), "room in a read");
 
@@ -35,9 +35,11 @@ static void read_end(struct store_log_read *read, int err)
     char *buffer = part->buffer;
 
     part->buffer = NULL;
-    if (part->is_pinned)
-        store_log_pin(part->log, address_sequence(read->address), false);
-    part->is_pinned = false;
+    if (part->segment != NULL) {
+        ASSERT(part->segment->info.reads > 0);
+        part->segment->info.reads--;
+    }
+    part->segment = NULL;
     read->done(read, err);
     mem_free(buffer);
 }
@@ -169,10 +171,10 @@ static void read_done(struct io_op *op)
 static void read_submit(struct store_log_read *read, size_t size)
 {
     struct read_part *part = part_of(read);
-    const struct segment *segment = log_segment_find(part->log, address_sequence(read->address));
+    const struct segment *segment = part->segment;
     uint64_t off = address_off(read->address), start = off & ~(uint64_t)(PAGE_SIZE_ - 1), end;
 
-    ASSERT(segment != NULL); /* pinned */
+    ASSERT(segment != NULL);
     end = MIN((off + size + PAGE_SIZE_ - 1) & ~(uint64_t)(PAGE_SIZE_ - 1), segment->info.size);
     part->skip = (size_t)(off - start);
     part->len = (size_t)(end - start);
@@ -209,8 +211,8 @@ void store_log_read(struct store_log *log, struct store_log_read *read)
         log_soon(log);
         return;
     }
-    segment->info.pins++;
-    part->is_pinned = true;
+    segment->info.reads++;
+    part->segment = segment;
     memory = memory_find(log, segment, address_off(read->address));
     if (memory.len > 0)
         memory_read(read, memory);
@@ -238,7 +240,8 @@ static void walk_end(struct walk_part *part, int err)
     struct store_log_walk *walk = part->walk;
 
     walk->off = part->scan.off;
-    store_log_pin(part->log, walk->sequence, false);
+    ASSERT(part->scan.segment->info.reads > 0);
+    part->scan.segment->info.reads--;
     log_scan_deinit(&part->scan);
     mem_free(part);
     walk->done(walk->arg, err);
@@ -343,7 +346,7 @@ void store_log_walk(struct store_log *log, struct store_log_walk *walk)
         io_file_size(log->lock_file, &part->scan.op);
         return;
     }
-    segment->info.pins++;
+    segment->info.reads++;
     part->begin = MAX(walk->off, (uint64_t)PAGE_SIZE_);
     log_scan_start(&part->scan, segment, part->begin, segment->info.used_bytes);
 }

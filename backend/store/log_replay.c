@@ -177,10 +177,17 @@ void log_recover_failed(struct log_recover *r)
     r->replay.done(r->replay.arg, r->err);
 }
 
+/* The log may end below the checkpoint: a segment of its own, with nothing in it that lives, was given back. */
+static uint64_t lsn_known(const struct log_recover *r)
+{
+    return MAX(r->lsn, r->lsn_floor);
+}
+
 static void replay_durable(void *arg, int err)
 {
     struct log_recover *r = arg;
     struct store_log *log = r->log;
+    uint64_t lsn;
 
     if (err != 0) {
         log_recover_end(r, log->error != 0 ? log->error : err);
@@ -188,11 +195,11 @@ static void replay_durable(void *arg, int err)
     }
     log_ring_reset(&log->ring);
     log->chain = r->chain;
-    log->sealed_lsn = r->lsn;
     log->last_lsn = MAX(r->lsn_floor, r->lsn_max);
-    log->marks = (struct store_marks){.appended = r->lsn, .written = r->lsn, .durable = r->lsn};
+    lsn = log->sealed_lsn = lsn_known(r);
+    log->marks = (struct store_marks){.appended = lsn, .written = lsn, .durable = lsn};
     if (log->ring.is_shared)
-        log_ring_appended_set(&log->ring, r->lsn);
+        log_ring_appended_set(&log->ring, lsn);
     log_recover_end(r, 0);
 }
 
@@ -200,7 +207,7 @@ static void replay_durable(void *arg, int err)
 static int suspect_check(const struct log_recover *r)
 {
     const struct store_log *log = r->log;
-    uint64_t found = MAX(r->lsn, r->lsn_floor), known = MAX(r->replay.durable_lsn, log->free_mark);
+    uint64_t found = lsn_known(r), known = MAX(r->replay.durable_lsn, log->free_mark);
     char path[LOG_PATH_MAX];
 
     if (r->lost_mark > found) {
@@ -234,7 +241,7 @@ void log_replay_ring(struct log_recover *r)
         frames_collect(r);
         frames_choose(r);
         err = frames_replay(r);
-        if (err == 0 && r->lsn < log_ring_appended(&log->ring)) {
+        if (err == 0 && lsn_known(r) < log_ring_appended(&log->ring)) {
             log_error(log->text,
                       "store: the log ring promises changes that are neither in it nor on disk; remove it to go on "
                       "without them ring=%s lsn=%llu found=%llu",

@@ -7,7 +7,7 @@
  *                     └──────────────── header says that it is free ─────────────────────────┘
  *
  * A full disk is no failure: whoever needs a free segment and finds none is refused, and once a second it is tried
- * again. Of the last LOG_READY_MIN free ones, clients take none, the hot log takes all but one, the cleaner that one.
+ * again. Of the last `reserve` free ones, clients take none, the hot log takes all but one, the cleaner that one.
  */
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
@@ -329,14 +329,28 @@ void log_space_fire(struct io_timer *timer)
 /* Clients stop when the reserve is all that is left: the next segment that the hot log takes is one of it. */
 bool store_log_is_disk_full(const struct store_log *log)
 {
-    uint64_t count = log->ready_count + log->freeing_count + (log->making != NULL);
+    uint64_t count = (uint64_t)log->ready_count + log->freeing_count + (log->making != NULL);
 
-    if (count > LOG_READY_MIN || log->state != LOG_RUNNING)
+    if (count > log->reserve || log->state != LOG_RUNNING)
         return false;
     if (log->is_out_of_space)
         return true;
     return log->options.disk_max != 0 &&
-           log->disk_bytes + (LOG_READY_MIN + 1 - count) * log->options.segment_size > log->options.disk_max;
+           log->disk_bytes + (log->reserve + 1 - count) * log->options.segment_size > log->options.disk_max;
+}
+
+bool store_log_makes_room(const struct store_log *log)
+{
+    return log->making != NULL || log->freeing_count > 0 || may_make(log);
+}
+
+/* Nothing that waits for a flush gets one before there is room outside of our segments. */
+bool store_log_is_stalled(const struct store_log *log)
+{
+    for (uint32_t i = 0; i < log->used_count && log->is_out_of_space; i++)
+        if (log->used[i]->is_stalled)
+            return true;
+    return false;
 }
 
 /* ---- taking, sealing -------------------------------------------------------------------------- */
@@ -613,13 +627,28 @@ static void segment_give_back(struct store_log *log, struct segment *segment)
 
 static bool is_releasable(const struct store_log *log, const struct segment *segment, uint64_t hot_from)
 {
-    if (segment->info.state != SEGMENT_CLEANED || segment->info.pins > 0 || segment->writes_left > 0)
+    if (segment->info.state != SEGMENT_CLEANED || segment->info.pins > 0 || segment->info.reads > 0 ||
+        segment->writes_left > 0)
         return false;
     if (log->is_flushing && list_node_is_linked(&segment->dirty))
         return false;
     /* A recovery follows the hot chain from there on. */
-    return !segment->is_hot || segment->is_orphan || segment->info.sequence < hot_from;
+    return !segment->is_hot || segment->is_orphan || (segment->info.sequence < hot_from && log->has_successor);
 }
+
+/* Whether something of the hot log from there on is durable. Otherwise a recovery may have to read the newest segment
+ * before, to know how the chain goes on: all of the chain in it must be there, blobs too. */
+static bool has_successor(const struct store_log *log, uint64_t hot_from)
+{
+    for (uint32_t i = used_place(log, hot_from); i < log->used_count; i++) {
+        const struct segment *segment = log->used[i];
+
+        if (segment->is_hot && segment->info.kind == SEGMENT_HOT && (segment->flushed_end > 0 || segment->has_page))
+            return true;
+    }
+    return false;
+}
+
 
 void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_from)
 {
@@ -627,6 +656,7 @@ void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_f
 
     MAYBE(cold_from > 0); /* a cold segment without anything live is missed by nobody */
     log->hot_from = hot_from;
+    log->has_successor = has_successor(log, hot_from);
     while (i < log->used_count && log->error == 0) {
         struct segment *segment = log->used[i];
         bool is_odd = segment->info.size != log->options.segment_size;

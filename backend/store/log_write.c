@@ -59,6 +59,8 @@ static void write_put(struct log_write *write)
     if (write->ring_count > 0) {
         log_ring_release(&log->ring, write);
     } else {
+        if (!write->is_hot)
+            log->cold_bytes -= write->size;
         if (write->is_hot && write->is_page) {
             log->heap_count--;
             log->heap_bytes -= write->size;
@@ -149,6 +151,8 @@ void log_write_queue(struct log_write *write)
     write->no = ++queue->next_no;
     write->segment->writes_left++;
     list_push_back(&queue->writes, &write->node);
+    if (!write->is_hot)
+        write->log->cold_bytes += write->size;
     if (write->lsn_needed != 0)
         write->log->held_bytes += write->size;
     write_try_submit(write);

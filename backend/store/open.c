@@ -205,8 +205,11 @@ static bool compact_step(struct store *store)
     return true;
 }
 
+static void on_state(void *arg);
+
 static void work_checkpointed(struct store *store, int err)
 {
+    cleaner_checkpoint_ended(store);
     if (err != 0)
         store->checkpoint_again_ms = store->now_ms + 10000;
 }
@@ -233,6 +236,11 @@ static bool log_work(struct store *store)
     if (store->state == STORE_OPEN) {
         is_busy |= cleaner_work(store);
         cleaner_scrub_work(store);
+    }
+    /* Who waits for room hears of it from the log; but also that there will be none. */
+    if (store->waits_for_cleaner && (!store_log_is_disk_full(store->log) || !cleaner_will_help(store))) {
+        store->waits_for_cleaner = false;
+        on_state(store);
     }
     return is_busy;
 }
@@ -263,6 +271,23 @@ void store_work(struct store *store)
     MAYBE(work_step(store));
 }
 
+void store_work_soon(struct store *store, uint64_t delay_ms)
+{
+    uint64_t at_ms = io_now_ms(store->io) + delay_ms;
+
+    if (store->state != STORE_OPEN && store->state != STORE_CLOSING)
+        return;
+    if (io_timer_is_running(&store->work_timer) && store->work_at_ms <= at_ms)
+        return;
+    store->work_at_ms = at_ms;
+    io_timer_start(store->io, &store->work_timer, delay_ms);
+}
+
+static bool is_urgent(const struct store *store)
+{
+    return store->waits_for_cleaner || (store->log != NULL && cleaner_is_urgent(store));
+}
+
 static void work_fire(struct io_timer *timer)
 {
     struct store *store = timer->arg;
@@ -280,7 +305,7 @@ static void work_fire(struct io_timer *timer)
         is_busy = work_step(store);
     }
     if (store->state == STORE_OPEN || store->state == STORE_CLOSING)
-        io_timer_start(store->io, timer, is_busy ? WORK_BUSY_MS : WORK_IDLE_MS);
+        store_work_soon(store, !is_busy ? WORK_IDLE_MS : is_urgent(store) ? 0 : WORK_BUSY_MS);
 }
 
 void store_checkpoint(struct store *store)
@@ -329,7 +354,7 @@ static void open_end(struct store *store, int err)
 {
     if (err == 0) {
         store->state = STORE_OPEN;
-        io_timer_start(store->io, &store->work_timer, WORK_IDLE_MS);
+        store_work_soon(store, WORK_IDLE_MS);
     } else {
         log_error(store->text_log, "store: cannot be opened shard=%u dir=%s why=\"%s\"", store->options.shard,
                   store->options.dir, err_text(err));

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/store/store.h"
+
+#include "backend/store/cleaner.h"
 #include "backend/store/store_private.h"
 
 #include "common/base/mem.h"
@@ -160,8 +163,12 @@ int store_may_write(struct store *store, bool grows)
     if (UNLIKELY(store->stats.is_read_only))
         return -EROFS;
     if (store->log != NULL) {
-        if (grows && UNLIKELY(store_log_is_disk_full(store->log)))
-            return -ENOSPC;
+        if (grows && UNLIKELY(store_log_is_disk_full(store->log))) {
+            if (store->state != STORE_OPEN || !cleaner_will_help(store))
+                return -ENOSPC;
+            store->waits_for_cleaner = true;
+            return ERR_AGAIN;
+        }
         if (UNLIKELY(!store_log_has_room(store->log)))
             return ERR_AGAIN;
     }

@@ -132,9 +132,9 @@ void store_fetch_cancel(struct store_waiter *waiter);
 
 /* ---- changes ------------------------------------------------------------------------------ */
 
-/* Whether a command may write now. 0; ERR_FULL: memory (only for commands that may grow); -ENOSPC: disk;
- * -EROFS: a write or a flush failed, the shard is read-only; ERR_AGAIN: the log is behind, park the client
- * and try when `state` is told. */
+/* Whether a command may write now. 0; ERR_FULL: memory (only for commands that may grow); -ENOSPC: disk,
+ * and the cleaner cannot help; -EROFS: a write or a flush failed, the shard is read-only; ERR_AGAIN: the log or the
+ * cleaner is behind, park the client and try when `state` is told. */
 int store_may_write(struct store *store, bool grows);
 
 struct store_attributes {

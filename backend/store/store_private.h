@@ -65,9 +65,11 @@ struct store {
     struct cleaner *cleaner;
     struct backup *backup; /* NULL: there was never one */
     struct io_timer work_timer;
+    uint64_t work_at_ms;     /* when it fires */
     uint64_t sweep_at;       /* of the walk that frees what was flushed */
     struct store_stats stats;
     uint8_t state;           /* enum store_state */
+    bool waits_for_cleaner;  /* some write was told to try again when there is room */
     bool is_replaying, is_expiry_paused, is_atomic, has_limits;
     struct object_limits limits;
     uint32_t hot_holds;      /* who wants nothing to go cold */
@@ -109,6 +111,8 @@ void store_tell_changed(struct store *store, uint8_t db, struct bytes key, enum 
 
 /* Memory and log have parted, or the log has failed: nothing more is changed in this life. */
 void store_break(struct store *store, int err);
+/* Background work goes on in so many milliseconds at the latest. */
+void store_work_soon(struct store *store, uint64_t delay_ms);
 /* Frees all entries and objects, at the end. */
 void store_keys_destroy(struct store *store);
 

@@ -172,7 +172,7 @@ static bool is_any_read(struct world *w)
     bool is_read = false;
 
     for (uint32_t i = 0; i < store_log_segment_count(w->store->log); i++)
-        is_read |= store_log_segment(w->store->log, i)->pins > 0;
+        is_read |= store_log_segment(w->store->log, i)->reads > 0;
     return is_read;
 }
 

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * When the cleaner works, how hard, and on what.
+ *
+ *     free + emptied:   0 ......... low ................. start .......... disk_max
+ *                       urgent: any    the less is left, the    nothing is
+ *                       victim, no     faster, and the fuller   cleaned
+ *                       pauses         a victim may be
+ *
+ * Dead space costs nothing while it is not needed, and a segment that waits gets emptier: so cleaning begins late and
+ * with the emptiest. `low` is 5 % of the disk (four segments at least), `start` a quarter (twice `low` at least).
+ * Without a bound on the disk it begins when half of what is used is dead.
+ *
+ * A checkpoint frees what was emptied before it. As it writes a good part of the index it comes for many victims at a
+ * time: for a sixteenth of the disk, or when nothing else can be emptied.
+ */
+#include "backend/store/checkpoint.h"
+#include "backend/store/cleaner_private.h"
+
+#define PLAN_AGE_MS        20u
+#define DEAD_PERCENT_START 50u /* of what is used, where disk_max is not set */
+#define SEGMENTS_MIN       4u
+/* Of a victim's room, in 1/256, may at most be live: what is fuller than that is not worth it ever. */
+#define LIVE_MAX           248u
+/* Page headers and padding: a segment never holds more records than this part of it. */
+#define ROOM_OF(size)      ((size) - (size) / 32)
+#define BATCH_SHARE        16u
+#define BATCH_COUNT        16u /* without a bound on the disk */
+
+static uint64_t unit_of(const struct store *store)
+{
+    return store->options.segment_size != 0 ? store->options.segment_size : 64u << 20;
+}
+
+static uint64_t low_mark(const struct store *store)
+{
+    return MAX(SEGMENTS_MIN * unit_of(store), store->options.disk_max / 20);
+}
+
+/* ---- victims ---------------------------------------------------------------------------------- */
+
+static uint64_t room_of(const struct segment_info *segment)
+{
+    return MAX(segment->record_bytes, ROOM_OF(segment->size));
+}
+
+/* Cost and benefit: (1 - u) * age / (1 + u) for live share u. */
+static double clean_benefit(const struct store *store, const struct segment_info *segment)
+{
+    double u = MIN((double)segment->live_bytes / (double)room_of(segment), 1.0);
+    double age = 1.0 + (double)(store_log_next_sequence(store->log) - segment->sequence);
+
+    return (1.0 - u) * age / (1.0 + u);
+}
+
+static bool is_victim(const struct segment_info *segment, uint32_t live_max)
+{
+    return segment->state == SEGMENT_SEALED && segment->pins == 0 && !segment->is_emptied &&
+           segment->live_bytes * 256 <= room_of(segment) * live_max;
+}
+
+static uint64_t victim_find(const struct store *store, uint32_t urgency)
+{
+    uint32_t live_max = urgency * LIVE_MAX / CLEAN_URGENT;
+    uint64_t victim = 0;
+    double best = 0;
+
+    for (uint32_t i = 0; i < store_log_segment_count(store->log) && urgency > 0; i++) {
+        const struct segment_info *segment = store_log_segment(store->log, i);
+        double benefit;
+
+        if (!is_victim(segment, live_max))
+            continue;
+        benefit = clean_benefit(store, segment);
+        if (benefit > best) {
+            best = benefit;
+            victim = segment->sequence;
+        }
+    }
+    return victim;
+}
+
+/* ---- the plan --------------------------------------------------------------------------------- */
+
+static uint32_t urgency_of(const struct store *store, const struct clean_plan *plan, uint64_t used, uint64_t used_dead)
+{
+    uint64_t low = low_mark(store), start = MAX(store->options.disk_max / 4, 2 * low);
+    uint64_t left = plan->free + plan->emptied;
+
+    if (plan->dead < unit_of(store))
+        return 0;
+    if (store_log_is_disk_full(store->log))
+        return CLEAN_URGENT;
+    if (store->options.disk_max == 0)
+        return used_dead * 100 > used * DEAD_PERCENT_START && used_dead >= 2 * unit_of(store) ? CLEAN_URGENT / 2 : 0;
+    if (left >= start)
+        return 0;
+    if (left <= low)
+        return CLEAN_URGENT;
+    return (uint32_t)(1 + (CLEAN_URGENT - 1) * (start - left) / (start - low));
+}
+
+static void plan_make(const struct store *store, struct clean_plan *plan)
+{
+    struct store_log_stats stats;
+    uint64_t used = 0, used_dead = 0, total = store->options.disk_max;
+
+    store_log_stats_get(store->log, &stats);
+    *plan = (struct clean_plan){.made_ms = store->now_ms, .is_made = true};
+    for (uint32_t i = 0; i < store_log_segment_count(store->log); i++) {
+        const struct segment_info *segment = store_log_segment(store->log, i);
+        uint64_t room = room_of(segment), dead = room - MIN(segment->live_bytes, room);
+
+        if (segment->is_emptied || segment->state == SEGMENT_CLEANED) {
+            plan->emptied += segment->size;
+            continue;
+        }
+        if (is_victim(segment, LIVE_MAX))
+            plan->dead += dead;
+        if (segment->state == SEGMENT_SEALED) {
+            used += room;
+            used_dead += dead;
+        }
+    }
+    plan->free = stats.segments_free * unit_of(store) + (total > stats.disk_bytes ? total - stats.disk_bytes : 0);
+    plan->urgency = urgency_of(store, plan, used, used_dead);
+    plan->victim = victim_find(store, plan->urgency);
+}
+
+const struct clean_plan *clean_plan_of(const struct store *store)
+{
+    struct clean_plan *plan = &store->cleaner->plan;
+    uint64_t age_max = store_log_is_disk_full(store->log) ? 1 : PLAN_AGE_MS;
+
+    if (!plan->is_made || store->now_ms >= plan->made_ms + age_max)
+        plan_make(store, plan);
+    return plan;
+}
+
+void clean_plan_forget(struct store *store)
+{
+    store->cleaner->plan.is_made = false;
+}
+
+/* ---- for others ------------------------------------------------------------------------------- */
+
+bool cleaner_will_help(const struct store *store)
+{
+    const struct cleaner *cleaner = store->cleaner;
+    const struct clean_plan *plan = clean_plan_of(store);
+
+    if (store_log_is_stalled(store->log) || store->now_ms < store->checkpoint_again_ms)
+        return false; /* no checkpoint will come */
+    if (plan->emptied > 0)
+        return true;
+    return (cleaner->state != CLEANER_IDLE || plan->victim != 0) && !cleaner->is_starved;
+}
+
+bool cleaner_is_urgent(const struct store *store)
+{
+    return store->cleaner->plan.urgency == CLEAN_URGENT;
+}
+
+bool cleaner_wants_checkpoint(const struct store *store)
+{
+    const struct cleaner *cleaner = store->cleaner;
+    const struct clean_plan *plan = clean_plan_of(store);
+    uint64_t unit = unit_of(store), total = store->options.disk_max;
+
+    if (plan->emptied == 0)
+        return false;
+    if (plan->emptied >= (total != 0 ? MAX(SEGMENTS_MIN * unit, total / BATCH_SHARE) : BATCH_COUNT * unit))
+        return true;
+    /* Nothing more can be emptied, and room is wanted. */
+    return (cleaner->is_starved || (cleaner->state == CLEANER_IDLE && plan->victim == 0)) &&
+           (total == 0 ? store_log_is_disk_full(store->log) : plan->free < low_mark(store));
+}

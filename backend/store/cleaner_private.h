@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cleaner_private.h - what choosing (cleaner_plan.c) and doing (cleaner.c) share.
+ */
+#pragma once
+#include "backend/store/cleaner.h"
+#include "backend/store/store_private.h"
+
+#define CLEAN_FETCHES_MAX 64u
+#define CLEAN_URGENT      256u
+
+enum cleaner_state { CLEANER_IDLE, CLEANER_WALKING, CLEANER_PAUSED, CLEANER_FETCHING };
+
+/* How things stand, as of `made_ms`. */
+struct clean_plan {
+    uint64_t made_ms;
+    bool is_made;      /* false: something has changed since */
+    uint64_t victim;   /* sequence; 0: none is worth it */
+    uint64_t free;     /* bytes that the log may take, and */
+    uint64_t emptied;  /* that it may when a checkpoint has come */
+    uint64_t dead;     /* that cleaning all that is worth it would give */
+    uint32_t urgency;  /* 0: nothing is to be done; CLEAN_URGENT: as fast as it goes, writers wait or soon will */
+};
+
+struct cleaner {
+    uint8_t state;
+    uint64_t victim, off;
+    uint64_t left_live;  /* records of this pass that are live still: another pass must follow */
+    uint32_t passes;
+    uint64_t next_ms;    /* of the next piece */
+    uint64_t again_ms;   /* no victim before: the last one was given up */
+    bool is_starved;     /* it stopped as there is no segment for its copies */
+    int err;
+    /* Deltas of cold chains in the victim: their keys come into memory first. */
+    struct cleaner_fetch {
+        struct store_waiter waiter;
+        struct store *store;
+    } fetches[CLEAN_FETCHES_MAX];
+    uint32_t fetches_under_way;
+    struct store_log_walk walk;
+    struct clean_plan plan;
+    /* Scrubbing: */
+    struct store_log_walk scrub;
+    uint64_t scrub_sequence, scrub_off, scrub_next_ms;
+    bool is_scrubbing;
+};
+
+const struct clean_plan *clean_plan_of(const struct store *store);
+/* Made anew when it is asked for next. */
+void clean_plan_forget(struct store *store);

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A disk that is nearly full of what lives, overwritten for ever: every write is taken in the end, and what goes to the
+ * disk for it stays within bounds. Bytes are counted, no times.
+ */
+#include "tests/unit/backend/store/store_world.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#define SEGMENT_SIZE (512u << 10)
+#define VALUE_SIZE   4000u
+#define RECORD_SIZE  (32u + 16u + VALUE_SIZE) /* about */
+#define TURN_SETS    16u
+#define WAIT_TURNS   3000u
+
+struct overwriting {
+    struct world w;
+    uint32_t keys;
+    double *sums; /* owns; of the zipf weights */
+    uint64_t waits, longest_wait;
+};
+
+/* The weights of 1 / i^0.99, added up; keys are spread over them by a multiplication. */
+static void zipf_make(struct overwriting *o)
+{
+    double sum = 0;
+
+    o->sums = must_alloc(sizeof(double) * o->keys);
+    for (uint32_t i = 0; i < o->keys; i++)
+        o->sums[i] = sum += pow(1.0 + i, -0.99);
+}
+
+static uint32_t key_draw(struct overwriting *o)
+{
+    uint32_t low = 0, high = o->keys - 1;
+    double at;
+
+    at = (double)world_random(&o->w, 1u << 30) / (double)(1u << 30) * o->sums[o->keys - 1];
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+
+        if (o->sums[middle] <= at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return (uint32_t)((uint64_t)low * 2654435761u % o->keys);
+}
+
+/* As a parked client: again and again until it may. */
+static int may_write(struct overwriting *o)
+{
+    int err = store_may_write(o->w.store, true);
+    uint64_t wait = 0;
+
+    for (; err == ERR_AGAIN && wait < WAIT_TURNS; wait++) {
+        store_turn_end(o->w.store);
+        sim_run_for(o->w.sim, 1000);
+        err = store_may_write(o->w.store, true);
+    }
+    o->waits += wait > 0;
+    o->longest_wait = MAX(o->longest_wait, wait);
+    return err;
+}
+
+static void set(struct overwriting *o, uint32_t k, uint32_t seed)
+{
+    char name[32], value[VALUE_SIZE];
+    struct store_key key;
+
+    assert_int_equal(may_write(o), 0);
+    memset(value, (int)seed, sizeof(value));
+    memcpy(value, &seed, sizeof(seed));
+    store_find(o->w.store, 0, bytes_of(name, (size_t)snprintf(name, sizeof(name), "key:%012u", k)), &key);
+    assert_int_equal(store_put_string(o->w.store, &key, bytes_of(value, sizeof(value)), NULL), 0);
+    if (seed % TURN_SETS == 0) {
+        store_turn_end(o->w.store);
+        sim_run_for(o->w.sim, 300);
+    }
+}
+
+/* Bytes to the device over bytes of clients' records. */
+static double overwrite(struct overwriting *o, uint64_t bytes)
+{
+    struct store_stats before, after;
+
+    store_stats_get(o->w.store, &before);
+    for (uint64_t i = 0; i < bytes / RECORD_SIZE; i++)
+        set(o, key_draw(o), (uint32_t)i);
+    store_stats_get(o->w.store, &after);
+    return (double)(after.bytes_written - before.bytes_written) /
+           (double)(after.record_bytes_client - before.record_bytes_client);
+}
+
+/* Then `bytes` are overwritten. */
+static double fill_and_overwrite(uint64_t disk, unsigned percent, uint64_t bytes)
+{
+    struct overwriting o = {.keys = (uint32_t)(disk / 100 * percent / RECORD_SIZE)};
+    struct sim_options options;
+    double first, then;
+
+    sim_options_calm(&options);
+    options.disk.capacity = 4 * disk;
+    world_init(&o.w, percent, &options);
+    o.w.options.segment_size = SEGMENT_SIZE;
+    o.w.options.disk_max = disk;
+    zipf_make(&o);
+    world_open(&o.w);
+    for (uint32_t k = 0; k < o.keys; k++)
+        set(&o, k, k);
+    first = overwrite(&o, bytes / 10); /* until it is always the same */
+    then = overwrite(&o, bytes / 10 * 9);
+    print_message("# %u %% full: %.2f, then %.2f; %llu waits, the longest %llu ms, %llu checkpoints\n", percent, first,
+                  then, (unsigned long long)o.waits, (unsigned long long)o.longest_wait,
+                  (unsigned long long)o.w.store->stats.checkpoints);
+    mem_free(o.sums);
+    world_deinit(&o.w);
+    return then;
+}
+
+static void test_overwriting_at_three_quarters(void **state)
+{
+    (void)state;
+    assert_true(fill_and_overwrite(64u << 20, 75, 640u << 20) <= 3.2);
+}
+
+static void test_overwriting_at_nine_tenths(void **state)
+{
+    (void)state;
+    /* A sample, or ten times the disk. */
+    assert_true(fill_and_overwrite(128u << 20, 90, getenv("STORE_SEEDS") != NULL ? 1280u << 20 : 40u << 20) <= 13.0);
+}
+
+/* What lives does not fit: that is said at once, not after waiting; and when keys go it is over. */
+static void test_what_does_not_fit(void **state)
+{
+    struct overwriting o = {.keys = 1};
+    uint64_t disk = 16u << 20;
+    uint32_t k = 0;
+    int err;
+
+    (void)state;
+    world_init(&o.w, 3, NULL);
+    o.w.options.segment_size = SEGMENT_SIZE / 2;
+    o.w.options.disk_max = disk;
+    world_open(&o.w);
+    while ((err = may_write(&o)) == 0 && k < disk / RECORD_SIZE)
+        set(&o, k++, 1);
+    assert_int_equal(err, -ENOSPC);
+    assert_true(k > disk / RECORD_SIZE * 3 / 4);
+    assert_true(o.longest_wait < 200); /* for a file, at most */
+    for (uint32_t i = 0; i < k; i += 2) {
+        char name[32];
+        struct store_key key;
+
+        assert_int_equal(store_may_write(o.w.store, false), 0);
+        store_find(o.w.store, 0, bytes_of(name, (size_t)snprintf(name, sizeof(name), "key:%012u", i)), &key);
+        assert_int_equal(store_delete(o.w.store, &key), 0);
+    }
+    store_turn_end(o.w.store);
+    sim_run_for(o.w.sim, 30000);
+    assert_int_equal(may_write(&o), 0);
+    world_deinit(&o.w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_overwriting_at_three_quarters),
+        cmocka_unit_test(test_overwriting_at_nine_tenths),
+        cmocka_unit_test(test_what_does_not_fit),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
