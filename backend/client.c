@@ -724,25 +724,31 @@ static bool client_must_go_on(const struct client *client)
            client->is_eof || session->close_after_reply;
 }
 
-bool client_park(struct client *client)
+enum client_rest client_park(struct client *client)
 {
+    const struct session *session = &client->session;
+
     if (client->is_dead)
-        return true;
+        return CLIENT_RESTS;
     if (client_must_go_on(client)) {
         client_unpause(client, PAUSE_PARK);
         client_mark_dirty(client);
-        return false;
+        return CLIENT_GOES_ON;
     }
     client_pause(client, PAUSE_PARK);
-    return outbuf_is_empty(&client->session.out) && client->mark_count == 0;
+    if (client->released < session->bytes_out + session->out.len)
+        return CLIENT_HOLDS;
+    return outbuf_is_empty(&session->out) ? CLIENT_RESTS : CLIENT_SENDS;
 }
 
 bool client_leave(struct client *client, struct node_move *out)
 {
+    enum client_rest state = client_park(client);
     char *rest = NULL;
     size_t rest_len = 0;
 
-    if (!client_park(client) || client->is_dead || pubsub_is_monitor(&client->session))
+    if (client->is_dead || state == CLIENT_GOES_ON || state == CLIENT_HOLDS ||
+        pubsub_is_monitor(&client->session))
         return false;
     out->fd = io_stream_detach(&client->stream, &rest, &rest_len);
     if (out->fd >= 0) {
@@ -753,6 +759,7 @@ bool client_leave(struct client *client, struct node_move *out)
         client_move_encode(&client->session, swallow, bytes_of(rest, rest_len), &out->state);
     }
     mem_free(rest);
+    outbuf_clear(&client->node->engine->chunks, &client->session.out); /* nobody sends it from here */
     client_close(client);
     return out->fd >= 0;
 }
@@ -770,7 +777,7 @@ static bool client_replay(struct client *client, struct bytes commands)
         struct resp_request request;
 
         is_good = resp_parse(&parser, &node->args, &limits, commands, false, &request) == PARSE_OK &&
-                  engine_execute(session, request.argv, request.argc) == CMD_DONE && !client->is_dead;
+                  request.argc > 0 && engine_execute(session, request.argv, request.argc) == CMD_DONE && !client->is_dead;
         if (is_good)
             commands = bytes_skip(commands, request.len);
     }
@@ -801,5 +808,13 @@ void client_take(struct node *node, int fd, struct bytes state)
         client->parser.text.swallow = move.swallow;
     else if (client->session.protocol == SESSION_MC_BINARY)
         client->parser.binary.swallow = move.swallow;
-    io_stream_resume(&client->stream);
+    if (!outbuf_append(&node->engine->chunks, &client->session.out, move.output.data, move.output.len)) {
+        client_close(client);
+        return;
+    }
+    client_mark_dirty(client);
+    if (move.output.len > OUTPUT_PAUSE)
+        client->pause |= PAUSE_OUTPUT; /* it stands yet */
+    else
+        io_stream_resume(&client->stream);
 }

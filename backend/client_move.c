@@ -18,13 +18,19 @@ struct move_head {
     uint16_t version;
     uint8_t protocol, resp, db, reply_mode, flags, move_flags;
     uint32_t watched_existing, name_len, lib_name_len, lib_version_len, commands_len;
-    uint64_t input_len, id, created_ms, swallow;
+    uint64_t output_len, input_len, id, created_ms, swallow;
 };
-_Static_assert(sizeof(struct move_head) == 64, "no padding");
+_Static_assert(sizeof(struct move_head) == 72, "no padding");
 
 static struct bytes text_of(const char *text)
 {
     return text != NULL ? bytes_of_string(text) : BYTES_EMPTY;
+}
+
+static void output_append(const struct outbuf *from, struct buffer *out)
+{
+    for (const struct chunk *chunk = from->first; chunk != NULL; chunk = chunk->next)
+        buffer_append(out, chunk->data + chunk->start, chunk->end - chunk->start);
 }
 
 void client_move_encode(const struct session *session, uint64_t swallow, struct bytes input, struct buffer *out)
@@ -46,6 +52,7 @@ void client_move_encode(const struct session *session, uint64_t swallow, struct 
         .name_len = htole32((uint32_t)name.len),
         .lib_name_len = htole32((uint32_t)lib_name.len),
         .lib_version_len = htole32((uint32_t)lib_version.len),
+        .output_len = htole64(session->out.len),
         .input_len = htole64(input.len),
         .id = htole64(session->id),
         .created_ms = htole64(session->created_ms),
@@ -59,6 +66,7 @@ void client_move_encode(const struct session *session, uint64_t swallow, struct 
     buffer_append(out, lib_name.data, lib_name.len);
     buffer_append(out, lib_version.data, lib_version.len);
     buffer_append(out, commands.data, commands.len);
+    output_append(&session->out, out);
     buffer_append(out, input.data, input.len);
     /* Half a state is none: an empty one is refused at the other end. */
     if (commands.failed || commands.len > COMMANDS_MAX || out->failed)
@@ -90,7 +98,8 @@ bool client_move_decode(struct bytes state, struct client_move *out)
         head.protocol > SESSION_MC_BINARY || head.resp < 2 || head.resp > 3 || head.db >= STORE_DBS ||
         head.reply_mode > SESSION_REPLY_SKIP_NEXT || (head.flags & ~FLAGS_ALL) != 0 ||
         (head.move_flags & ~(MOVE_SPOILED | MOVE_DIRTY)) != 0 || total > rest.len ||
-        le64toh(head.input_len) != rest.len - total)
+        le64toh(head.output_len) > rest.len - total ||
+        le64toh(head.input_len) != rest.len - total - le64toh(head.output_len))
         return false;
     *out = (struct client_move){.protocol = head.protocol,
                                 .resp = head.resp,
@@ -106,6 +115,7 @@ bool client_move_decode(struct bytes state, struct client_move *out)
     out->lib_name = take(&rest, le32toh(head.lib_name_len));
     out->lib_version = take(&rest, le32toh(head.lib_version_len));
     out->commands = take(&rest, le32toh(head.commands_len));
+    out->output = take(&rest, le64toh(head.output_len));
     out->input = rest;
     return true;
 }

@@ -277,13 +277,17 @@ static void park_finish(struct node *node)
 static void park_look(struct io_timer *timer)
 {
     struct node *node = timer->arg;
-    bool is_still = node->engine->exclusive == NULL;
+    uint64_t now_ms = io_now_ms(node->io);
+    bool is_still = node->engine->exclusive == NULL, is_held = false;
 
     LIST_FOR_EACH(&node->engine->sessions, at)
     {
-        is_still &= client_park(client_of_session(CONTAINER_OF(at, struct session, node)));
+        enum client_rest rest = client_park(client_of_session(CONTAINER_OF(at, struct session, node)));
+
+        is_still &= rest == CLIENT_RESTS || rest == CLIENT_SENDS;
+        is_held |= rest == CLIENT_HOLDS;
     }
-    if (is_still || io_now_ms(node->io) >= node->park_until_ms)
+    if (is_still || now_ms >= node->park_until_ms + (is_held ? NODE_PARK_HELD_MS : 0))
         park_finish(node);
     else
         io_timer_start(node->io, timer, PARK_LOOK_MS);
@@ -360,6 +364,16 @@ void node_apply(struct node *node, struct bytes setting)
     if (blank != NULL)
         settings_take(node->engine, bytes_first(setting, (size_t)(blank - setting.data)),
                       bytes_skip(setting, (size_t)(blank - setting.data) + 1));
+}
+
+struct settings *node_settings_copy(const struct node *node)
+{
+    return settings_copy(node->engine->settings);
+}
+
+void node_settings_set(struct node *node, struct settings **settings)
+{
+    settings_replace(node->engine, settings);
 }
 
 uint64_t node_key_count(const struct node *node)

@@ -40,12 +40,18 @@ struct node_move {
     struct buffer state; /* client_move.c */
 };
 /* As node_close(), but the clients stay open: those that can go, in the order in which they came, are appended to
- * `moves`. Nobody is executed for any more; what is under way is finished, for NODE_PARK_MS at most, and who is not at
- * rest by then (it does not read its replies; MONITOR) is closed. */
-#define NODE_PARK_MS 1000u
+ * `moves`. Nobody is executed for any more; what is under way is finished, for NODE_PARK_MS at most, and NODE_PARK_HELD_MS
+ * more for answers that wait for the disk. Who is not at rest by then is closed, and MONITOR's clients are; who does not
+ * read its replies takes them with it. */
+#define NODE_PARK_MS      1000u
+#define NODE_PARK_HELD_MS 10000u
 void node_park(struct node *node, struct list *moves, void (*done)(void *arg, int err), void *arg);
 /* Goes on with such a client. The descriptor is the node's, the state the caller's. */
 void node_take(struct node *node, struct node_move *move);
+
+/* What CONFIG GET shows: a copy, and to go on with it in another node of ours. */
+struct settings *node_settings_copy(const struct node *node);
+void node_settings_set(struct node *node, struct settings **settings); /* takes it */
 
 /* Owns fd. Only after opened(). */
 void node_accept(struct node *node, int fd, const struct io_addr *peer);

@@ -55,8 +55,14 @@ struct client *client_of_turn_node(struct list_node *node);  /* of held, runs, d
 struct client *client_of_dirty_node(struct list_node *node);
 size_t client_size(void);
 
-/* Stops it where it can go on in another process. True: it stands; false: ask again, something is under way. */
-bool client_park(struct client *client);
+/* Stops it where it can go on in another process. */
+enum client_rest {
+    CLIENT_RESTS,
+    CLIENT_SENDS,   /* only has output left that may leave */
+    CLIENT_HOLDS,   /* has answers that are not committed yet */
+    CLIENT_GOES_ON, /* is in the middle of what cannot begin anew */
+};
+enum client_rest client_park(struct client *client);
 /* It goes: its descriptor and state. False: it cannot, and stays. */
 bool client_leave(struct client *client, struct node_move *out);
 /* The other end of client_leave(). Owns fd. */
@@ -64,13 +70,14 @@ void client_take(struct node *node, int fd, struct bytes state);
 
 /* ---- client_move.c: the state as bytes ---- */
 
-/* Little endian: the head below, then name, library's name and version, commands (cmd/move.h), input. Valid if and
+/* Little endian: the head below, then name, library's name and version, commands (cmd/move.h), unsent
+ * output, input. Valid if and
  * only if magic and version are right, the lengths add up and every field is in its range. */
 struct client_move {
     uint8_t protocol, resp, db, reply_mode, flags, move_flags;
     uint32_t watched_existing;
     uint64_t id, created_ms, swallow;
-    struct bytes name, lib_name, lib_version, commands, input;
+    struct bytes name, lib_name, lib_version, commands, output, input;
 };
 void client_move_encode(const struct session *session, uint64_t swallow, struct bytes input, struct buffer *out);
 bool client_move_decode(struct bytes state, struct client_move *out);

@@ -29,6 +29,7 @@
 #define STOP_MS        (10u * 60u * 1000u)   /* a clean stop writes a checkpoint of all keys */
 #define WATCHDOG_MS    60000u                /* one command may take seconds (KEYS, SORT, DEBUG SLEEP), Redis's do too */
 #define SETTINGS_SIZE  2048u
+#define EXIT_AGAIN     1
 
 /* ---- in the master ------------------------------------------------------------------------------------- */
 
@@ -228,13 +229,19 @@ static void on_passed(struct worker *worker, const struct worker_passed *passed)
     handover_claimed(worker_arg(worker), passed);
 }
 
-static void on_apply(struct worker *worker, const char *settings)
+/* It has a password in it. */
+static void settings_forget(struct process *process)
 {
-    struct process *process = worker_arg(worker);
-    struct bytes rest = bytes_of_string(settings);
+    if (process->settings != NULL)
+        explicit_bzero(process->settings, strlen(process->settings));
+    mem_free(process->settings);
+    process->settings = NULL;
+}
 
-    if (!process->is_open || process->is_leaving)
-        return;
+static void settings_apply(struct process *process)
+{
+    struct bytes rest = bytes_of_string(process->settings);
+
     while (rest.len > 0) {
         const char *newline = memchr(rest.data, '\n', rest.len);
         size_t len = newline != NULL ? (size_t)(newline - rest.data) : rest.len;
@@ -242,7 +249,18 @@ static void on_apply(struct worker *worker, const char *settings)
         node_apply(process->node, bytes_first(rest, len));
         rest = bytes_skip(rest, len + 1);
     }
-    log_notice(worker_log(worker), "shard: has the new settings shard=%u", worker_index(worker));
+    settings_forget(process);
+    log_notice(worker_log(process->worker), "shard: has the new settings shard=%u", worker_index(process->worker));
+}
+
+static void on_apply(struct worker *worker, const char *settings)
+{
+    struct process *process = worker_arg(worker);
+
+    settings_forget(process);
+    process->settings = must_strdup(settings);
+    if (process->is_open && !process->is_leaving)
+        settings_apply(process);
 }
 
 static const struct worker_handler process_handler = {
@@ -305,10 +323,16 @@ static void process_opened(void *arg, int err)
 {
     struct process *process = arg;
 
+    if (err != 0 && handover_open_again(process, err))
+        return;
     if (err != 0) {
-        log_error(worker_log(process->worker), "shard: cannot be opened, it stays down shard=%u dir=%s why=\"%s\"",
-                  worker_index(process->worker), process->config->dir, err_text(err));
-        process_end_loop(process, MASTER_EXIT_DISK);
+        /* Forked again while an upgrade is under way: the new binary's worker has it, and may yet fail. */
+        bool is_later = err == ERR_EXISTS && worker_is_respawn(process->worker);
+
+        log_error(worker_log(process->worker), "shard: cannot be opened, it %s shard=%u dir=%s why=\"%s\"",
+                  is_later ? "is tried again" : "stays down", worker_index(process->worker), process->config->dir,
+                  err_text(err));
+        process_end_loop(process, is_later ? EXIT_AGAIN : MASTER_EXIT_DISK);
         return;
     }
     process->is_open = true;
@@ -317,6 +341,8 @@ static void process_opened(void *arg, int err)
                process->config->conf->listen.port + worker_index(process->worker),
                (unsigned long long)node_key_count(process->node), process->dir);
     handover_opened(process);
+    if (process->settings != NULL)
+        settings_apply(process);
 }
 
 static void process_watch(struct process *process)
@@ -353,6 +379,7 @@ static void process_end(struct process *process)
     io_timer_stop(&process->stats_timer);
     io_timer_stop(&process->leave);
     stats_writer_deinit(&process->stats);
+    settings_forget(process);
     io_ev_destroy(&process->io);
     mem_free(process->listeners);
 }

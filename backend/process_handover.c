@@ -11,22 +11,32 @@
  *                 <-- clients, end ------------  GONE       leaves when its master says so
  *
  *   H1  Until "go" the old worker can resume: it opens the store again and goes on with the clients that it still
- *       has. It does so when the socket ends, that is when the new worker leaves or is killed, and it ends one that is
- *       silent. As "go" is said when all shards are open, an upgrade is all or nothing.
+ *       has. It does so when the socket ends, that is when the new worker leaves or is killed. As "go" is said when
+ *       all shards are open, an upgrade is all or nothing.
  *   H2  At any time one process has the store open (its lock sees to that), and one reads from a client.
  *   H3  What a client had sent and was not executed goes with it and is executed by the new worker: a command that
  *       waits (for a key, for a cold value, for room) has consumed nothing and is simply run again.
+ *   H4  Before "go" both sides say each half second that they live. Who hears nothing for SILENCE_MS takes the other for lost: the
+ *       old worker ends the new one (it may hold the store), the new one gives up (others wait for it).
+ *   H5  After "go" there is no way back. If the new worker dies before it has all clients, the one that its master
+ *       forks in its place claims again and gets the rest. The socket stays open until the old worker leaves: if the
+ *       new one ends before the old master heard of the success, the old worker leaves at once, to be forked anew.
+ *   H6  An old worker whose master dies, or is told to stop, finishes what it has begun, but does not resume.
  */
 #include "config.h"
 
 #include "backend/process_private.h"
 
+#include "backend/cmd/settings.h"
+#include "backend/store/store.h"
 #include "common/base/mem.h"
 #include "nginx-style-master/link.h"
 
 #define CLAIM_AGAIN_MS 20u
-#define SILENCE_MS     5000u  /* beats come each half second */
-#define GONE_MS        10000u /* for the old master's word */
+#define CLAIMS_MAX     5u     /* an old worker that dies is forked again, and asked again */
+#define SILENCE_MS     5000u
+#define REOPENS_MAX    15u    /* of two seconds each: the kernel ends one that was killed when it can */
+#define GONE_MS        10000u /* for a new worker in the place of one that died with clients on their way to it */
 #define STATE_MAX      (3ull << 30)
 #define MESSAGES_MAX   256 /* a turn */
 
@@ -37,11 +47,19 @@ enum handover_message {
     MESSAGE_CLIENT, /* value: size of the state; its beginning */
     MESSAGE_MORE,   /* of the state */
     MESSAGE_END,
+    MESSAGE_REFUSED, /* the claim: what is on the disk could not be taken back */
+};
+
+/* The blob of WORKER_PASS_CLAIM. */
+struct claim {
+    uint32_t shard, format;
 };
 
 static void handover_resume(struct process *process);
 static void handover_send(struct process *process);
 static void handover_begin(struct process *process, int fd);
+static void handover_begin_again(struct process *process, int fd);
+static void claim_later(struct process *process);
 
 static void moves_free(struct list *moves)
 {
@@ -69,14 +87,53 @@ static void link_end(struct handover *handover)
     link_close(&handover->fd);
 }
 
+static void leave_now(struct process *process)
+{
+    process->is_leaving = true;
+    process_end_loop(process, MASTER_EXIT_DONE);
+}
+
+/* The new worker has what there is. */
 static void go_on_alone(struct process *process)
 {
     struct handover *handover = &process->handover;
 
-    link_end(handover);
     link_close(&handover->incoming_fd);
     buffer_deinit(&handover->incoming);
     handover->state = HANDOVER_NONE;
+}
+
+static void claim_failed(struct process *process, const char *why)
+{
+    link_end(&process->handover);
+    log_error(worker_log(process->worker), "shard: the old worker does not hand it over shard=%u why=\"%s\"",
+              worker_index(process->worker), why);
+    process_end_loop(process, MASTER_EXIT_FATAL);
+}
+
+static void gone_fired(struct io_timer *timer)
+{
+    leave_now(timer->arg);
+}
+
+/* All is given, or nobody is there to take the rest (H5). */
+static void gone(struct process *process)
+{
+    struct handover *handover = &process->handover;
+    bool is_rest = !list_is_empty(&handover->moves);
+    int next_fd = handover->next_fd;
+
+    handover->state = HANDOVER_GONE;
+    handover->sent = 0;
+    if (handover->fd < 0 && next_fd >= 0) {
+        handover->next_fd = -1;
+        handover_begin_again(process, next_fd);
+    } else if (!is_rest && (handover->fd < 0 || handover->is_drain_due || process->is_leaving)) {
+        leave_now(process);
+    } else if (is_rest) {
+        handover->timer.fire = gone_fired;
+        io_timer_start(process->io, &handover->timer, GONE_MS);
+    }
 }
 
 /* The other side is gone, or is to be taken for it. */
@@ -87,41 +144,35 @@ static void link_ended(struct process *process)
     link_end(handover);
     switch (handover->state) {
     case HANDOVER_RELEASED:
-        handover_resume(process);
+        if (handover->is_given)
+            gone(process);
+        else if (process->is_leaving)
+            leave_now(process);
+        else
+            handover_resume(process);
         break;
     case HANDOVER_CLAIMING:
-        log_error(worker_log(process->worker), "shard: the old worker does not hand it over shard=%u",
-                  worker_index(process->worker));
-        process_end_loop(process, MASTER_EXIT_FATAL);
+        if (++handover->claims == CLAIMS_MAX)
+            claim_failed(process, "it leaves each time");
+        else
+            claim_later(process);
         break;
     case HANDOVER_OPENING:
     case HANDOVER_TAKING:
         go_on_alone(process);
         break;
     case HANDOVER_PASSING:
-        moves_free(&handover->moves);
-        handover_send(process);
+    case HANDOVER_GONE:
+        gone(process);
         break;
     case HANDOVER_NONE:
     case HANDOVER_PARKING:
-    case HANDOVER_GONE:
     case HANDOVER_RESUMING:
         break;
     }
 }
 
 /* ---- who has it ---------------------------------------------------------------------------------------- */
-
-static void leave_now(struct process *process)
-{
-    process->is_leaving = true;
-    process_end_loop(process, MASTER_EXIT_DONE);
-}
-
-static void gone_fired(struct io_timer *timer)
-{
-    leave_now(timer->arg);
-}
 
 /* The first client's next piece; 0, ERR_AGAIN or ERR_EOF. */
 static int send_piece(struct handover *handover)
@@ -159,21 +210,22 @@ static void handover_send(struct process *process)
     if (err == 0)
         err = say(handover, MESSAGE_END);
     if (err == ERR_AGAIN) {
-        handover->timer.fire = NULL;
         io_watch_stop(&handover->watch);
         io_watch_start(process->io, &handover->watch, handover->fd, true, true);
         return;
     }
-    link_end(handover);
-    moves_free(&handover->moves);
-    handover->state = HANDOVER_GONE;
-    log_notice(worker_log(process->worker), "shard: is handed over shard=%u", worker_index(process->worker));
-    if (handover->is_drain_due) {
-        leave_now(process);
-        return;
-    }
-    handover->timer.fire = gone_fired;
-    io_timer_start(process->io, &handover->timer, GONE_MS);
+    if (err == 0)
+        log_notice(worker_log(process->worker), "shard: is handed over shard=%u", worker_index(process->worker));
+    else
+        link_end(handover);
+    gone(process);
+}
+
+static void released(struct process *process)
+{
+    process->handover.state = HANDOVER_RELEASED;
+    if (say(&process->handover, MESSAGE_RELEASED) != 0)
+        link_ended(process);
 }
 
 static void parked_later(struct io_timer *timer)
@@ -181,14 +233,10 @@ static void parked_later(struct io_timer *timer)
     struct process *process = timer->arg;
     struct handover *handover = &process->handover;
 
+    settings_destroy(&handover->settings);
+    handover->settings = node_settings_copy(process->node);
     node_destroy(&process->node);
-    if (process->is_leaving) {
-        leave_now(process);
-        return;
-    }
-    handover->state = HANDOVER_RELEASED;
-    if (say(handover, MESSAGE_RELEASED) != 0)
-        link_ended(process);
+    released(process);
 }
 
 static void parked(void *arg, int err)
@@ -212,23 +260,52 @@ static void handover_resume(struct process *process)
     process_open(process);
 }
 
+static void reopen_fired(struct io_timer *timer)
+{
+    struct process *process = timer->arg;
+
+    node_destroy(&process->node);
+    process_open(process);
+}
+
+bool handover_open_again(struct process *process, int err)
+{
+    struct handover *handover = &process->handover;
+
+    if (handover->state != HANDOVER_RESUMING || err != ERR_EXISTS || ++handover->reopen_count > REOPENS_MAX)
+        return false;
+    /* We are inside of the node that is to be destroyed. */
+    handover->timer.fire = reopen_fired;
+    io_timer_start(process->io, &handover->timer, 0);
+    return true;
+}
+
+/* The claim that came while we could not heed it. */
+static bool begin_next(struct process *process)
+{
+    int fd = process->handover.next_fd;
+
+    process->handover.next_fd = -1;
+    if (fd >= 0)
+        handover_begin(process, fd);
+    return fd >= 0;
+}
+
 static void handover_resumed(struct process *process)
 {
     struct handover *handover = &process->handover;
-    int next_fd = handover->next_fd;
 
     handover->state = HANDOVER_NONE;
+    node_settings_set(process->node, &handover->settings);
     LIST_FOR_EACH(&handover->moves, at)
     {
         node_take(process->node, CONTAINER_OF(at, struct node_move, node));
     }
     moves_free(&handover->moves);
+    handover->reopen_count = 0;
     stats_writer_rebase(&process->stats);
     process_listen(process, true);
-    handover->next_fd = -1;
-    if (next_fd >= 0)
-        handover_begin(process, next_fd);
-    else if (handover->is_drain_due)
+    if (!begin_next(process) && handover->is_drain_due)
         process_drain(process, handover->drain_ms);
 }
 
@@ -278,11 +355,14 @@ static void link_message(struct process *process, struct link_message *message)
         process_open(process);
     } else if (message->type == MESSAGE_GO && state == HANDOVER_RELEASED) {
         handover->state = HANDOVER_PASSING;
+        handover->is_given = true;
         handover_send(process);
     } else if ((message->type == MESSAGE_CLIENT || message->type == MESSAGE_MORE) && state == HANDOVER_TAKING) {
         client_arrives(process, message);
     } else if (message->type == MESSAGE_END && state == HANDOVER_TAKING) {
         go_on_alone(process);
+    } else if (message->type == MESSAGE_REFUSED && state == HANDOVER_CLAIMING) {
+        claim_failed(process, "it keeps its data in another format: stop the node, start the new binary");
     }
     link_close(&message->fd);
 }
@@ -346,17 +426,14 @@ void handover_deinit(struct process *process)
     buffer_deinit(&handover->incoming);
     io_timer_stop(&handover->timer);
     moves_free(&handover->moves);
+    settings_destroy(&handover->settings);
 }
 
-static void start_again(struct io_timer *timer)
-{
-    handover_start(timer->arg);
-}
-
-void handover_start(struct process *process)
+static void claim_send(struct process *process)
 {
     struct handover *handover = &process->handover;
-    uint32_t slot = worker_predecessor(process->worker), shard = worker_index(process->worker);
+    struct claim what = {.shard = worker_index(process->worker), .format = STORE_FORMAT};
+    uint32_t slot = worker_predecessor(process->worker);
     int fds[2] = {-1, -1}, err = ERR_AGAIN;
 
     if (slot == WORKER_SLOT_NONE) {
@@ -369,21 +446,38 @@ void handover_start(struct process *process)
         err = link_pair(fds);
     if (err == 0)
         err = worker_pass(process->worker, slot, WORKER_PASS_CLAIM, NULL, &fds[1], 1,
-                          bytes_of((const char *)&shard, sizeof(shard)), 0);
+                          bytes_of((const char *)&what, sizeof(what)), 0);
     if (err == 0) {
         link_start(process, fds[0]);
         return;
     }
     link_close(&fds[0]);
     link_close(&fds[1]);
-    handover->timer.fire = start_again;
-    io_timer_start(process->io, &handover->timer, CLAIM_AGAIN_MS);
+    claim_later(process);
+}
+
+static void claim_fired(struct io_timer *timer)
+{
+    claim_send(timer->arg);
+}
+
+static void claim_later(struct process *process)
+{
+    process->handover.timer.fire = claim_fired;
+    io_timer_start(process->io, &process->handover.timer, CLAIM_AGAIN_MS);
+}
+
+void handover_start(struct process *process)
+{
+    process->handover.heard_ms = io_now_ms(process->io);
+    claim_send(process);
 }
 
 static void handover_begin(struct process *process, int fd)
 {
     struct handover *handover = &process->handover;
 
+    link_end(handover); /* to a predecessor of ours: it has left long ago */
     log_notice(worker_log(process->worker), "shard: a new worker claims it shard=%u", worker_index(process->worker));
     stats_writer_write(&process->stats, process->node);
     process->is_open = false;
@@ -393,10 +487,32 @@ static void handover_begin(struct process *process, int fd)
     node_park(process->node, &handover->moves, parked, process);
 }
 
+/* A worker in the place of one that died with clients on their way to it. */
+static void handover_begin_again(struct process *process, int fd)
+{
+    struct handover *handover = &process->handover;
+
+    link_end(handover);
+    io_timer_stop(&handover->timer);
+    link_start(process, fd);
+    released(process);
+}
+
+static void claim_refuse(struct process *process, int fd, const struct claim *what)
+{
+    struct link_message refused = {.type = MESSAGE_REFUSED, .fd = -1};
+
+    log_error(worker_log(process->worker), "shard: a new worker's claim is refused, its binary keeps data in another "
+                                           "format shard=%u format=%u ours=%u",
+              worker_index(process->worker), what->format, STORE_FORMAT);
+    MAYBE(link_send(fd, &refused) == 0);
+    link_close(&fd);
+}
+
 void handover_claimed(struct process *process, const struct worker_passed *passed)
 {
     struct handover *handover = &process->handover;
-    uint32_t shard = UINT32_MAX;
+    struct claim what = {.shard = UINT32_MAX};
     int fd = passed->fds[0];
 
     for (uint32_t i = 1; i < passed->fds_count; i++) {
@@ -404,10 +520,14 @@ void handover_claimed(struct process *process, const struct worker_passed *passe
 
         link_close(&other);
     }
-    if (passed->blob.len == sizeof(shard))
-        memcpy(&shard, passed->blob.data, sizeof(shard));
-    if (passed->kind != WORKER_PASS_CLAIM || shard != worker_index(process->worker)) {
+    if (passed->blob.len == sizeof(what))
+        memcpy(&what, passed->blob.data, sizeof(what));
+    if (passed->kind != WORKER_PASS_CLAIM || what.shard != worker_index(process->worker)) {
         link_close(&fd);
+    } else if (what.format != STORE_FORMAT) {
+        claim_refuse(process, fd, &what);
+    } else if (handover->state == HANDOVER_GONE) {
+        handover_begin_again(process, fd);
     } else if (process->is_leaving || handover->state != HANDOVER_NONE || !process->is_open) {
         link_close(&handover->next_fd);
         handover->next_fd = fd;
@@ -426,6 +546,7 @@ void handover_opened(struct process *process)
     }
     stats_writer_init(&process->stats, process->worker);
     worker_ready(process->worker);
+    begin_next(process);
 }
 
 void handover_serve(struct process *process)
@@ -439,18 +560,16 @@ void handover_serve(struct process *process)
         go_on_alone(process);
 }
 
-void handover_beat(struct process *process)
+static bool is_silent(const struct process *process)
+{
+    return io_now_ms(process->io) >= process->handover.heard_ms + SILENCE_MS;
+}
+
+static void successor_watch(struct process *process)
 {
     struct handover *handover = &process->handover;
 
-    if (handover->fd < 0)
-        return;
-    if (handover->state == HANDOVER_CLAIMING || handover->state == HANDOVER_OPENING) {
-        MAYBE(say(handover, MESSAGE_BEAT) == 0);
-        return;
-    }
-    if ((handover->state != HANDOVER_PARKING && handover->state != HANDOVER_RELEASED) ||
-        io_now_ms(process->io) < handover->heard_ms + SILENCE_MS)
+    if (handover->fd < 0 || !is_silent(process))
         return;
     log_error(worker_log(process->worker), "shard: the new worker is silent, ends it shard=%u silent_ms=%u",
               worker_index(process->worker), SILENCE_MS);
@@ -458,15 +577,51 @@ void handover_beat(struct process *process)
     link_ended(process);
 }
 
+void handover_beat(struct process *process)
+{
+    struct link_message beat = {.type = MESSAGE_BEAT, .fd = -1};
+    struct handover *handover = &process->handover;
+
+    if (handover->next_fd >= 0)
+        MAYBE(link_send(handover->next_fd, &beat) == 0);
+    switch (handover->state) {
+    case HANDOVER_CLAIMING:
+        MAYBE(say(handover, MESSAGE_BEAT) == 0);
+        if (is_silent(process))
+            claim_failed(process, "it is silent");
+        break;
+    case HANDOVER_OPENING:
+        MAYBE(say(handover, MESSAGE_BEAT) == 0);
+        break;
+    case HANDOVER_PARKING:
+        MAYBE(say(handover, MESSAGE_BEAT) == 0);
+        successor_watch(process);
+        break;
+    case HANDOVER_RELEASED:
+        successor_watch(process);
+        break;
+    case HANDOVER_NONE:
+    case HANDOVER_PASSING: /* the other one serves: it may be long in a command */
+    case HANDOVER_TAKING:
+    case HANDOVER_GONE:
+    case HANDOVER_RESUMING:
+        break;
+    }
+}
+
 bool handover_leave(struct process *process)
 {
     switch (process->handover.state) {
     case HANDOVER_PARKING:
-        process->is_leaving = true; /* parked_later() goes on */
-        return true;
     case HANDOVER_RELEASED:
     case HANDOVER_PASSING:
+        process->is_leaving = true; /* H6 */
+        return true;
     case HANDOVER_GONE:
+        process->is_leaving = true;
+        if (list_is_empty(&process->handover.moves))
+            leave_now(process);
+        return true;
     case HANDOVER_CLAIMING:
         leave_now(process);
         return true;
@@ -483,14 +638,24 @@ bool handover_drain(struct process *process, uint32_t timeout_ms)
 {
     struct handover *handover = &process->handover;
 
-    if (handover->state == HANDOVER_GONE) {
-        leave_now(process);
+    switch (handover->state) {
+    case HANDOVER_GONE:
+        handover->is_drain_due = true;
+        if (list_is_empty(&handover->moves))
+            leave_now(process);
         return true;
+    case HANDOVER_PARKING:
+    case HANDOVER_RELEASED:
+    case HANDOVER_PASSING:
+    case HANDOVER_RESUMING:
+        handover->is_drain_due = true;
+        handover->drain_ms = timeout_ms;
+        return true;
+    case HANDOVER_NONE:
+    case HANDOVER_CLAIMING:
+    case HANDOVER_OPENING:
+    case HANDOVER_TAKING:
+        break;
     }
-    if (handover->state != HANDOVER_PARKING && handover->state != HANDOVER_RELEASED &&
-        handover->state != HANDOVER_PASSING && handover->state != HANDOVER_RESUMING)
-        return false;
-    handover->is_drain_due = true;
-    handover->drain_ms = timeout_ms;
-    return true;
+    return false;
 }

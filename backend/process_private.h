@@ -37,8 +37,10 @@ struct handover {
     struct buffer incoming;  /* of a client whose state is arriving */
     uint64_t incoming_total;
     int incoming_fd;         /* owns; -1 */
+    bool is_given;           /* "go" was heard */
     bool is_drain_due;
-    uint32_t drain_ms;
+    uint32_t drain_ms, claims, reopen_count;
+    struct settings *settings; /* owns; those that held when it was parked, for when it resumes */
 };
 
 struct process {
@@ -53,6 +55,7 @@ struct process {
     struct stats_writer stats;
     struct handover handover;
     char ring[DIRECTORY_NAME_SIZE + 64], dir[PATH_MAX + 32];
+    char *settings; /* owns; NULL: none. What the master said while the store was not open, see config_settings() */
     bool is_open, is_leaving, is_over; /* is_over: the loop is not to be run any more */
     int exit_code;
 };
@@ -75,6 +78,8 @@ void handover_start(struct process *process);
 void handover_claimed(struct process *process, const struct worker_passed *passed);
 void handover_serve(struct process *process);  /* the master lets us accept */
 void handover_opened(struct process *process); /* the store is open */
+/* It could not be opened. True: it will be tried again. */
+bool handover_open_again(struct process *process, int err);
 void handover_beat(struct process *process);
 /* True: what is to be done to leave is done here, or will be. */
 bool handover_leave(struct process *process);

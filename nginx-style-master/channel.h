@@ -42,6 +42,7 @@ enum channel_type {
     /* between masters, during an upgrade */
     CHANNEL_UPGRADED, /* the new one serves */
     CHANNEL_REFUSED,  /* it does not; text */
+    CHANNEL_STARTING, /* its workers, which claim what has one owner, are getting ready: each half second */
     CHANNEL_TYPE_MAX_,
 };
 

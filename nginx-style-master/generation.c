@@ -205,8 +205,8 @@ void child_died(struct child *child, int status)
         generation_assign_lanes(generation);
         return;
     }
-    if (generation->state == GENERATION_STARTING && master->serving != NULL) {
-        /* A reload: the configuration is bad for it; the old one goes on. The master sees that. */
+    if (generation->state == GENERATION_STARTING && (master->serving != NULL || master->parent_channel >= 0)) {
+        /* A reload or an upgrade: the configuration or the binary is bad; the old one goes on. The master sees that. */
         child_over(child);
         return;
     }

@@ -60,6 +60,9 @@ int link_recv(int fd, struct link_message *message, char buffer[LINK_DATA_MAX])
     struct cmsghdr *cmsg;
     ssize_t len = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
+    /* The other end died with words of ours unread. The kernel says so once; what it had sent is still here. */
+    if (len < 0 && errno == ECONNRESET)
+        len = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (len < 0 && (errno == EAGAIN || errno == EINTR))
         return ERR_AGAIN;
     if (len <= 0)

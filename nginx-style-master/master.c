@@ -480,6 +480,7 @@ static void master_tick(struct master *master)
         return;
     master->tick_last_ms = now_ms;
     master->tick_at_ms = now_ms + TICK_MS;
+    upgrade_beat(master);
     orphans_tick(master, now_ms);
 }
 

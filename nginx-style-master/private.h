@@ -206,6 +206,8 @@ MUST_USE int upgrade_start(struct master *master, const char *binary, char *erro
 void upgrade_event(struct master *master); /* its channel is readable */
 void upgrade_died(struct master *master, int status);
 void upgrade_tick(struct master *master, uint64_t now_ms);
+/* The new master's, while it starts: workers that take data over need as long as there is data. */
+void upgrade_beat(struct master *master);
 /* Everything that a successor needs. The descriptors stay ours. */
 void upgrade_collect(struct master *master, struct inherit *out);
 /* From the environment; 0 with count 0 when there is none. */

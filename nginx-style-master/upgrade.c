@@ -265,6 +265,7 @@ void upgrade_event(struct master *master)
     struct upgrade *upgrade = &master->upgrade;
     struct channel_message message;
     int fd, err = channel_recv(upgrade->channel, &message, master->text, &fd);
+    bool is_over;
 
     if (fd >= 0)
         close(fd);
@@ -273,14 +274,20 @@ void upgrade_event(struct master *master)
     if (err == 0 && message.type == CHANNEL_UPGRADED) {
         upgrade->is_ready = true;
         atomic_fetch_add(&master->self->upgrades, 1);
-        log_notice(master->log, "upgrade done: the new master serves, QUIT us or it new_pid=%d",
-                   (int)upgrade->pid);
+        /* What workers in place had is the new ones' already: there is no way back, and nothing to drain. */
+        is_over = master->serving != NULL && master->serving->config.replace == MASTER_REPLACE_IN_PLACE;
+        log_notice(master->log, "upgrade done: the new master serves, %s new_pid=%d",
+                   is_over ? "we leave" : "QUIT us or it", (int)upgrade->pid);
         if (master->serving != NULL)
             generation_stats_accept(master->serving, false);
         upgrade_reply(master, 0, "");
-        /* What the workers had is the new ones' already: there is no way back, and nothing to drain. */
-        if (master->serving != NULL && master->serving->config.replace == MASTER_REPLACE_IN_PLACE)
+        if (is_over)
             master_quit(master);
+        return;
+    }
+    if (err == 0 && message.type == CHANNEL_STARTING) {
+        if (upgrade->ready_by_ms != UINT64_MAX)
+            upgrade->ready_by_ms = shm_now_ms() + MASTER_UPGRADE_MS;
         return;
     }
     if (err == 0 && message.type == CHANNEL_REFUSED) {
@@ -336,7 +343,7 @@ void upgrade_tick(struct master *master, uint64_t now_ms)
 
     if (upgrade->pid == 0 || upgrade->is_ready || now_ms < upgrade->ready_by_ms)
         return;
-    log_error(master->log, "upgrade: the new binary did not get ready in %u ms, ends pid=%d",
+    log_error(master->log, "upgrade: the new binary did not get ready, or was silent for %u ms, ends pid=%d",
               MASTER_UPGRADE_MS, (int)upgrade->pid);
     upgrade_reply(master, ERR_TIMEOUT, "the new binary did not get ready in time");
     kill(upgrade->pid, SIGKILL);
@@ -362,6 +369,15 @@ static int memfd_text(int fd, char **out, size_t *len)
     }
     *len = (size_t)got;
     return 0;
+}
+
+void upgrade_beat(struct master *master)
+{
+    struct channel_message starting = {.type = CHANNEL_STARTING};
+
+    if (master->parent_channel >= 0 && master->starting != NULL &&
+        master->starting->config.replace == MASTER_REPLACE_IN_PLACE)
+        channel_try_send(master->parent_channel, &starting, NULL, -1);
 }
 
 int upgrade_inherited(struct inherit *out, char *error)

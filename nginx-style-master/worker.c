@@ -362,6 +362,7 @@ static void channel_message(struct worker *worker, const struct channel_message 
     case CHANNEL_REQUEST:
     case CHANNEL_UPGRADED:
     case CHANNEL_REFUSED:
+    case CHANNEL_STARTING:
     case CHANNEL_TYPE_MAX_:
         break; /* not for us */
     }
@@ -578,7 +579,8 @@ uint32_t worker_predecessor(const struct worker *worker)
         uint32_t state = atomic_load(&slot->state);
         bool is_coming = state == WORKER_STATE_STARTING || state == WORKER_STATE_GONE;
 
-        if ((!slot_serves(slot) && !is_coming) || slot->index != worker->child->index ||
+        /* One that drains has given it away perhaps, but not all that belongs to it. */
+        if ((!slot_serves(slot) && !is_coming && state != WORKER_STATE_DRAINING) || slot->index != worker->child->index ||
             slot->generation >= worker->generation->id || slot->generation < best_generation ||
             !shm_pid_is_alive(atomic_load(is_coming ? &slot->master_pid : &slot->pid),
                               is_coming ? 0 : slot->pid_start))
@@ -601,10 +603,13 @@ int worker_pass(struct worker *worker, uint32_t slot, enum worker_pass_kind kind
         .name = listener == NULL ? BYTES_EMPTY : bytes_of_string(listener->name),
         .blob = blob,
     };
+    bool is_claim = kind == WORKER_PASS_CLAIM;
     int err;
 
     ASSERT(fds_count >= 1);
-    if (slot >= table->slots_count || !slot_serves(&table->slots[slot]))
+    if (slot >= table->slots_count ||
+        (!slot_serves(&table->slots[slot]) &&
+         !(is_claim && atomic_load(&table->slots[slot].state) == WORKER_STATE_DRAINING)))
         return ERR_NOT_FOUND;
     if (hops >= WORKER_HOPS_MAX)
         return ERR_FULL;

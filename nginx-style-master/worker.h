@@ -163,7 +163,7 @@ uint32_t worker_pick_for_accept(struct worker *worker);
  * master or of one that follows or precedes it. WORKER_SLOT_NONE: nobody; unless we drain, only a
  * generation newer than ours counts. WORKER_SLOT_LATER: nobody yet, but one is being started. */
 uint32_t worker_pick_successor(struct worker *worker);
-/* Who serves our index in the newest generation before ours: of whom an upgraded binary's worker claims what has one
+/* Who serves (or drains) our index in the newest generation before ours: of whom an upgraded binary's worker claims what has one
  * owner. WORKER_SLOT_NONE: nobody; WORKER_SLOT_LATER: it is just being started. */
 uint32_t worker_predecessor(const struct worker *worker);
 /* Sends a connection to another worker, past the master. ERR_AGAIN: its socket is full, keep the client

@@ -454,6 +454,29 @@ void settings_destroy(struct settings **settings)
     *settings = NULL;
 }
 
+struct settings *settings_copy(const struct settings *settings)
+{
+    struct settings *copy = must_zalloc(sizeof(*copy));
+
+    copy->texts = must_zalloc(sizeof(*copy->texts));
+    copy->active_expire = settings->active_expire;
+    for (enum setting_id id = 0; id < SETTING_COUNT; id++)
+        text_set(copy, id, must_strdup(settings->texts->values[id]));
+    return copy;
+}
+
+void settings_replace(struct engine *engine, struct settings **settings)
+{
+    struct settings *before = engine->settings;
+
+    if (*settings == NULL)
+        return;
+    engine->settings = *settings;
+    *settings = NULL;
+    tell(engine, before);
+    settings_destroy(&before);
+}
+
 bool settings_password_fits(const struct settings *settings, struct bytes password)
 {
     size_t len = settings->password != NULL ? strlen(settings->password) : 0;

@@ -59,6 +59,9 @@ struct settings {
 /* 0 or ERR_FULL. */
 MUST_USE int settings_create(const struct engine_options *options, struct settings **out);
 void settings_destroy(struct settings **settings);
+struct settings *settings_copy(const struct settings *settings);
+/* Takes *settings; NULL: nothing changes. */
+void settings_replace(struct engine *engine, struct settings **settings);
 /* As CONFIG SET with a value that is known to be right: for the settings of the program's own configuration. */
 void settings_take(struct engine *engine, struct bytes name, struct bytes text);
 /* Whether this is requirepass; takes as long for a wrong one as for the right one. */

@@ -29,6 +29,10 @@
 #include "common/base/buffer.h"
 #include "common/io/io.h"
 
+/* Rises with whatever an older binary could not read of what is on the disk or in the log ring. An upgrade between two
+ * of them is refused, as it could not be taken back. */
+#define STORE_FORMAT 1u
+
 struct store;
 
 enum store_fsync { STORE_FSYNC_NO, STORE_FSYNC_EVERYSEC, STORE_FSYNC_ALWAYS };
