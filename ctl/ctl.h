@@ -37,3 +37,5 @@ int ctl_verify(const char *dir);
 int ctl_backup(const char *source, const char *dest, bool must_copy);
 /* restore.c: out of a backup, as it was at the time `until`; NULL: all of it. */
 int ctl_restore(const char *source, const char *dir, const char *until, bool must_copy);
+/* salvage.c: a new directory out of what can be read of a damaged one. */
+int ctl_salvage(const char *dir, const char *out);

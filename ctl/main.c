@@ -47,6 +47,7 @@ static const struct command {
     {"verify", "DIR", "check a storage node's directory, or a backup, from end to end", 1, 1},
     {"backup", "NODE|DIR DEST", "a backup of a node that runs (HOST:PORT), or of a stopped one's directory", 2, 2},
     {"restore", "BACKUP DIR", "a node's directory out of a backup, with --until as it was at a time", 2, 2},
+    {"salvage", "DIR OUT", "a new directory out of what can be read of a damaged one", 2, 2},
 };
 
 static void usage(FILE *to)
@@ -221,6 +222,8 @@ int main(int argc, char **argv)
         return ctl_backup(words[1], words[2], options.must_copy);
     if (strcmp(command->name, "restore") == 0)
         return ctl_restore(words[1], words[2], options.until, options.must_copy);
+    if (strcmp(command->name, "salvage") == 0)
+        return ctl_salvage(words[1], words[2]);
     if (strcmp(command->name, "where") == 0 && options.conf != NULL)
         return ctl_where_file(options.conf, words_count - 1, words + 1);
     return ask(&options, words_count, words);

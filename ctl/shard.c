@@ -290,7 +290,45 @@ static bool lock_is_held(const struct shard *shard)
     return is_held;
 }
 
-int shard_open(const char *dir, struct report *report, struct shard *out)
+/* What most files that say anything say. */
+static int identity_guess(struct shard *shard)
+{
+    struct vote {
+        unsigned char uuid[16];
+        uint32_t shard, count;
+    } votes[16] = {{{0}, 0, 0}};
+    DIR *dir = fdopendir(openat(shard->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    struct dirent *entry;
+    uint32_t best = 0;
+
+    if (dir == NULL)
+        return -errno;
+    while ((entry = readdir(dir)) != NULL) {
+        char page[PAGE_SIZE_];
+        struct segment_header header;
+        int fd = is_segment_name(entry->d_name) ? openat(shard->dir_fd, entry->d_name, O_RDONLY | O_CLOEXEC) : -1;
+        bool is_read = fd >= 0 && read_at(fd, page, sizeof(page), 0) == 0 && segment_header_decode(page, &header);
+
+        if (fd >= 0)
+            close(fd);
+        for (uint32_t i = 0; is_read && i < ARRAY_COUNT(votes); i++) {
+            if (votes[i].count != 0 && (votes[i].shard != header.shard || memcmp(votes[i].uuid, header.uuid, 16) != 0))
+                continue;
+            memcpy(votes[i].uuid, header.uuid, 16);
+            votes[i].shard = header.shard;
+            best = ++votes[i].count > votes[best].count ? i : best;
+            break;
+        }
+    }
+    closedir(dir);
+    if (votes[best].count == 0)
+        return ERR_NOT_FOUND;
+    shard->file = (struct shard_file){.shard = votes[best].shard};
+    memcpy(shard->file.uuid, votes[best].uuid, 16);
+    return 0;
+}
+
+static int open_any(const char *dir, struct report *report, bool may_be_damaged, struct shard *out)
 {
     int err;
 
@@ -301,6 +339,11 @@ int shard_open(const char *dir, struct report *report, struct shard *out)
     if (out->dir_fd < 0)
         return -errno;
     err = shard_file_read(out);
+    if (may_be_damaged && err != 0) {
+        if (err != ERR_CORRUPT)
+            report_damage(report, dir, 0, "the file \"shard\" cannot be read: %s", err_text(err));
+        err = identity_guess(out);
+    }
     if (err == 0) {
         out->is_running = lock_is_held(out);
         err = segments_open(out);
@@ -308,6 +351,16 @@ int shard_open(const char *dir, struct report *report, struct shard *out)
     if (err != 0)
         shard_close(out);
     return err;
+}
+
+int shard_open(const char *dir, struct report *report, struct shard *out)
+{
+    return open_any(dir, report, false, out);
+}
+
+int shard_open_damaged(const char *dir, struct report *report, struct shard *out)
+{
+    return open_any(dir, report, true, out);
 }
 
 void shard_close(struct shard *shard)

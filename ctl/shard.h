@@ -60,6 +60,9 @@ struct shard {
 
 /* 0; -errno, ERR_CORRUPT: it is no shard's directory, or its file "shard" is damaged (told). */
 MUST_USE int shard_open(const char *dir, struct report *report, struct shard *out);
+/* Also without a file "shard" that verifies (told): then shard->file is what segments say, without a count of shards and
+ * without the seed. ERR_NOT_FOUND: they say nothing. */
+MUST_USE int shard_open_damaged(const char *dir, struct report *report, struct shard *out);
 void shard_close(struct shard *shard);
 /* `dir` is a shard's directory, or one with shard-0, shard-1 ...: each() is called for all of them, until one of its
  * calls is not 0. -errno, ERR_NOT_FOUND: there is none (both told on stderr); ERR_CORRUPT: one is missing (told). */
