@@ -160,6 +160,7 @@ static int node_open_engine(struct node *node)
     options.shard = node->options.store.shard;
     options.shard_count = node->options.store.shard_count;
     options.memory_max = node->options.store.memory_max;
+    options.disk_max = node->options.store.disk_max;
     options.fsync = node->options.store.fsync;
     options.is_cache = node->options.store.namespaces[0].is_cache;
     options.dir = node->options.store.dir;
@@ -291,6 +292,25 @@ static void park_look(struct io_timer *timer)
         park_finish(node);
     else
         io_timer_start(node->io, timer, PARK_LOOK_MS);
+}
+
+static uint64_t checkpoints(const struct node *node)
+{
+    struct store_stats stats;
+
+    store_stats_get(node->store, &stats);
+    return stats.checkpoints;
+}
+
+void node_prepare(struct node *node)
+{
+    node->prepare_from = checkpoints(node);
+    store_checkpoint(node->store);
+}
+
+bool node_is_prepared(const struct node *node)
+{
+    return checkpoints(node) > node->prepare_from;
 }
 
 void node_park(struct node *node, struct list *moves, void (*done)(void *arg, int err), void *arg)

@@ -39,6 +39,9 @@ struct node_move {
     int fd;              /* owns; -1: given away */
     struct buffer state; /* client_move.c */
 };
+/* A checkpoint while all goes on, so that there is little left to write when it is closed. */
+void node_prepare(struct node *node);
+bool node_is_prepared(const struct node *node);
 /* As node_close(), but the clients stay open: those that can go, in the order in which they came, are appended to
  * `moves`. Nobody is executed for any more; what is under way is finished, for NODE_PARK_MS at most, and NODE_PARK_HELD_MS
  * more for answers that wait for the disk. Who is not at rest by then is closed, and MONITOR's clients are; who does not

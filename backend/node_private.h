@@ -30,6 +30,7 @@ struct node {
     int refusal;                                   /* why writes are refused, as was last said; 0: they are not */
     int open_err;
     bool is_open, is_draining, is_closing, is_store_closing;
+    uint64_t prepare_from; /* checkpoints that were before node_prepare() */
     struct io_timer park_timer;
     uint64_t park_until_ms;
     struct list *moves; /* borrows; while clients are parked */

@@ -4,7 +4,7 @@
  *
  *     configure()     settings, the directory and its name, a port for each worker       in the master
  *     worker_main()   sandbox, io_ev, node (recovers), then worker_ready(): connections are accepted
- *     HUP             apply(): memory, fsync, password, clients_max, in place
+ *     HUP             apply(): memory, disk, fsync, password, clients_max, in place
  *     USR2            the worker of the new binary claims the shard (process_handover.c)
  *     TERM, QUIT      node_close(): replies that are committed leave, a checkpoint is written
  *     master gone     the same, within a second
@@ -62,10 +62,9 @@ static void config_settings(struct process_config *config)
     const struct node_conf *conf = config->conf;
 
     snprintf(config->settings, sizeof(config->settings),
-             "maxmemory %llu\nappendfsync %s\nmaxclients %u\nrequirepass %s\n",
-             (unsigned long long)(conf->memory / config->workers), node_conf_fsync_names[conf->fsync],
-             conf->clients_max,
-             conf->password != NULL ? conf->password : "");
+             "maxmemory %llu\nmaxdisk %llu\nappendfsync %s\nmaxclients %u\nrequirepass %s\n",
+             (unsigned long long)(conf->memory / config->workers), (unsigned long long)(conf->disk / config->workers),
+             node_conf_fsync_names[conf->fsync], conf->clients_max, conf->password != NULL ? conf->password : "");
 }
 
 static int process_configure(void *arg, struct master_config *out, char error[MASTER_ERROR_SIZE])
@@ -111,6 +110,41 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
         .settings = config->settings,
         .arg = config,
     };
+    return 0;
+}
+
+static bool is_same_text(const char *a, const char *b)
+{
+    return (a == NULL) == (b == NULL) && (a == NULL || strcmp(a, b) == 0);
+}
+
+/* What a running worker cannot take over. One that is forked again would, and would look for its data elsewhere. */
+static int process_may_change(void *arg, const struct master_config *from, const struct master_config *to,
+                              char error[MASTER_ERROR_SIZE])
+{
+    const struct process_config *old = from->arg, *new = to->arg;
+    const struct node_conf *a = old->conf, *b = new->conf;
+    const struct {
+        const char *key;
+        bool is_same;
+    } keys[] = {
+        {"dir", strcmp(old->dir, new->dir) == 0 && strcmp(old->name, new->name) == 0},
+        {"namespaces", memcmp(a->namespaces, b->namespaces, sizeof(a->namespaces)) == 0},
+        {"memcache_db", a->memcache_db == b->memcache_db},
+        {"segment_size", a->segment_size == b->segment_size},
+        {"ring_size", a->ring_size == b->ring_size},
+        {"direct", a->direct == b->direct},
+        {"sandbox", a->sandbox == b->sandbox},
+        {"user", is_same_text(a->user, b->user)},
+        {"group", is_same_text(a->group, b->group)},
+    };
+
+    MAYBE(arg);
+    for (size_t i = 0; i < ARRAY_COUNT(keys); i++)
+        if (!keys[i].is_same) {
+            snprintf(error, MASTER_ERROR_SIZE, "%s: a change needs a new start", keys[i].key);
+            return ERR_INVALID;
+        }
     return 0;
 }
 
@@ -471,6 +505,7 @@ void process_program(const struct process_options *options, int argc, char **arg
         .stats_layout = "weir-backend-1",
         .configure = process_configure,
         .release = process_release,
+        .may_change = process_may_change,
         .worker_main = process_worker_main,
         .stats_main = process_stats_main,
     };

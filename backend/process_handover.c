@@ -3,8 +3,9 @@
  * USR2: a shard, which has one owner, goes from the worker of the old binary to that of the new one.
  *
  *     new worker                              old worker
- *       CLAIMING  --- claim (a socket) ------->  PARKING    clients come to rest, the log is flushed,
- *                                                           checkpoint, lock and ring are let go of
+ *       CLAIMING  --- claim (a socket) ------->  PREPARING  a checkpoint, while all goes on
+ *                                                PARKING    clients come to rest, the log is flushed, what is new
+ *                                                           since the checkpoint, lock and ring are let go of
  *       OPENING   <-- released ----------------  RELEASED   it keeps the clients' descriptors
  *         opens, recovers, worker_ready(); when the whole new generation is, its master says accept
  *       TAKING    --- go --------------------->  PASSING
@@ -34,6 +35,8 @@
 
 #define CLAIM_AGAIN_MS 20u
 #define CLAIMS_MAX     5u     /* an old worker that dies is forked again, and asked again */
+#define PREPARE_MS     60000u /* for a checkpoint; then without */
+#define PREPARE_LOOK_MS 20u
 #define SILENCE_MS     5000u
 #define REOPENS_MAX    15u    /* of two seconds each: the kernel ends one that was killed when it can */
 #define GONE_MS        10000u /* for a new worker in the place of one that died with clients on their way to it */
@@ -59,6 +62,7 @@ static void handover_resume(struct process *process);
 static void handover_send(struct process *process);
 static void handover_begin(struct process *process, int fd);
 static void handover_begin_again(struct process *process, int fd);
+static void prepare_fired(struct io_timer *timer);
 static void claim_later(struct process *process);
 
 static void moves_free(struct list *moves)
@@ -160,6 +164,12 @@ static void link_ended(struct process *process)
     case HANDOVER_OPENING:
     case HANDOVER_TAKING:
         go_on_alone(process);
+        break;
+    case HANDOVER_PREPARING:
+        io_timer_stop(&handover->timer);
+        handover->state = HANDOVER_NONE;
+        if (handover->is_drain_due)
+            process_drain(process, handover->drain_ms);
         break;
     case HANDOVER_PASSING:
     case HANDOVER_GONE:
@@ -479,12 +489,31 @@ static void handover_begin(struct process *process, int fd)
 
     link_end(handover); /* to a predecessor of ours: it has left long ago */
     log_notice(worker_log(process->worker), "shard: a new worker claims it shard=%u", worker_index(process->worker));
+    handover->state = HANDOVER_PREPARING;
+    handover->prepare_until_ms = io_now_ms(process->io) + PREPARE_MS;
+    handover->timer.fire = prepare_fired;
+    node_prepare(process->node);
+    link_start(process, fd);
+    io_timer_start(process->io, &handover->timer, PREPARE_LOOK_MS);
+}
+
+static void park(struct process *process)
+{
     stats_writer_write(&process->stats, process->node);
     process->is_open = false;
     process_listen(process, false);
-    handover->state = HANDOVER_PARKING;
-    link_start(process, fd);
-    node_park(process->node, &handover->moves, parked, process);
+    process->handover.state = HANDOVER_PARKING;
+    node_park(process->node, &process->handover.moves, parked, process);
+}
+
+static void prepare_fired(struct io_timer *timer)
+{
+    struct process *process = timer->arg;
+
+    if (node_is_prepared(process->node) || io_now_ms(process->io) >= process->handover.prepare_until_ms)
+        park(process);
+    else
+        io_timer_start(process->io, timer, PREPARE_LOOK_MS);
 }
 
 /* A worker in the place of one that died with clients on their way to it. */
@@ -593,6 +622,7 @@ void handover_beat(struct process *process)
     case HANDOVER_OPENING:
         MAYBE(say(handover, MESSAGE_BEAT) == 0);
         break;
+    case HANDOVER_PREPARING:
     case HANDOVER_PARKING:
         MAYBE(say(handover, MESSAGE_BEAT) == 0);
         successor_watch(process);
@@ -612,6 +642,11 @@ void handover_beat(struct process *process)
 bool handover_leave(struct process *process)
 {
     switch (process->handover.state) {
+    case HANDOVER_PREPARING:
+        io_timer_stop(&process->handover.timer);
+        process->is_leaving = true;
+        park(process);
+        return true;
     case HANDOVER_PARKING:
     case HANDOVER_RELEASED:
     case HANDOVER_PASSING:
@@ -644,6 +679,7 @@ bool handover_drain(struct process *process, uint32_t timeout_ms)
         if (list_is_empty(&handover->moves))
             leave_now(process);
         return true;
+    case HANDOVER_PREPARING:
     case HANDOVER_PARKING:
     case HANDOVER_RELEASED:
     case HANDOVER_PASSING:

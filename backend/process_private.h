@@ -15,6 +15,7 @@ struct process_config;
 enum handover_state {
     HANDOVER_NONE,
     /* who has the shard */
+    HANDOVER_PREPARING, /* all goes on; a checkpoint is written */
     HANDOVER_PARKING,  /* its clients come to rest, its store is being closed */
     HANDOVER_RELEASED, /* closed; the clients' descriptors are still held */
     HANDOVER_PASSING,  /* the other one serves: they go */
@@ -33,7 +34,7 @@ struct handover {
     struct io_timer timer;
     struct list moves;       /* of struct node_move */
     size_t sent;             /* of the first one's state */
-    uint64_t heard_ms;
+    uint64_t heard_ms, prepare_until_ms;
     struct buffer incoming;  /* of a client whose state is arriving */
     uint64_t incoming_total;
     int incoming_fd;         /* owns; -1 */

@@ -114,6 +114,10 @@ struct master_program {
     /* Runs in the master, at start and at HUP. 0 and *out, or negative with a text (no newline; one
      * line a fault) in `error`. Must not change anything that the running configuration uses. */
     int (*configure)(void *arg, struct master_config *out, char error[MASTER_ERROR_SIZE]);
+    /* MASTER_REPLACE_IN_PLACE, HUP: whether running workers can go from one to the other; negative with a text else.
+     * NULL: always. A worker that is forked again gets the newer one, so that it must fit the others. */
+    int (*may_change)(void *arg, const struct master_config *from, const struct master_config *to,
+                      char error[MASTER_ERROR_SIZE]);
     /* The last process that used it in the master is gone. NULL: nothing to free. */
     void (*release)(void *arg, struct master_config *config);
     /* Fills a new generation's health area, zeroed, from the running one's (old NULL at start), before

@@ -116,20 +116,24 @@ static void reload_in_place(struct master *master, struct master_config *config,
     struct listener **bound = must_zalloc(MAX(config->listeners_count, 1u) * sizeof(*bound));
     char error[MASTER_ERROR_SIZE];
     int err = listeners_bind(&master->listeners, config, workers, false, bound, error);
-    bool is_same = err == 0 && workers == generation->workers &&
-                   config->listeners_count == generation->config.listeners_count;
+    bool is_bound = err == 0, is_same = is_bound && workers == generation->workers &&
+                                        config->listeners_count == generation->config.listeners_count;
 
     for (uint32_t i = 0; is_same && i < config->listeners_count; i++)
         is_same = bound[i] == generation->bound[i];
-    if (!is_same) {
-        if (err == 0) {
-            snprintf(error, sizeof(error), "listen, workers: a change needs a new start");
+    if (is_bound && !is_same) {
+        snprintf(error, sizeof(error), "listen, workers: a change needs a new start");
+        err = ERR_INVALID;
+    } else if (is_bound && master->program->may_change != NULL) {
+        err = master->program->may_change(master->program->arg, &generation->config, config, error);
+    }
+    if (err != 0) {
+        if (is_bound)
             listeners_rollback(&master->listeners);
-        }
         mem_free(bound);
         if (master->program->release != NULL)
             master->program->release(master->program->arg, config);
-        reload_failed(master, error, err != 0 ? err : ERR_INVALID);
+        reload_failed(master, error, err);
         return;
     }
     err = listeners_listen(&master->listeners, error);

@@ -44,7 +44,7 @@ struct engine_options {
     const char *config_file;     /* for INFO; NULL */
     uint8_t memcache_db;
     uint32_t clients_max;
-    uint64_t memory_max;         /* what the store was given, for CONFIG GET */
+    uint64_t memory_max, disk_max; /* what the store was given, for CONFIG GET */
     enum store_fsync fsync;
     bool is_cache;               /* the first database evicts */
     const char *dir;             /* of the shard; NULL: not told */

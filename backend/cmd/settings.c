@@ -354,6 +354,7 @@ static void apply(struct settings *settings, enum setting_id id)
     switch ((int)id) {
     case SETTING_requirepass: password_apply(settings, text); break;
     case SETTING_maxmemory: settings->memory_max = u64_of(text); break;
+    case SETTING_maxdisk: settings->disk_max = u64_of(text); break;
     case SETTING_appendfsync: settings->fsync = fsync_of(text); break;
     case SETTING_maxclients: settings->clients_max = (uint32_t)u64_of(text); break;
     case SETTING_timeout: settings->timeout_s = (uint32_t)u64_of(text); break;
@@ -401,6 +402,8 @@ static void tell(struct engine *engine, const struct settings *before)
 {
     if (before->memory_max != engine->settings->memory_max)
         store_memory_max_set(engine->store, engine->settings->memory_max);
+    if (before->disk_max != engine->settings->disk_max)
+        store_disk_max_set(engine->store, engine->settings->disk_max);
     if (before->fsync != engine->settings->fsync)
         store_fsync_set(engine->store, engine->settings->fsync);
     store_limits_set(engine->store, &engine->settings->limits);
@@ -426,6 +429,7 @@ int settings_create(const struct engine_options *options, struct settings **out)
     for (enum setting_id id = 0; id < SETTING_COUNT; id++)
         text_set(settings, id, must_strdup(settings_table[id].text));
     number_set(settings, SETTING_maxmemory, options->memory_max);
+    number_set(settings, SETTING_maxdisk, options->disk_max);
     number_set(settings, SETTING_port, options->port);
     if (options->clients_max > 0)
         number_set(settings, SETTING_maxclients, options->clients_max);

@@ -36,6 +36,7 @@ enum notify_flag {
 struct settings {
     char *password; /* owns; NULL: none. requirepass */
     uint64_t memory_max;
+    uint64_t disk_max;       /* maxdisk: of the log; 0: no bound */
     uint8_t fsync;  /* enum store_fsync */
     bool evicts;    /* the first database is a cache */
     uint32_t clients_max;

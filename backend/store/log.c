@@ -69,6 +69,20 @@ void store_log_fsync_set(struct store_log *log, enum store_fsync fsync)
         log_arm_timer(log);
 }
 
+static uint32_t reserve_of(const struct store_log_options *options)
+{
+    return (uint32_t)MIN(MAX(options->disk_max / LOG_RESERVE_SHARE / options->segment_size, LOG_RESERVE_MIN),
+                         LOG_RESERVE_MAX);
+}
+
+void store_log_disk_max_set(struct store_log *log, uint64_t bytes)
+{
+    log->options.disk_max = bytes;
+    log->reserve = reserve_of(&log->options);
+    if (log->state == LOG_RUNNING)
+        log_segments_make(log);
+}
+
 /* ---- frames ----------------------------------------------------------------------------------- */
 
 void log_count_record(struct segment *segment, const struct record *record, size_t size)
@@ -516,7 +530,7 @@ int store_log_create(const struct store_log_options *options, struct store_log *
         log->options.ring_path = log->ring_path = must_strdup(options->ring_path);
     log->page_max = MIN(LOG_PAGE_MAX, MIN(segment_size / 4, ring_size / 4)) & ~(size_t)(PAGE_SIZE_ - 1);
     log->blob_from = segment_size / 8;
-    log->reserve = (uint32_t)MIN(MAX(options->disk_max / LOG_RESERVE_SHARE / segment_size, LOG_RESERVE_MIN), LOG_RESERVE_MAX);
+    log->reserve = reserve_of(&log->options);
     mem_pool_init(&log->writes, sizeof(struct log_write), 64);
     list_init(&log->hot.writes);
     list_init(&log->hot.dirty);

@@ -107,6 +107,7 @@ void store_log_destroy(struct store_log **log);
 void store_log_epoch_set(struct store_log *log, uint32_t epoch);
 void store_log_wall_set(struct store_log *log, uint64_t wall_ms);
 void store_log_fsync_set(struct store_log *log, enum store_fsync fsync);
+void store_log_disk_max_set(struct store_log *log, uint64_t bytes);
 
 /* Gives the record the next LSN (in record->lsn) and a place. ERR_FULL: out of memory; -ENOSPC: no segment to be
  * had; -EROFS: failed. Nothing was appended then. */

@@ -517,6 +517,13 @@ void store_memory_max_set(struct store *store, uint64_t bytes)
     store->options.memory_max = bytes;
 }
 
+void store_disk_max_set(struct store *store, uint64_t bytes)
+{
+    store->options.disk_max = bytes;
+    if (store->log != NULL)
+        store_log_disk_max_set(store->log, bytes);
+}
+
 void store_stats_get(const struct store *store, struct store_stats *out)
 {
     struct store_log_stats log = {0};

@@ -86,6 +86,8 @@ void store_fsync_set(struct store *store, enum store_fsync fsync);
 /* Starts a checkpoint soon. */
 void store_checkpoint(struct store *store);
 void store_memory_max_set(struct store *store, uint64_t bytes);
+/* Below what is in use: writes but deletes are refused until the cleaner has made room. */
+void store_disk_max_set(struct store *store, uint64_t bytes);
 
 /* ---- keys --------------------------------------------------------------------------------- */
 

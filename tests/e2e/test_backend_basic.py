@@ -267,6 +267,41 @@ def test_reload_in_place(weir_backend, tmp_path):
     assert r.get("k") == b"v"
 
 
+def test_disk_grows_in_place(weir_backend, tmp_path):
+    """A node that is full gets more of the disk by HUP, and takes writes again."""
+    conf = tmp_path / "backend.yml"
+    text = "version: 1\nsegment_size: 1mb\nring_size: 1mb\ndisk: {}\n"
+    conf.write_text(text.format("16mb"))
+    server = weir_backend(None, "-c", str(conf))
+    r = client(server)
+    assert r.config_get("maxdisk")["maxdisk"] == str(16 << 20)
+    with pytest.raises(redis.exceptions.ResponseError):
+        for i in range(1000):
+            r.set(f"k{i}", os.urandom(50000))
+    conf.write_text(text.format("64mb"))
+    server.send_signal(signal.SIGHUP)
+    wait_for(lambda: r.config_get("maxdisk")["maxdisk"] == str(64 << 20))
+
+    def is_taken():
+        try:
+            return r.set("more", os.urandom(50000))
+        except redis.exceptions.ResponseError:
+            return False
+    wait_for(is_taken, "writes are taken again")
+
+
+@pytest.mark.parametrize("line", ["memcache_db: 3", "ring_size: 8mb", "namespaces: {0: {kind: cache}}"])
+def test_reload_refuses_what_needs_a_start(weir_backend, tmp_path, line):
+    conf = tmp_path / "backend.yml"
+    conf.write_text("version: 1\nmemory: 64mb\n")
+    server = weir_backend(None, "-c", str(conf))
+    r = client(server)
+    conf.write_text("version: 1\nmemory: 128mb\n" + line + "\n")
+    server.send_signal(signal.SIGHUP)
+    wait_for(lambda: line.split(":")[0] + ": a change needs a new start" in server.text(), "it is refused")
+    assert r.config_get("maxmemory")["maxmemory"] == str(64 << 20)
+
+
 def test_quit_waits_for_answers(weir_backend):
     server = weir_backend()
     with socket.create_connection((LOOPBACK, server.port), timeout=20) as s:

@@ -226,7 +226,7 @@ def test_upgrades_under_load(start, fsync):
             if number % 2 == 1:
                 replace(node.binary, FAILING[number // 2 % len(FAILING)])
                 failed_upgrade(node, master)
-                assert pid_in(node.pid_path) == master
+                wait_for(lambda m=master: pid_in(node.pid_path) == m, "the old one has its pid file back")
                 assert len(workers(master)) == SHARDS
                 continue
             replace(node.binary)
@@ -280,7 +280,7 @@ def test_binary_that_hangs(start):
     with Load([node.port, node.port + 1]) as load:
         failed_upgrade(node)
     assert not load.errors, load.errors
-    assert pid_in(node.pid_path) == node.pid
+    wait_for(lambda: pid_in(node.pid_path) == node.pid, "the old one has its pid file back")
 
 
 def upgrade_stopped(node):
@@ -460,8 +460,11 @@ def test_old_worker_is_killed(start, when):
     other.ask(resp("SET", "b", "1"), b"+OK\r\n")
     new, _, old = stalled_upgrade(node)
     start.masters.append(new)
-    os.kill(old[1 if when == "before it is parked" else 0], signal.SIGKILL)
-    os.kill(old[1], signal.SIGCONT)
+    if when == "before it is parked":
+        os.kill(old[1], signal.SIGKILL)
+    else:
+        os.kill(old[0], signal.SIGKILL)
+        os.kill(old[1], signal.SIGCONT)
     wait_for(lambda: pid_in(node.pid_path) == new, "the new master serves")
     assert node.wait() == 0
     for port, key in ((node.port, "a"), (node.port + 1, "b")):
@@ -490,7 +493,7 @@ def test_old_worker_is_killed_and_the_new_binary_fails(start):
         except (OSError, AssertionError):
             return False
     wait_for(is_served, "the shard is served again")
-    assert pid_in(node.pid_path) == node.pid
+    wait_for(lambda: pid_in(node.pid_path) == node.pid, "the old one has its pid file back")
     assert len(workers(node.pid)) == SHARDS
 
 
