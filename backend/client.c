@@ -12,6 +12,7 @@
  *   C4  Who does not read is not read from: above OUTPUT_PAUSE bytes nothing more is executed for it. On top of
  *       that come Redis's limits, which close.
  *   C5  A peer that has closed its side still gets its answers, but not if it waits for keys or messages.
+ *   C6  One turn sends a client at most SEND_TURN_MAX, however fast it reads: others come in between.
  */
 #include "backend/ahead.h"
 #include "backend/node_private.h"
@@ -30,6 +31,7 @@
 #define PARKED_INPUT_MAX  (256u << 10)
 #define OUTPUT_PAUSE      (1u << 20)
 #define OUTPUT_RESUME     (OUTPUT_PAUSE / 2)
+#define SEND_TURN_MAX     (256u << 10)
 #define TLS_HANDSHAKE     0x16
 #define UNAUTH_ARGS_MAX   10u
 #define UNAUTH_BULK_MAX   16384u
@@ -496,20 +498,32 @@ static void client_hold(struct client *client)
     list_push_back(&client->node->held, &client->turn_node);
 }
 
+/* C6: the rest leaves in the next turn. */
+static void client_send_later(struct client *client)
+{
+    struct node *node = client->node;
+
+    if (list_node_is_linked(&client->dirty_node))
+        list_remove(&client->dirty_node);
+    list_push_back(&node->unsent, &client->dirty_node);
+    io_wake(node->io);
+}
+
 /* False: the connection is broken. */
 static bool client_send(struct client *client, size_t left)
 {
     struct session *session = &client->session;
     struct engine *engine = client->node->engine;
+    size_t later = client->node->is_closing || left <= SEND_TURN_MAX ? 0 : left - SEND_TURN_MAX;
 
-    while (left > 0) {
+    while (left > later) {
         struct iovec slices[SLICES_MAX];
         int count = outbuf_slices(&session->out, slices, SLICES_MAX), used = 0;
         size_t total = 0;
         ssize_t sent;
 
-        for (; used < count && total < left; used++) {
-            slices[used].iov_len = MIN(slices[used].iov_len, left - total);
+        for (; used < count && total < left - later; used++) {
+            slices[used].iov_len = MIN(slices[used].iov_len, left - later - total);
             total += slices[used].iov_len;
         }
         sent = io_stream_send(&client->stream, slices, used);
@@ -520,8 +534,10 @@ static bool client_send(struct client *client, size_t left)
         outbuf_consume(&engine->chunks, &session->out, (size_t)sent);
         left -= (size_t)sent;
         if ((size_t)sent < total)
-            break; /* writable() goes on */
+            return true; /* writable() goes on */
     }
+    if (UNLIKELY(left > 0))
+        client_send_later(client);
     return true;
 }
 

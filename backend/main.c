@@ -92,7 +92,7 @@ static bool parse_long(struct main_options *options, int argc, char **argv, int 
     if (equals != NULL)
         return add_option(options, must_strndup(key, (size_t)(equals - key)), equals + 1);
     if (*i + 1 == argc) {
-        fprintf(stderr, "weir-backend: option --%s has no value\n", key);
+        fprintf(stderr, "weir-backend: option --%s has no value; weir-backend -h lists them\n", key);
         return false;
     }
     (*i)++;

@@ -69,6 +69,7 @@ static void node_turn(struct io_hook *hook)
     node_advance(node);
     while ((at = list_pop_front(&node->dirty)) != NULL)
         client_flush(client_of_dirty_node(at));
+    list_move_all(&node->unsent, &node->dirty);
     while ((at = list_pop_front(&node->dead)) != NULL)
         client_free(client_of_turn_node(at));
     count_turn(node);
@@ -213,6 +214,7 @@ int node_create(const struct node_options *options, struct node **out)
     resp_args_init(&node->args);
     mc_keys_init(&node->mc_keys);
     list_init(&node->dirty);
+    list_init(&node->unsent);
     list_init(&node->held);
     list_init(&node->runs);
     list_init(&node->dead);

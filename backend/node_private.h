@@ -23,6 +23,7 @@ struct node {
     struct resp_args args;  /* of the request at hand */
     struct mc_keys mc_keys;
     struct list dirty;  /* clients with output or an end to come */
+    struct list unsent; /* ... in the next turn */
     struct list held;   /* clients whose output waits for the commit mark */
     struct list runs;   /* clients whose peer has closed its side, with requests left */
     struct list dead;   /* freed at the end of the turn */

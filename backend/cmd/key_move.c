@@ -82,11 +82,11 @@ bool key_copy(struct cmd *c, struct store_key *source, struct store_key *target)
     ops->encode(entry_object(source->entry), &image);
     if (!image.failed)
         object = ops->decode(buffer_bytes(&image));
-    buffer_deinit(&image);
     if (object != NULL) {
-        err = store_put_object(c->store, target, object, &attributes);
+        err = store_put_copy(c->store, target, object, buffer_bytes(&image), &attributes);
         if (err != 0)
             ops->destroy(object);
     }
+    buffer_deinit(&image);
     return cmd_stored(c, err);
 }

@@ -362,12 +362,22 @@ int store_put_string(struct store *store, struct store_key *key, struct bytes va
     return err;
 }
 
+int store_put_copy(struct store *store, struct store_key *key, struct object *object, struct bytes image,
+                   const struct store_attributes *attributes)
+{
+    struct entry_parts parts = parts_of_key(key, (enum store_type)object->type, attributes);
+    struct record record = record_of_parts(&parts, RECORD_SET, image);
+
+    if (image.len > RECORD_VALUE_MAX)
+        return ERR_FULL;
+    store_object_limit(store, object);
+    parts.object = object;
+    return store_put_whole(store, key, &record, &parts);
+}
+
 int store_put_object(struct store *store, struct store_key *key, struct object *object,
                      const struct store_attributes *attributes)
 {
-    struct entry_parts parts = parts_of_key(key, (enum store_type)object->type, attributes);
-    struct record record;
-
     /* A string that is short enough is inline, wherever it comes from (RENAME, COPY). */
     if (object->type == STORE_STRING && ((struct string_object *)object)->len <= STRING_INLINE_MAX) {
         struct string_object *string = (struct string_object *)object;
@@ -381,10 +391,7 @@ int store_put_object(struct store *store, struct store_key *key, struct object *
     store->options.types[object->type]->encode(object, &store->scratch);
     if (store->scratch.failed || store->scratch.len > RECORD_VALUE_MAX)
         return ERR_FULL;
-    store_object_limit(store, object);
-    parts.object = object;
-    record = record_of_parts(&parts, RECORD_SET, buffer_bytes(&store->scratch));
-    return store_put_whole(store, key, &record, &parts);
+    return store_put_copy(store, key, object, buffer_bytes(&store->scratch), attributes);
 }
 
 static int store_remove(struct store *store, struct store_key *key, enum store_change_kind kind)

@@ -172,7 +172,8 @@ struct store_log {
     uint32_t next_slot, freeing_count;
     uint64_t disk_bytes, hot_from;
     uint64_t prev_sequence, prev_end; /* the hot segment before the open one */
-    bool is_out_of_space;        /* the file system said so */
+    bool is_out_of_space;        /* the file system said so; it is asked again in a while */
+    bool is_full;                /* the last time that it was asked it had no room */
     /* Of hot segments whose header does not verify, the one with the highest first LSN that was durable; 0: none. */
     uint64_t suspect_lsn;
     uint32_t suspect_slot;

@@ -198,9 +198,10 @@ static void make_failed(struct segment *segment, ssize_t result)
         log_open_made(log);
         return;
     }
-    if (!log->is_out_of_space)
+    if (!log->is_full)
         log_warn(log->text, "store: the disk is full shard=%u dir=%s why=\"%s\"", log->options.shard, log->dir,
                  err_text((int)result));
+    log->is_full = true;
     space_again(log);
     if (segment->file != NULL)
         io_file_close(segment->file);
@@ -219,7 +220,7 @@ static void make_done(struct io_op *op)
         make_failed(segment, op->result);
         return;
     }
-    log->is_out_of_space = false;
+    log->is_out_of_space = log->is_full = false;
     segment->is_stalled = segment->is_making = false;
     if (segment == log->making) {
         log->making = NULL;
@@ -329,11 +330,11 @@ void log_space_fire(struct io_timer *timer)
 /* Clients stop when the reserve is all that is left: the next segment that the hot log takes is one of it. */
 bool store_log_is_disk_full(const struct store_log *log)
 {
-    uint64_t count = (uint64_t)log->ready_count + log->freeing_count + (log->making != NULL);
+    uint64_t count = (uint64_t)log->ready_count + log->freeing_count + (log->making != NULL && !log->is_full);
 
     if (count > log->reserve || log->state != LOG_RUNNING)
         return false;
-    if (log->is_out_of_space)
+    if (log->is_full)
         return true;
     return log->options.disk_max != 0 &&
            log->disk_bytes + (log->reserve + 1 - count) * log->options.segment_size > log->options.disk_max;

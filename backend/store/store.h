@@ -158,6 +158,9 @@ MUST_USE int store_put_string(struct store *store, struct store_key *key, struct
 /* The value becomes this object, as a whole (an IMAGE goes into the log). The store owns it on 0. */
 MUST_USE int store_put_object(struct store *store, struct store_key *key, struct object *object,
                               const struct store_attributes *attributes);
+/* The same where its image is at hand (COPY). */
+MUST_USE int store_put_copy(struct store *store, struct store_key *key, struct object *object, struct bytes image,
+                            const struct store_attributes *attributes);
 /* For RENAME: the object leaves its key, which is deleted (logged); the caller owns it, not logged. */
 MUST_USE int store_take_object(struct store *store, struct store_key *key, struct object **out);
 

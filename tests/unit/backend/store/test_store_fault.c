@@ -313,6 +313,53 @@ static void test_a_full_disk(void **state)
     }
 }
 
+static void put_or_delete(struct world *w, unsigned number, bool is_put)
+{
+    static char value[5000];
+    struct store_key key;
+    char name[32];
+
+    store_find(w->store, 0, bytes_of(name, (size_t)snprintf(name, sizeof(name), "n%u", number)), &key);
+    if (is_put)
+        assert_int_equal(store_put_string(w->store, &key, bytes_of(value, sizeof(value)), NULL), 0);
+    else
+        assert_int_equal(store_delete(w->store, &key), 0);
+    store_turn_end(w->store);
+    sim_run_for(w->sim, 1000);
+}
+
+/* Nobody has said how much of the disk is ours: when it is full the cleaner finds room all the same, once something was
+ * deleted, and service goes on though nobody gives the disk more. */
+static void test_deletes_make_room_on_a_full_disk(void **state)
+{
+    (void)state;
+    for (unsigned nth = 2; nth <= 4; nth++) {
+        struct faulty f;
+        struct log *text = begin(&f, nth, STORE_FSYNC_EVERYSEC);
+        struct world *w = &f.w;
+        unsigned count = 0;
+
+        w->options.segment_size = 4 * SEGMENT; /* what is left of the disk holds a checkpoint */
+        world_open(w);
+        sim_disk_capacity_set(w->node, sim_disk_used(w->node) + 20 * 4 * SEGMENT + 2 * SEGMENT);
+        while (store_may_write(w->store, true) != -ENOSPC) {
+            if (store_may_write(w->store, true) == 0)
+                put_or_delete(w, count++, true);
+            else
+                sim_run_for(w->sim, 10000);
+        }
+        sim_run_for(w->sim, 5000000);
+        assert_int_equal(store_may_write(w->store, true), -ENOSPC);
+        for (unsigned i = 0; i < count; i++)
+            if (i % 4 < nth)
+                put_or_delete(w, i, false);
+        sim_run_for(w->sim, 20000000);
+        assert_int_equal(store_may_write(w->store, true), 0);
+        put_or_delete(w, count, true);
+        end(&f, &text);
+    }
+}
+
 /* ---- lies --------------------------------------------------------------------------------------- */
 
 struct names {
@@ -571,6 +618,7 @@ int main(void)
         cmocka_unit_test(test_a_failed_write_is_in_the_ring),
         cmocka_unit_test(test_making_a_directory_fails_anywhere),
         cmocka_unit_test(test_a_full_disk),
+        cmocka_unit_test(test_deletes_make_room_on_a_full_disk),
         cmocka_unit_test(test_lies_are_seen),
         cmocka_unit_test(test_falling_back_to_the_older_checkpoint),
         cmocka_unit_test(test_a_slow_disk),
