@@ -542,6 +542,7 @@ int store_log_create(const struct store_log_options *options, struct store_log *
     list_init(&log->waiters);
     list_init(&log->waiters_done);
     list_init(&log->reads_done);
+    list_init(&log->walks);
     log->timer = (struct io_timer){.fire = timer_fire, .arg = log};
     log->soon = (struct io_timer){.fire = log_soon_fire, .arg = log};
     log->space_timer = (struct io_timer){.fire = log_space_fire, .arg = log};

@@ -775,6 +775,7 @@ void store_log_destroy(struct store_log **slot)
     for (unsigned i = 0; i < LOG_CLASSES; i++)
         mem_free(log->classes[i].data);
     log_writes_destroy(log);
+    log_walks_destroy(log);
     for (uint32_t i = 0; i < log->used_count; i++)
         log_segment_destroy(log->used[i]);
     for (uint32_t i = 0; i < log->ready_count; i++)

@@ -193,6 +193,7 @@ struct store_log {
     uint64_t flush_wanted;       /* hot number */
     struct list waiters, waiters_done;
     struct list reads_done;
+    struct list walks;           /* owns: walk_part */
 
     struct io_file *lock_file;   /* owns */
     struct shard_file shard;
@@ -312,3 +313,4 @@ void log_recover_free(struct store_log *log);
 
 /* ---- log_read.c ---- */
 void log_reads_deliver(struct store_log *log);
+void log_walks_destroy(struct store_log *log);

@@ -224,6 +224,7 @@ void store_log_read(struct store_log *log, struct store_log_read *read)
 
 struct walk_part {
     struct log_scan scan;
+    struct list_node node; /* on log->walks */
     struct store_log *log;
     struct store_log_walk *walk;
     uint64_t begin;
@@ -235,6 +236,22 @@ static struct walk_part *walk_part_of(struct log_scan *scan)
     return CONTAINER_OF(scan, struct walk_part, scan);
 }
 
+static void walk_free(struct walk_part *part)
+{
+    list_remove(&part->node);
+    log_scan_deinit(&part->scan);
+    mem_free(part);
+}
+
+/* Those of a process that has died. */
+void log_walks_destroy(struct store_log *log)
+{
+    struct list_node *node;
+
+    while ((node = list_first(&log->walks)) != NULL)
+        walk_free(CONTAINER_OF(node, struct walk_part, node));
+}
+
 static void walk_end(struct walk_part *part, int err)
 {
     struct store_log_walk *walk = part->walk;
@@ -242,8 +259,7 @@ static void walk_end(struct walk_part *part, int err)
     walk->off = part->scan.off;
     ASSERT(part->scan.segment->info.reads > 0);
     part->scan.segment->info.reads--;
-    log_scan_deinit(&part->scan);
-    mem_free(part);
+    walk_free(part);
     walk->done(walk->arg, err);
 }
 
@@ -326,7 +342,7 @@ static void walk_not_found(struct io_op *op)
     struct store_log_walk *walk = part->walk;
 
     part->log->reads_submitted--;
-    mem_free(part);
+    walk_free(part);
     walk->done(walk->arg, ERR_NOT_FOUND);
 }
 
@@ -337,6 +353,7 @@ void store_log_walk(struct store_log *log, struct store_log_walk *walk)
 
     part->log = log;
     part->walk = walk;
+    list_push_back(&log->walks, &part->node);
     part->scan.page = walk_page;
     part->scan.done = walk_done;
     part->scan.piece = walk->piece_bytes;

@@ -5,10 +5,6 @@
  */
 #include "tests/unit/backend/store/store_world.h"
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/lsan_interface.h>
-#endif
-
 #define STAYING 24u
 
 static void checkpoint_now(struct world *w)
@@ -217,9 +213,5 @@ int main(void)
         cmocka_unit_test(test_closing_while_a_victim_is_read),
     };
 
-#ifdef __SANITIZE_ADDRESS__
-    /* Who is killed in the middle of a walk frees nothing: its memory goes with the process. */
-    __lsan_disable();
-#endif
     return cmocka_run_group_tests_name("store_cleaner", tests, NULL, NULL);
 }
