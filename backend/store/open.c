@@ -21,7 +21,7 @@
 #define DYING_ELEMENTS 2000u /* a step */
 #define SWEEP_BUCKETS  256u
 #define EXPIRY_BUDGET  2000u
-#define COMPACT_SHARE  8u          /* of the used bytes may lie idle in pages, */
+#define COMPACT_SHARE  16u         /* of the used bytes may lie idle in pages, */
 #define COMPACT_BYTES_MIN (4u << 20) /* and this much */
 #define COMPACT_PAUSE_MS 5000u      /* between two walks */
 /* LSNs left out at a start: those of changes that a power cut took are not given again, as memcache's cas shows them. */

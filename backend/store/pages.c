@@ -5,11 +5,15 @@
 
 #define REGION_PAGES (MEM_REGION_SIZE / PAGES_PAGE_SIZE)
 #define EMPTY_KEPT   1u
+/* Free pages that keep their memory: this share of those in use, and some. */
+#define IDLE_SHARE   32u
+#define IDLE_MIN     64u
 
 struct page_region {
     struct list_node node; /* on usable iff free_mask != 0, else on full */
     char *base;            /* owns */
     uint32_t free_mask;    /* bit i: page i is free */
+    uint32_t purged_mask;  /* ... and its memory went back */
 };
 
 _Static_assert(REGION_PAGES == 32, "a region's pages are the bits of a mask");
@@ -22,8 +26,9 @@ void pages_init(struct pages *pages)
     list_init(&pages->full);
 }
 
-static void region_free(struct page_region *region)
+static void region_free(struct pages *pages, struct page_region *region)
 {
+    pages->idle_count -= (unsigned)__builtin_popcount(region->free_mask & ~region->purged_mask);
     list_remove(&region->node);
     mem_region_put(region->base);
     mem_free(region);
@@ -33,7 +38,7 @@ void pages_deinit(struct pages *pages)
 {
     list_move_all(&pages->full, &pages->usable);
     while (!list_is_empty(&pages->usable))
-        region_free(LIST_FIRST(&pages->usable, struct page_region, node));
+        region_free(pages, LIST_FIRST(&pages->usable, struct page_region, node));
     pages_init(pages);
 }
 
@@ -50,6 +55,7 @@ static struct page_region *region_add(struct pages *pages)
     }
     region->free_mask = ALL_FREE;
     pages->empty_count++;
+    pages->idle_count += REGION_PAGES;
     list_push_back(&pages->usable, &region->node);
     return region;
 }
@@ -67,6 +73,13 @@ void *pages_get(struct pages *pages, struct page_region **out)
         pages->empty_count--;
     at = (unsigned)__builtin_ctz(region->free_mask);
     region->free_mask &= ~(1u << at);
+    if (UNLIKELY((region->purged_mask & 1u << at) != 0)) {
+        region->purged_mask &= ~(1u << at);
+        if (region->purged_mask == 0)
+            mem_region_whole(region->base);
+    } else {
+        pages->idle_count--;
+    }
     if (region->free_mask == 0) {
         list_remove(&region->node);
         list_push_front(&pages->full, &region->node);
@@ -89,10 +102,17 @@ void pages_put(struct pages *pages, struct page_region *region, void *page)
         list_push_front(&pages->usable, &region->node);
     }
     region->free_mask |= 1u << at;
-    if (region->free_mask != ALL_FREE)
+    pages->idle_count++;
+    if (region->free_mask != ALL_FREE) {
+        if (pages->idle_count > pages->used_count / IDLE_SHARE + IDLE_MIN) {
+            mem_region_purge(region->base, page, PAGES_PAGE_SIZE);
+            region->purged_mask |= 1u << at;
+            pages->idle_count--;
+        }
         return;
+    }
     if (pages->empty_count >= EMPTY_KEPT) {
-        region_free(region);
+        region_free(pages, region);
         return;
     }
     /* To the end: it fills only when no other can take a page. */

@@ -6,7 +6,8 @@
  *
  * Entries and buckets are touched at random, so most of the cost of a look-up is finding where memory is:
  * with 2-MiB pages of the machine one TLB entry covers 2 MiB. A region whose pages are all free goes back
- * to the operating system; one is kept, so that a page more, a page less costs no system call.
+ * to the operating system; one is kept, so that a page more, a page less costs no system call. Single pages that are
+ * free go back when they are many.
  */
 #pragma once
 #include "common/base/base.h"
@@ -22,6 +23,7 @@ struct pages {
     struct list full;
     uint32_t empty_count; /* of usable regions: those of which no page is out */
     uint64_t used_count;  /* pages that are out */
+    uint64_t idle_count;  /* free ones that have their memory still, of all regions */
 };
 
 void pages_init(struct pages *pages);

@@ -91,6 +91,16 @@ void mem_region_put(void *region)
 {
     free(region);
 }
+
+void mem_region_purge(void *region, void *part, size_t size)
+{
+    ASSERT((char *)part >= (char *)region && (char *)part + size <= (char *)region + MEM_REGION_SIZE);
+}
+
+void mem_region_whole(void *region)
+{
+    ASSERT(region != NULL);
+}
 #else
 void *mem_region_get(void)
 {
@@ -114,6 +124,17 @@ void mem_region_put(void *region)
     int err = munmap(region, MEM_REGION_SIZE);
 
     ASSERT(err == 0);
+}
+
+void mem_region_purge(void *region, void *part, size_t size)
+{
+    MAYBE(madvise(region, MEM_REGION_SIZE, MADV_NOHUGEPAGE));
+    MAYBE(madvise(part, size, MADV_DONTNEED));
+}
+
+void mem_region_whole(void *region)
+{
+    MAYBE(madvise(region, MEM_REGION_SIZE, MADV_HUGEPAGE));
 }
 #endif
 

@@ -30,6 +30,10 @@ size_t mem_usable(const void *pointer);
 #define MEM_REGION_SIZE (2u << 20)
 MUST_USE void *mem_region_get(void);
 void mem_region_put(void *region);
+/* A part's memory goes back to the system: its contents are lost, the addresses stay. The region is not made of huge
+ * pages any more (they would bring the part back), until it is whole again. */
+void mem_region_purge(void *region, void *part, size_t size);
+void mem_region_whole(void *region);
 
 /* Gives pages that are free back to the operating system. Costs a walk over the arenas: for timers. */
 void mem_trim(void);
