@@ -587,13 +587,17 @@ static bool client_is_done(const struct client *client)
 void client_flush(struct client *client)
 {
     struct session *session = &client->session;
+    bool was_held = client->is_held;
+    size_t sendable;
 
     if (client->is_held) {
         client->is_held = false;
         list_remove(&client->turn_node);
     }
     if (!outbuf_is_empty(&session->out)) {
-        if (!client_send(client, client_sendable(client)) || !client_check_output(client)) {
+        sendable = client_sendable(client);
+        client->node->is_prompt |= sendable > 0 && !was_held;
+        if (!client_send(client, sendable) || !client_check_output(client)) {
             client_close(client);
             return;
         }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 const char *const node_conf_fsync_names[] = {"no", "everysec", "always", NULL};
+const char *const node_conf_direct_names[] = {"false", "true", "auto", NULL};
 _Static_assert(STORE_FSYNC_NO == 0 && STORE_FSYNC_EVERYSEC == 1 && STORE_FSYNC_ALWAYS == 2, "the names' order");
 
 /* ---- values ------------------------------------------------------------------------------------------ */

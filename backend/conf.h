@@ -9,13 +9,16 @@
 #include "backend/store/store.h"
 #include "common/conf/reader.h"
 
+enum node_direct { NODE_DIRECT_FALSE, NODE_DIRECT_TRUE, NODE_DIRECT_AUTO };
+
 struct node_conf {
     /* These need a new start to change: */
     struct conf_address listen; /* worker i listens on port + i */
     const char *dir;
     uint32_t workers;           /* shards; 0: one for each core */
     uint32_t segment_size, ring_size;
-    bool direct, sandbox;
+    unsigned direct; /* enum node_direct */
+    bool sandbox;
     uint32_t memcache_db;
     struct store_namespace namespaces[STORE_DBS];
     struct conf_address stats;
@@ -47,5 +50,6 @@ MUST_USE int node_conf_read(const char *path, const struct conf_option *options,
 void node_conf_destroy(struct node_conf **conf); /* passwords are wiped */
 
 extern const char *const node_conf_fsync_names[]; /* "no", "everysec", "always", NULL */
+extern const char *const node_conf_direct_names[];
 /* For --help: each key with its default and what it is. */
 void node_conf_print_keys(void (*print)(const char *key, const char *value, const char *what));

@@ -9,6 +9,8 @@
 #define SECOND_MS        1000u
 #define LONG_TURN_US     1000u
 #define PARK_LOOK_MS     2u
+#define LINGER_US_MIN    100u
+#define LINGER_US_MAX    1000u
 
 /* ---- the turn ----------------------------------------------------------------------------------- */
 
@@ -67,11 +69,17 @@ static void node_turn(struct io_hook *hook)
     }
     store_turn_end(node->store);
     node_advance(node);
+    node->is_advanced = true;
+    node->is_prompt = false;
     while ((at = list_pop_front(&node->dirty)) != NULL)
         client_flush(client_of_dirty_node(at));
     list_move_all(&node->unsent, &node->dirty);
+    /* All that clients ask for waits for the disk: what comes meanwhile is for the next commit, and is taken in at once. */
+    if (UNLIKELY(!list_is_empty(&node->held)) && !node->is_prompt)
+        MAYBE(io_linger(node->io, MIN(MAX(store_commit_us(node->store), LINGER_US_MIN), LINGER_US_MAX), false));
     while ((at = list_pop_front(&node->dead)) != NULL)
         client_free(client_of_turn_node(at));
+    node->is_advanced = false;
     count_turn(node);
     node_close_store(node);
 }
@@ -138,12 +146,13 @@ static void store_state(void *arg)
         engine_state(node->engine);
 }
 
-/* The turn's end looks at the marks. */
+/* The turn's end looks at the marks; this one's has, if it is under way. */
 static void store_marks_moved(void *arg)
 {
     struct node *node = arg;
 
-    io_wake(node->io);
+    if (node->is_advanced)
+        io_wake(node->io);
 }
 
 /* ---- life -------------------------------------------------------------------------------------------- */

@@ -25,6 +25,8 @@ struct node {
     struct list dirty;  /* clients with output or an end to come */
     struct list unsent; /* ... in the next turn */
     struct list held;   /* clients whose output waits for the commit mark */
+    bool is_advanced;   /* the turn's end has looked at the marks, and goes on */
+    bool is_prompt;     /* in this turn a client was sent what had not waited for the mark */
     struct list runs;   /* clients whose peer has closed its side, with requests left */
     struct list dead;   /* freed at the end of the turn */
     struct log_limit bad_input, refused, refusals; /* bounds on lines that clients cause */

@@ -439,7 +439,8 @@ static int process_open_node(struct process *process)
     options.store.disk_max = conf->disk / config->workers;
     options.store.segment_size = conf->segment_size;
     options.store.ring_size = conf->ring_size;
-    options.store.direct = conf->direct;
+    options.store.direct = conf->direct == NODE_DIRECT_TRUE ||
+                           (conf->direct == NODE_DIRECT_AUTO && conf->fsync == STORE_FSYNC_ALWAYS);
     memcpy(options.store.namespaces, conf->namespaces, sizeof(conf->namespaces));
     options.engine.port = (uint16_t)(conf->listen.port + shard);
     options.engine.password = conf->password;

@@ -61,8 +61,8 @@ static const int allowed_calls[] = {
 static const int file_calls[] = {
     SCMP_SYS(ftruncate), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(sync_file_range), SCMP_SYS(rename),
     SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(link), SCMP_SYS(linkat),
-    SCMP_SYS(mkdir), SCMP_SYS(mkdirat), SCMP_SYS(rmdir), SCMP_SYS(pwritev), SCMP_SYS(preadv), SCMP_SYS(flock),
-    SCMP_SYS(fchmod), SCMP_SYS(fstatfs), SCMP_SYS(statfs), SCMP_SYS(msync), SCMP_SYS(io_uring_enter),
+    SCMP_SYS(mkdir), SCMP_SYS(mkdirat), SCMP_SYS(rmdir), SCMP_SYS(pwritev), SCMP_SYS(pwritev2), SCMP_SYS(preadv),
+    SCMP_SYS(flock), SCMP_SYS(fchmod), SCMP_SYS(fstatfs), SCMP_SYS(statfs), SCMP_SYS(msync), SCMP_SYS(io_uring_enter),
     SCMP_SYS(io_uring_register), SCMP_SYS(fadvise64),
 };
 

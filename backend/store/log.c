@@ -363,8 +363,9 @@ void log_arm_timer(struct store_log *log)
 /* Group commit: what came while a flush was under way shares the next. */
 static void turn_always(struct store_log *log)
 {
-    if (log->flush_wanted > log->hot.durable_no)
+    if (log->flush_wanted > log->hot.durable_no || log_gather_waits(log))
         return;
+    log_gather_began(log);
     log_page_close(log);
     if (log->hot.next_no > log->hot.durable_no)
         log->flush_wanted = log->hot.next_no;

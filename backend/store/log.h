@@ -191,6 +191,7 @@ struct store_log_stats {
     uint64_t record_bytes_hot, record_bytes_cold, bytes_written, flushes, page_writes, frames;
     uint64_t segments, segments_free, disk_bytes;
 };
+uint32_t store_log_commit_us(const struct store_log *log); /* as store_commit_us() */
 void store_log_stats_get(const struct store_log *log, struct store_log_stats *out);
 uint64_t store_log_hash_seed(const struct store_log *log); /* the directory's, since it was made */
 const unsigned char *store_log_uuid(const struct store_log *log); /* 16 bytes, of the directory */

@@ -37,6 +37,7 @@
 #define LOG_TIMER_MS       1000u
 #define LOG_HEAP_MAX       (64u << 20)  /* of page writes outside of the ring: above, there is no room */
 #define LOG_HELD_MAX       (4u << 20)   /* of cold page writes that wait: above, the hot log is flushed */
+#define LOG_ZERO_SIZE      (256u << 10)
 #define LOG_READY_TARGET   3u
 /* Free segments that clients leave to deletes and the cleaner: a 32nd of the disk, in these bounds. */
 #define LOG_RESERVE_MIN    2u
@@ -60,7 +61,7 @@ struct segment {
     struct segment_header header;
     uint64_t record_count, seal_no, chain_end;
     uint64_t written_end, flushing_end, flushed_end; /* of page writes: prefix that is done, and flushed */
-    uint64_t done_count, flushing_count; /* writes; when the flush under way began */
+    uint64_t done_count, flushing_count; /* writes that want a flush; when the one under way began */
     uint32_t writes_left;     /* queued, not done */
     bool is_hot;
     bool is_footed;           /* a footer was read or written: all of it is durable */
@@ -71,6 +72,7 @@ struct segment {
     bool is_stalled;          /* a blob that the disk had no room for */
     bool is_making;           /* its file is not there for certain yet: nothing is written to it */
     char *scratch;            /* owns: a page for `op` */
+    uint64_t zero_end;        /* prefix that is zeroed while it is made */
 };
 
 /* One write on its way: a page write, a header or a footer. */
@@ -86,6 +88,7 @@ struct log_write {
     uint64_t committed_before, committed_lsn; /* hot page writes: last whole LSN before and with it; else 0 */
     uint32_t ring_page, ring_count, ring_skip; /* pages; count 0: heap */
     bool is_hot, is_page, is_done, is_submitted;
+    bool is_durable; /* once it is done: the file is never dirty by it */
 };
 
 struct log_queue {
@@ -131,6 +134,19 @@ struct log_waiter {
     void *arg;
 };
 
+/* What the start of a commit goes by; log_gather.c. Counts are of records, times of the loop's clock. */
+struct log_gather {
+    uint64_t lsn;           /* all up to here has its commit, done or under way */
+    uint64_t last, before;  /* of the last commit, and the one before */
+    uint64_t seen;          /* when the wait's last step began */
+    uint64_t began_us, asked_us;
+    uint32_t commit_us;     /* average of the last few; 0: none yet */
+    uint32_t waited_us;
+    uint32_t skip, backoff; /* commits that do not wait now; after the next wait in vain */
+    uint32_t commit_count;
+    bool is_under_way, is_waiting;
+};
+
 enum log_state { LOG_NEW, LOG_OPENING, LOG_OPENED, LOG_RECOVERING, LOG_RUNNING, LOG_CLOSING, LOG_CLOSED };
 
 struct store_log {
@@ -153,6 +169,7 @@ struct store_log {
     int error;
     uint8_t state;
     struct log_queue hot, cold;
+    struct log_gather gather;
     struct mem_pool writes;
     struct log_ring ring;
     size_t held_bytes;          /* of cold page writes that wait for durable LSNs */
@@ -168,6 +185,7 @@ struct store_log {
     uint32_t ready_count, ready_cap;
     struct list sealing, freeing; /* of segments: `sealing` */
     struct segment *making;      /* owns: a free one on its way */
+    char *zeros;                 /* owns: LOG_ZERO_SIZE of them, once some were needed */
     uint64_t next_sequence;
     uint32_t next_slot, freeing_count;
     uint64_t disk_bytes, hot_from;
@@ -235,6 +253,11 @@ void log_soon_fire(struct io_timer *timer);
 void log_cold_close(struct store_log *log, struct log_cold *cold);
 void log_cold_close_all(struct store_log *log);
 int log_blob_begin(struct store_log *log, size_t size, bool is_hot, struct segment **out);
+
+/* ---- log_gather.c ---- */
+bool log_gather_waits(struct store_log *log); /* none is under way: the next commit is not to start in this turn */
+void log_gather_began(struct store_log *log);
+void log_gather_ended(struct store_log *log);
 
 /* ---- log_segment.c ---- */
 struct segment *log_segment_find(struct store_log *log, uint64_t sequence);

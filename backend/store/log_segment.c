@@ -257,16 +257,44 @@ static void make_sized(struct io_op *op)
     io_file_datasync(segment->file, op);
 }
 
+/* Blocks that were allocated and never written are noted in the file system's journal when they are; a commit would
+ * wait for that, too. */
+static void make_zeroed(struct io_op *op)
+{
+    struct segment *segment = op->arg;
+    struct store_log *log = segment->log;
+    size_t size = (size_t)MIN(segment->info.size - segment->zero_end, (uint64_t)LOG_ZERO_SIZE);
+
+    if (op->result < 0 || size == 0) {
+        make_sized(op);
+        return;
+    }
+    op->done = make_zeroed;
+    segment->zero_end += size;
+    io_file_write(segment->file, op, log->zeros, size, segment->zero_end - size);
+}
+
 static void make_allocated(struct io_op *op)
 {
     struct segment *segment = op->arg;
+    struct store_log *log = segment->log;
 
     if (op->result == -EOPNOTSUPP) { /* then it grows as it is written, and may be refused later */
         op->done = make_sized;
         io_file_truncate(segment->file, op, segment->info.size);
         return;
     }
-    make_sized(op);
+    if (log->options.fsync != STORE_FSYNC_ALWAYS) {
+        make_sized(op);
+        return;
+    }
+    if (log->zeros == NULL) {
+        log->zeros = mem_alloc_aligned(PAGE_SIZE_, LOG_ZERO_SIZE);
+        ASSERT(log->zeros != NULL);
+        memset(log->zeros, 0, LOG_ZERO_SIZE);
+    }
+    segment->zero_end = 0;
+    make_zeroed(op);
 }
 
 static void make_opened(struct io_op *op)

@@ -141,6 +141,11 @@ struct store_marks store_marks_of(const struct store *store)
     return (struct store_marks){store->memory_lsn, store->memory_lsn, store->memory_lsn};
 }
 
+uint32_t store_commit_us(const struct store *store)
+{
+    return store->log != NULL ? store_log_commit_us(store->log) : 0;
+}
+
 uint64_t store_memory_bytes(const struct store *store)
 {
     return index_bytes(store->index) + slab_used_bytes(store->slab) + store->object_bytes;

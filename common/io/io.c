@@ -348,6 +348,12 @@ void io_watch_stop(struct io_watch *watch)
         watch->io->vtable->watch_stop(watch->io, watch);
 }
 
+bool io_linger(struct io *io, uint32_t us, bool is_turn)
+{
+    ASSERT(us < 1000000);
+    return io->vtable->linger(io, us, is_turn);
+}
+
 /* ---- operations --------------------------------------------------------------------------- */
 
 void io_resolve_submit(struct io *io, struct io_resolve *resolve)
@@ -393,6 +399,12 @@ void io_file_write(struct io_file *file, struct io_op *op, const void *data, siz
                    uint64_t off)
 {
     file_submit(file, op, IO_OP_WRITE, (void *)(uintptr_t)data, size, off);
+}
+
+void io_file_write_durable(struct io_file *file, struct io_op *op, const void *data, size_t size,
+                           uint64_t off)
+{
+    file_submit(file, op, IO_OP_WRITE_DURABLE, (void *)(uintptr_t)data, size, off);
 }
 
 void io_file_datasync(struct io_file *file, struct io_op *op)

@@ -222,6 +222,11 @@ struct io_op {
     uint64_t private_[12];
 };
 
+/* This turn is followed by a wait for operations on files alone, until one ends, `us` microseconds at most: what streams
+ * receive meanwhile is gathered for one turn. `is_turn`: after it there is a turn in any case. For callers whose streams
+ * can do nothing useful before. False: it cannot be done here, nothing follows. */
+bool io_linger(struct io *io, uint32_t us, bool is_turn);
+
 /* Names: runs getaddrinfo() off the loop. result = count of addresses in `addrs` (room for addr_max).
  * host and service are copied. */
 struct io_resolve {
@@ -246,7 +251,6 @@ struct io_file;
 enum io_file_flags {
     IO_FILE_READ = 1, IO_FILE_WRITE = 2, IO_FILE_CREATE = 4, IO_FILE_EXCLUSIVE = 8,
     IO_FILE_TRUNCATE = 16, IO_FILE_DIRECT = 32, IO_FILE_APPEND = 64,
-    IO_FILE_DSYNC = 128, /* a write that is done is durable */
 };
 /* IO_FILE_DIRECT is dropped where the file system does not know it. */
 void io_file_open(struct io *io, struct io_op *op, const char *path, int flags,
@@ -254,6 +258,8 @@ void io_file_open(struct io *io, struct io_op *op, const char *path, int flags,
 void io_file_close(struct io_file *file);
 void io_file_read(struct io_file *file, struct io_op *op, void *data, size_t size, uint64_t off);
 void io_file_write(struct io_file *file, struct io_op *op, const void *data, size_t size, uint64_t off);
+/* The same, and once done() says so this write is durable (RWF_DSYNC). It says nothing of any other. */
+void io_file_write_durable(struct io_file *file, struct io_op *op, const void *data, size_t size, uint64_t off);
 void io_file_datasync(struct io_file *file, struct io_op *op);
 void io_file_allocate(struct io_file *file, struct io_op *op, uint64_t off, uint64_t size);
 void io_file_truncate(struct io_file *file, struct io_op *op, uint64_t size);

@@ -152,6 +152,17 @@ static void ev_run_loop(struct io *io)
     ev->is_running = false;
 }
 
+static bool ev_linger(struct io *io, uint32_t us, bool is_turn)
+{
+    struct io_ev *ev = io_ev_of(io);
+
+    if (!io_ev_file_can_linger(ev))
+        return false;
+    ev->linger_us = us;
+    ev->linger_is_turn |= is_turn;
+    return true;
+}
+
 static void ev_stop_loop(struct io *io)
 {
     struct io_ev *ev = io_ev_of(io);
@@ -267,6 +278,7 @@ static const struct io_vtable io_ev_vtable = {
     .shared_remove = io_ev_shared_remove,
     .boot_id = io_ev_boot_id,
     .wake = io_ev_wake,
+    .linger = ev_linger,
     .run = ev_run_loop,
     .stop = ev_stop_loop,
     .timer_start = ev_timer_start_ms,

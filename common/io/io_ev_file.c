@@ -16,6 +16,7 @@
 #include <sys/file.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define FILE_THREAD_COUNT  4
@@ -24,7 +25,7 @@
 #define LIST_BYTES_MIN     4096
 
 enum job_kind {
-    JOB_READ, JOB_WRITE, JOB_DATASYNC, JOB_ALLOCATE, JOB_TRUNCATE, JOB_SIZE, JOB_LINKS, JOB_LOCK,
+    JOB_READ, JOB_WRITE, JOB_WRITE_DURABLE, JOB_DATASYNC, JOB_ALLOCATE, JOB_TRUNCATE, JOB_SIZE, JOB_LINKS, JOB_LOCK,
     JOB_OPEN, JOB_CLOSE, JOB_RENAME, JOB_UNLINK, JOB_LINK, JOB_MKDIR, JOB_DIRSYNC, JOB_LIST,
 };
 
@@ -85,6 +86,17 @@ static ssize_t result_of(int returned)
     return returned < 0 ? -errno : 0;
 }
 
+static ssize_t work_step(const struct job_part *job, int fd, char *data, size_t size, off_t off)
+{
+    struct iovec slice = {.iov_base = data, .iov_len = size};
+
+    if (job->kind == JOB_READ)
+        return pread(fd, data, size, off);
+    if (job->kind == JOB_WRITE)
+        return pwrite(fd, data, size, off);
+    return pwritev2(fd, &slice, 1, off, RWF_DSYNC);
+}
+
 static ssize_t work_transfer(const struct job_part *job, int fd)
 {
     size_t moved = 0;
@@ -93,8 +105,7 @@ static ssize_t work_transfer(const struct job_part *job, int fd)
     while (moved < job->size) {
         char *data = job->data + moved;
         off_t off = (off_t)(job->off + moved);
-        ssize_t step = job->kind == JOB_READ ? pread(fd, data, job->size - moved, off)
-                                             : pwrite(fd, data, job->size - moved, off);
+        ssize_t step = work_step(job, fd, data, job->size - moved, off);
 
         if (step > 0) {
             moved += (size_t)step;
@@ -135,7 +146,6 @@ static int open_flags(int flags)
     result |= (flags & IO_FILE_TRUNCATE) != 0 ? O_TRUNC : 0;
     result |= (flags & IO_FILE_DIRECT) != 0 ? O_DIRECT : 0;
     result |= (flags & IO_FILE_APPEND) != 0 ? O_APPEND : 0;
-    result |= (flags & IO_FILE_DSYNC) != 0 ? O_DSYNC : 0;
     return result;
 }
 
@@ -246,7 +256,8 @@ static void op_work(struct io_job *base)
         to = from + strlen(from) + 1;
     switch ((enum job_kind)job->kind) {
     case JOB_READ:
-    case JOB_WRITE:    op->result = work_transfer(job, fd); break;
+    case JOB_WRITE:
+    case JOB_WRITE_DURABLE: op->result = work_transfer(job, fd); break;
     case JOB_DATASYNC: op->result = result_of(fdatasync(fd)); break;
     case JOB_ALLOCATE:
         op->result = result_of(fallocate(fd, 0, (off_t)job->off, (off_t)job->size));
@@ -402,6 +413,7 @@ void io_ev_file_submit(struct io *io, struct io_file *base, struct io_op *op, en
     static const uint8_t ring_kinds[] = {
         [IO_OP_READ] = URING_READ,
         [IO_OP_WRITE] = URING_WRITE,
+        [IO_OP_WRITE_DURABLE] = URING_WRITE_DURABLE,
         [IO_OP_DATASYNC] = URING_DATASYNC,
         [IO_OP_ALLOCATE] = URING_ALLOCATE,
     };
@@ -516,8 +528,20 @@ static void ring_mark(void *arg)
 
 void io_ev_file_before_wait(struct io_ev *ev)
 {
+    bool is_more = ev_is_active(&ev->no_wait); /* to do at once */
+    uint32_t linger_us = ev->linger_us;
+
+    if (ev->linger_is_turn)
+        io_ev_wake(&ev->io);
+    ev->linger_us = 0;
+    ev->linger_is_turn = false;
     if (ev->uring != NULL)
-        uring_submit(ev->uring);
+        uring_submit(ev->uring, is_more ? 0 : linger_us);
+}
+
+bool io_ev_file_can_linger(const struct io_ev *ev)
+{
+    return ev->uring != NULL && uring_can_linger(ev->uring);
 }
 
 int io_ev_file_init(struct io_ev *ev, const struct io_ev_options *options)

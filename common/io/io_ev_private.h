@@ -77,6 +77,8 @@ struct io_ev {
     struct io_threads *file_threads; /* owns; made with the first job */
     ev_async file_done;
     struct uring *uring; /* owns; NULL when files run on threads */
+    uint32_t linger_us;  /* of this turn's end */
+    bool linger_is_turn;
     struct list file_list; /* owns: all that are open */
     int dir_fd;
 
@@ -140,6 +142,7 @@ int io_ev_boot_id(struct io *io, unsigned char out[16]);
 MUST_USE int io_ev_file_init(struct io_ev *ev, const struct io_ev_options *options);
 void io_ev_file_deinit(struct io_ev *ev);
 void io_ev_file_before_wait(struct io_ev *ev);
+bool io_ev_file_can_linger(const struct io_ev *ev);
 void io_ev_file_open(struct io *io, struct io_op *op, const char *path, int flags,
                      struct io_file **out);
 void io_ev_file_close(struct io *io, struct io_file *file);

@@ -13,7 +13,8 @@
 #include "common/io/io.h"
 
 enum io_file_op {
-    IO_OP_READ, IO_OP_WRITE, IO_OP_DATASYNC, IO_OP_ALLOCATE, IO_OP_TRUNCATE, IO_OP_SIZE, IO_OP_LINKS, IO_OP_LOCK,
+    IO_OP_READ, IO_OP_WRITE, IO_OP_WRITE_DURABLE, IO_OP_DATASYNC, IO_OP_ALLOCATE, IO_OP_TRUNCATE, IO_OP_SIZE, IO_OP_LINKS,
+    IO_OP_LOCK,
 };
 enum io_path_op { IO_OP_RENAME, IO_OP_UNLINK, IO_OP_LINK, IO_OP_MKDIR, IO_OP_DIRSYNC };
 
@@ -22,6 +23,7 @@ struct io_vtable {
     uint64_t (*wall_us)(struct io *io);
     uint64_t (*random64)(struct io *io);
     void (*wake)(struct io *io);
+    bool (*linger)(struct io *io, uint32_t us, bool is_turn);
     void (*run)(struct io *io);
     void (*stop)(struct io *io);
 

@@ -34,6 +34,7 @@ struct sim_job {
     /* Of files. */
     struct sim_inode *inode; /* a live reference */
     int flags;               /* of the open */
+    bool is_durable;         /* a write, once it is done */
     uint8_t op_kind;         /* io_file_op or io_path_op */
     struct io_file **out;    /* borrows */
     void *data;              /* borrows: the caller's */
@@ -397,8 +398,12 @@ static ssize_t write_run(struct sim_job *job, int fault)
     if (limit == job->size) {
         ssize_t result = sim_inode_write(job->inode, job->copy, job->size, job->off, SIZE_MAX);
 
-        if (result > 0 && (job->flags & IO_FILE_DSYNC) != 0)
-            sim_inode_flush_last(job->inode);
+        if (result <= 0 || !job->is_durable)
+            return result;
+        fault = sim_disk_fault(job->node->disk, SIM_DISK_DATASYNC, job->inode, NULL);
+        if (fault != 0)
+            return fault;
+        sim_inode_flush_last(job->inode);
         return result;
     }
     MAYBE(sim_inode_write(job->inode, job->copy, limit, job->off, SIZE_MAX) < 0);
@@ -422,6 +427,7 @@ static ssize_t file_run(struct sim_job *job)
             return 0;
         return job_count(job, sim_inode_read(job->inode, job->data, job->size, job->off));
     case IO_OP_WRITE:
+    case IO_OP_WRITE_DURABLE:
     case IO_OP_DATASYNC:
         return job_count(job, 0);
     case IO_OP_ALLOCATE:
@@ -551,10 +557,13 @@ void sim_file_submit(struct io *io, struct io_file *base, struct io_op *op, enum
 
     if (job == NULL)
         return;
-    job->op_kind = (uint8_t)kind;
     job->inode = file->inode;
     sim_inode_live(job->inode);
     job->flags = file->flags;
+    job->is_durable = kind == IO_OP_WRITE_DURABLE;
+    if (job->is_durable)
+        kind = IO_OP_WRITE;
+    job->op_kind = (uint8_t)kind;
     job->data = data;
     job->size = size;
     job->off = off;

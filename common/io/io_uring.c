@@ -60,6 +60,10 @@ static void uring_prepare(struct io_uring_sqe *sqe, struct uring_op *op)
     case URING_WRITE:
         io_uring_prep_write(sqe, op->slot, data, size, off);
         break;
+    case URING_WRITE_DURABLE:
+        io_uring_prep_write(sqe, op->slot, data, size, off);
+        sqe->rw_flags = RWF_DSYNC;
+        break;
     case URING_DATASYNC:
         io_uring_prep_fsync(sqe, op->slot, IORING_FSYNC_DATASYNC);
         break;
@@ -114,7 +118,21 @@ void uring_queue(struct uring *u, struct uring_op *op)
         list_push_back(&u->waiting, &op->node);
 }
 
-void uring_submit(struct uring *u)
+bool uring_can_linger(const struct uring *u)
+{
+    return (u->ring.features & IORING_FEAT_EXT_ARG) != 0;
+}
+
+/* The wait submits what is queued, too. */
+static void uring_linger(struct uring *u, uint32_t us)
+{
+    struct __kernel_timespec limit = {.tv_nsec = (long long)us * 1000};
+    struct io_uring_cqe *cqe;
+
+    MAYBE(io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &limit, NULL) < 0);
+}
+
+void uring_submit(struct uring *u, uint32_t linger_us)
 {
     struct list_node *node;
 
@@ -123,6 +141,8 @@ void uring_submit(struct uring *u)
             break;
         list_remove(node);
     }
+    if (linger_us > 0)
+        uring_linger(u, linger_us);
     uring_flush(u);
 }
 
@@ -133,16 +153,19 @@ static void uring_again_run(struct ev_loop *loop, ev_timer *watcher, int events)
 
 /* ---- complete ----------------------------------------------------------------------------- */
 
+static bool uring_is_transfer(const struct uring_op *op)
+{
+    return op->kind == URING_READ || op->kind == URING_WRITE || op->kind == URING_WRITE_DURABLE;
+}
+
 /* True: the op goes on, it is queued again. */
 static bool uring_goes_on(struct uring *u, struct uring_op *op, int result)
 {
-    bool is_transfer = op->kind == URING_READ || op->kind == URING_WRITE;
-
     if (result == -EINTR || result == -EAGAIN) {
         if (++op->retry_count > URING_RETRY_MAX)
             return false;
     } else {
-        if (result <= 0 || !is_transfer || op->moved + (size_t)result >= op->size)
+        if (result <= 0 || !uring_is_transfer(op) || op->moved + (size_t)result >= op->size)
             return false;
         op->moved += (size_t)result;
         op->retry_count = 0;
@@ -159,7 +182,7 @@ static void uring_completed(struct uring *u, struct uring_op *op, int result)
     u->in_flight--;
     if (uring_goes_on(u, op, result))
         return;
-    if (op->kind == URING_READ || op->kind == URING_WRITE) {
+    if (uring_is_transfer(op)) {
         if (result > 0)
             total = (ssize_t)(op->moved + (size_t)result);
         else if (result == 0 && op->size > 0)

@@ -10,7 +10,7 @@
 struct uring;
 struct ev_loop;
 
-enum uring_kind { URING_READ, URING_WRITE, URING_DATASYNC, URING_ALLOCATE };
+enum uring_kind { URING_READ, URING_WRITE, URING_WRITE_DURABLE, URING_DATASYNC, URING_ALLOCATE };
 
 /* One op on its way; lies in the op's own private words, or wherever the caller likes. */
 struct uring_op {
@@ -33,4 +33,6 @@ void uring_destroy(struct uring **uring);
 MUST_USE int uring_file_add(struct uring *uring, int fd);
 void uring_file_remove(struct uring *uring, int slot);
 void uring_queue(struct uring *uring, struct uring_op *op);
-void uring_submit(struct uring *uring); /* before the wait */
+/* Before the wait of the loop, with one for completions before it of `linger_us` at most; 0: none. */
+void uring_submit(struct uring *uring, uint32_t linger_us);
+bool uring_can_linger(const struct uring *uring);

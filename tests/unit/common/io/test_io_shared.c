@@ -250,9 +250,9 @@ static void test_direct_synchronous_writes_arrive(void **state)
         (void)snprintf(path, sizeof(path), "%s/weir-test-direct-%ld", paths[i], (long)getpid());
         loop_open(&loop, (struct io_ev_options){.files = IO_FILES_BEST});
         file = open_ev(&loop, path,
-                       RW | IO_FILE_CREATE | IO_FILE_EXCLUSIVE | IO_FILE_DIRECT | IO_FILE_DSYNC);
+                       RW | IO_FILE_CREATE | IO_FILE_EXCLUSIVE | IO_FILE_DIRECT);
         memset(data, 'd', 4096);
-        io_file_write(file, &call.op, data, 4096, 4096);
+        io_file_write_durable(file, &call.op, data, 4096, 4096);
         assert_int_equal(wait_ev(&call), 4096);
         call.is_done = false;
         memset(data, 0, 4096);
@@ -264,6 +264,40 @@ static void test_direct_synchronous_writes_arrive(void **state)
         assert_int_equal(unlink(path), 0);
     }
     mem_free(data);
+}
+
+struct linger_hook {
+    struct io_hook hook;
+    struct io *io;
+    int count, can_count;
+};
+
+static void linger_run(struct io_hook *hook)
+{
+    struct linger_hook *linger = CONTAINER_OF(hook, struct linger_hook, hook);
+    bool can = linger->count < 5 && io_linger(linger->io, 50, true);
+
+    linger->count++;
+    linger->can_count += can;
+    if (!can)
+        io_stop(linger->io);
+}
+
+/* Nothing else would make a turn. */
+static void test_a_turn_follows_a_linger(void **state)
+{
+    struct linger_hook linger = {.hook.run = linger_run};
+    struct loop loop;
+
+    (void)state;
+    loop_open(&loop, (struct io_ev_options){.files = IO_FILES_URING});
+    linger.io = loop.io;
+    io_hook_add(loop.io, &linger.hook);
+    io_run(loop.io);
+    assert_true(linger.can_count == 5 || linger.can_count == 0); /* none without a ring */
+    assert_int_equal(linger.count, linger.can_count + 1);
+    io_hook_remove(loop.io, &linger.hook);
+    loop_close(&loop);
 }
 
 static struct io_file *open_sim(struct sim *sim, struct io *io, int flags)
@@ -302,25 +336,28 @@ static void test_a_simulated_lock_ends_with_its_process(void **state)
     sim_destroy(&sim);
 }
 
-/* D1 with O_DSYNC: of a plain and a synchronous write the cut takes the plain one alone. */
+/* D1: of a plain and a durable write the cut takes the plain one alone; one that could not be flushed has an error. */
 static void test_a_simulated_synchronous_write_is_durable(void **state)
 {
     struct sim *sim = sim_create(1, NULL);
     struct sim_node *node = sim_node_create(sim, "a");
-    struct io_file *file, *sync;
+    struct io_file *file;
+    struct call failed = {.op.done = call_done};
     char data[1024], seen[1024];
 
     (void)state;
     memset(data, 'n', sizeof(data));
     sim_disk_put(node, "/f", bytes_of(memset(seen, 'o', sizeof(seen)), sizeof(seen)));
     file = open_sim(sim, sim_node_io(node), RW);
-    sync = open_sim(sim, sim_node_io(node), RW | IO_FILE_DSYNC);
     for (int i = 0; i < 2; i++) {
         struct call call = {.op.done = call_done};
 
-        io_file_write(i == 0 ? file : sync, &call.op, data, 512, i * 512u);
+        (i == 0 ? io_file_write : io_file_write_durable)(file, &call.op, data, 512, i * 512u);
         assert_int_equal(wait_sim(sim, &call), 512);
     }
+    sim_disk_fail(node, SIM_DISK_DATASYNC, "f", -EIO, 1);
+    io_file_write_durable(file, &failed.op, data, 512, 0);
+    assert_int_equal(wait_sim(sim, &failed), -EIO);
     sim_disk_crash_set(node, SIM_DISK_OLD);
     sim_node_power_cut(node);
     assert_int_equal(sim_disk_peek(node, "/f", true, seen, sizeof(seen), 0), sizeof(seen));
@@ -339,6 +376,7 @@ int main(void)
         cmocka_unit_test(test_removed_shared_memory_is_not_found_again),
         cmocka_unit_test(test_a_lock_has_one_holder),
         cmocka_unit_test(test_direct_synchronous_writes_arrive),
+        cmocka_unit_test(test_a_turn_follows_a_linger),
         cmocka_unit_test(test_a_simulated_lock_ends_with_its_process),
         cmocka_unit_test(test_a_simulated_synchronous_write_is_durable),
     };
