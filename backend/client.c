@@ -109,7 +109,11 @@ static void client_look_again(struct client *client)
     if (!client->is_eof) {
         io_stream_pause(&client->stream);
         io_stream_resume(&client->stream);
-    } else if (!client->is_run && !client->is_held) {
+    } else if (!client->is_run) {
+        if (client->is_held) { /* its output waits again once this is done */
+            client->is_held = false;
+            list_remove(&client->turn_node);
+        }
         client->is_run = true;
         list_push_back(&client->node->runs, &client->turn_node);
         io_wake(client->node->io);
@@ -436,8 +440,12 @@ void client_run_rest(struct client *client)
         client->is_run = false;
         list_remove(&client->turn_node);
     }
-    if (client->is_dead || client->session.is_parked || client->pause != 0)
+    if (client->is_dead)
         return;
+    if (client->session.is_parked || client->pause != 0) {
+        client_mark_dirty(client);
+        return;
+    }
     if (client->rest.len > 0)
         buffer_consume(&client->rest, client_consume(client, buffer_bytes(&client->rest)));
     if (client->is_dead)

@@ -178,7 +178,7 @@ static void info_persistence(struct info *info)
            store_lsn(engine->store) > info->store.checkpoint_lsn
                ? store_lsn(engine->store) - info->store.checkpoint_lsn
                : 0);
-    number(info, "rdb_bgsave_in_progress", 0);
+    number(info, "rdb_bgsave_in_progress", info->store.is_checkpointing);
     number(info, "rdb_last_save_time", saved_ms / 1000);
     text(info, "rdb_last_bgsave_status", status);
     text(info, "rdb_last_bgsave_time_sec", "-1");

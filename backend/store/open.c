@@ -545,4 +545,5 @@ void store_stats_get(const struct store *store, struct store_stats *out)
     out->segments_free = log.segments_free;
     out->bytes_written += log.bytes_written;
     out->is_disk_full = store_log_is_disk_full(store->log);
+    out->is_checkpointing = store->is_checkpoint_wanted || checkpoint_is_running(store);
 }

@@ -243,5 +243,6 @@ struct store_stats {
     uint64_t corrupt_records, scrubbed_bytes;
     uint64_t write_errors;
     bool is_read_only, is_disk_full;
+    bool is_checkpointing; /* one is wanted or under way */
 };
 void store_stats_get(const struct store *store, struct store_stats *out);

@@ -553,6 +553,7 @@ void sim_file_submit(struct io *io, struct io_file *base, struct io_op *op, enum
 {
     struct sim_file *file = CONTAINER_OF(base, struct sim_file, base);
     struct sim_job *job = job_create(io, op, JOB_FILE);
+    uint64_t delay_us;
     int err;
 
     if (job == NULL)
@@ -583,7 +584,10 @@ void sim_file_submit(struct io *io, struct io_file *base, struct io_op *op, enum
     } else if (kind == IO_OP_READ) {
         memset(data, 0xa5, size); /* not to be looked at before done() */
     }
-    job_start(job, sim_disk_delay(job->node->disk, file_disk_op(kind)));
+    delay_us = sim_disk_delay(job->node->disk, file_disk_op(kind));
+    if (job->is_durable)
+        delay_us += sim_disk_delay(job->node->disk, SIM_DISK_DATASYNC);
+    job_start(job, delay_us);
 }
 
 void sim_path_submit(struct io *io, struct io_op *op, enum io_path_op kind, const char *from,

@@ -2,6 +2,8 @@
 /* A shard over the simulated network and disk: when replies leave, and what happens to clients around them. */
 #include "tests/unit/backend/node_test.h"
 
+#include <stdio.h>
+
 /* fsync always: the reply waits for the flush; so does whoever reads what is not durable yet, and nobody else. */
 static void test_replies_wait_for_the_flush(void **state)
 {
@@ -120,6 +122,33 @@ static void test_ends_of_peers(void **state)
     world_end(&w);
 }
 
+/* It has closed its side, and waits twice: with one answer for the flush, with the next request for the disk. */
+static void test_the_end_of_a_peer_that_waits_for_both(void **state)
+{
+    struct client asker, writer;
+    struct world w;
+    char text[420];
+
+    (void)state;
+    world_start(&w, STORE_FSYNC_ALWAYS);
+    join(&w, &writer);
+    (void)snprintf(text, sizeof(text), "SET c %0300d\r\n", 0);
+    say(&writer, text);
+    sim_run_for(w.sim, SECOND);
+    say(&writer, "DEBUG SPILL\r\n");
+    sim_run_for(w.sim, SECOND);
+    join(&w, &asker);
+    say(&asker, "SET a 1\r\nGET c\r\nPING\r\n");
+    io_stream_shutdown(&asker.stream);
+    sim_run_for(w.sim, SECOND);
+    (void)snprintf(text, sizeof(text), "+OK\r\n$300\r\n%0300d\r\n+PONG\r\n", 0);
+    hears(&asker, text);
+    assert_int_equal(node_engine(w.node)->counters.parked_cold, 1);
+    client_free(&asker);
+    client_free(&writer);
+    world_end(&w);
+}
+
 /* Draining: who has nothing under way goes at once, who waits for its reply after it. */
 static void test_drain(void **state)
 {
@@ -154,6 +183,7 @@ int main(void)
         cmocka_unit_test(test_a_stream_of_writes_does_not_starve),
         cmocka_unit_test(test_what_follows_a_wait_waits),
         cmocka_unit_test(test_ends_of_peers),
+        cmocka_unit_test(test_the_end_of_a_peer_that_waits_for_both),
         cmocka_unit_test(test_drain),
     };
 
