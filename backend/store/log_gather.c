@@ -45,6 +45,7 @@ static bool gather_step(struct store_log *log, uint64_t count)
     if (gather->waited_us + step_us > MIN(gather->commit_us / 2, GATHER_US_MAX) || !io_linger(log->io, step_us, true))
         return gather_end(gather, count < gather->last / 2);
     gather->is_waiting = true;
+    log_arm_timer(log); /* should the turn that was asked for have no end for us */
     gather->waited_us += step_us;
     gather->seen = count;
     gather->asked_us = io_now_us(log->io);
