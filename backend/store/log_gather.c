@@ -96,7 +96,7 @@ void log_gather_ended(struct store_log *log)
     struct log_gather *gather = &log->gather;
     uint32_t us;
 
-    if (!gather->is_under_way || log->marks.durable > gather->lsn)
+    if (!gather->is_under_way || log->marks.durable < gather->lsn) /* a flush for something else */
         return;
     gather->is_under_way = false;
     us = (uint32_t)MIN(io_now_us(log->io) - gather->began_us, (uint64_t)UINT32_MAX / 8);

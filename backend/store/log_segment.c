@@ -258,7 +258,7 @@ static void make_sized(struct io_op *op)
 }
 
 /* Blocks that were allocated and never written are noted in the file system's journal when they are; a commit would
- * wait for that, too. */
+ * wait for that, too. Not for blobs, which are written once. */
 static void make_zeroed(struct io_op *op)
 {
     struct segment *segment = op->arg;
@@ -284,7 +284,7 @@ static void make_allocated(struct io_op *op)
         io_file_truncate(segment->file, op, segment->info.size);
         return;
     }
-    if (log->options.fsync != STORE_FSYNC_ALWAYS) {
+    if (log->options.fsync != STORE_FSYNC_ALWAYS || segment != log->making) {
         make_sized(op);
         return;
     }

@@ -217,13 +217,13 @@ static void flush_ended(struct store_log *log)
     }
     log->is_flushing = false;
     log->stats.flushes++;
-    log_gather_ended(log);
     log->hot.durable_no = MAX(log->hot.durable_no, log->flush_hot_no);
     log->full_flushes += log->flush_is_full;
     if (log->flush_is_full)
         log->cold.durable_no = MAX(log->cold.durable_no, log->flush_cold_no);
     log->marks.durable = MAX(durable, log->flush_lsn);
     ASSERT(log->marks.durable <= log->marks.written);
+    log_gather_ended(log);
     log_segments_foot(log);
     if (log->held_bytes > 0)
         log_writes_submit(log);

@@ -223,8 +223,9 @@ struct io_op {
 };
 
 /* This turn is followed by a wait for operations on files alone, until one ends, `us` microseconds at most: what streams
- * receive meanwhile is gathered for one turn. `is_turn`: after it there is a turn in any case. For callers whose streams
- * can do nothing useful before. False: it cannot be done here, nothing follows. */
+ * receive meanwhile is gathered for one turn. `is_turn`: after it there is a turn in any case. Of several that
+ * ask the shortest counts. For callers whose streams can do nothing useful before. False: it cannot be done here, nothing
+ * follows. */
 bool io_linger(struct io *io, uint32_t us, bool is_turn);
 
 /* Names: runs getaddrinfo() off the loop. result = count of addresses in `addrs` (room for addr_max).

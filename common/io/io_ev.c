@@ -158,7 +158,7 @@ static bool ev_linger(struct io *io, uint32_t us, bool is_turn)
 
     if (!io_ev_file_can_linger(ev))
         return false;
-    ev->linger_us = us;
+    ev->linger_us = ev->linger_us == 0 ? us : MIN(ev->linger_us, us);
     ev->linger_is_turn |= is_turn;
     return true;
 }

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from loadtest import fd_count, is_alive
-from weirtest import LOOPBACK, children_of, cmdline_of, free_port, program, resp, wait_for
+from weirtest import LOOPBACK, children_of, cmdline_of, free_port, pid_in, program, replace_binary, resp, wait_for
 
 SHARDS = 2
 
@@ -51,29 +51,13 @@ def start(weir_backend, tmp_path, monkeypatch):
             wait_for(lambda p=pid: not is_alive(p), f"{pid} leaves")
 
 
-def replace(path, text=None):
-    """Another file takes the binary's place, as a package manager does it."""
-    fresh = path + ".new"
-    if text is None:
-        shutil.copy(program("weir-backend"), fresh)
-    else:
-        with open(fresh, "w", encoding="ascii") as f:
-            f.write(text)
-    os.chmod(fresh, 0o755)
-    os.rename(fresh, path)
+def replace(path, text=None, mode=0o755):
+    replace_binary(path, program("weir-backend"), text, mode)
 
 
 def text_of(path):
     with open(path, encoding="utf-8", errors="replace") as f:
         return f.read()
-
-
-def pid_in(path):
-    try:
-        with open(path, encoding="ascii") as f:
-            return int(f.read() or 0)
-    except (OSError, ValueError):
-        return 0
 
 
 def upgrade(node, start, master=None):

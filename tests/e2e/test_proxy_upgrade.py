@@ -10,8 +10,8 @@ import pytest
 
 from bystanders import Bystanders
 from loadtest import Load, fd_count, is_alive, reload, workers_of
-from weirtest import LOOPBACK, Conn, can_connect, children_of, free_port, memcache_pool, program, redis_pool, \
-    resp, wait_for
+from weirtest import LOOPBACK, Conn, can_connect, children_of, free_port, memcache_pool, pid_in, program, redis_pool, \
+    replace_binary, resp, wait_for
 
 WORKERS = 2
 
@@ -36,23 +36,7 @@ def tier(servers, weir_proxy, tmp_path, monkeypatch):
 
 
 def replace(path, text=None, mode=0o755):
-    """Another file takes the binary's place, as a package manager does it."""
-    fresh = path + ".new"
-    if text is None:
-        shutil.copy(program("weir-proxy"), fresh)
-    else:
-        with open(fresh, "w", encoding="ascii") as f:
-            f.write(text)
-    os.chmod(fresh, mode)
-    os.rename(fresh, path)
-
-
-def pid_in(path):
-    try:
-        with open(path, encoding="ascii") as f:
-            return int(f.read() or 0)
-    except (OSError, ValueError):
-        return 0
+    replace_binary(path, program("weir-proxy"), text, mode)
 
 
 def upgrade(proxy, old):

@@ -113,6 +113,27 @@ def become_subreaper():
     ctypes.CDLL(None, use_errno=True).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
+def pid_in(path):
+    """0: there is none yet."""
+    try:
+        with open(path, encoding="ascii") as f:
+            return int(f.read() or 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def replace_binary(path, original, text=None, mode=0o755):
+    """Another file takes a binary's place, as a package manager does it: a copy of the original, or a script."""
+    fresh = path + ".new"
+    if text is None:
+        shutil.copy(original, fresh)
+    else:
+        with open(fresh, "w", encoding="ascii") as f:
+            f.write(text)
+    os.chmod(fresh, mode)
+    os.rename(fresh, path)
+
+
 def pids_of_session(session):
     """Every living process of a session that one of our Popen calls has opened."""
     pids = []

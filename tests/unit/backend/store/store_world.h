@@ -344,6 +344,34 @@ static inline void world_spill(struct world *w, uint32_t tries)
     }
 }
 
+/* Changes, background work, cold values and time, in turns of chance. */
+static inline void world_live(struct world *w, unsigned ops)
+{
+    for (unsigned i = 0; i < ops; i++) {
+        if (world_random(w, 4) == 0)
+            store_turn_end(w->store);
+        if (world_random(w, 60) == 0)
+            store_checkpoint(w->store);
+        if (world_random(w, 10) == 0)
+            world_spill(w, 4);
+        if (world_random(w, 3) == 0)
+            sim_run_for(w->sim, world_random(w, 3000));
+        world_random_op(w);
+    }
+}
+
+/* Begins a checkpoint, and ends it. */
+static inline void world_checkpoint(struct world *w)
+{
+    uint64_t before = w->store->stats.checkpoints;
+
+    store_turn_end(w->store);
+    store_checkpoint(w->store);
+    for (unsigned i = 0; i < 1000 && w->store->stats.checkpoints == before; i++)
+        sim_run_for(w->sim, 10000);
+    assert_true(w->store->stats.checkpoints > before);
+}
+
 /* ---- the model ---- */
 
 static inline void world_expect(const struct world *w, uint64_t lsn, struct world_value values[WORLD_DBS][WORLD_KEYS])

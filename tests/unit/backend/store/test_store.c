@@ -1,23 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Rounds of changes, background work and lives; after each death the store must hold the right prefix. */
 #include "tests/unit/backend/store/store_world.h"
 
 #include <stdlib.h>
-
-/* Rounds of changes, background work and lives; after each death the store must hold the right prefix. */
-static void live(struct world *w, unsigned ops)
-{
-    for (unsigned i = 0; i < ops; i++) {
-        if (world_random(w, 4) == 0)
-            store_turn_end(w->store);
-        if (world_random(w, 60) == 0)
-            store_checkpoint(w->store);
-        if (world_random(w, 10) == 0)
-            world_spill(w, 4);
-        if (world_random(w, 3) == 0)
-            sim_run_for(w->sim, world_random(w, 3000));
-        world_random_op(w);
-    }
-}
 
 static void end_of_life(struct world *w)
 {
@@ -81,9 +66,9 @@ static void test_lives_end_in_every_way(void **state)
             w.options.ring_path = NULL;
         world_open(&w);
         for (unsigned life = 0; life < 8; life++) {
-            live(&w, 150);
+            world_live(&w, 150);
             world_check(&w, UINT64_MAX);
-            live(&w, 100);
+            world_live(&w, 100);
             end_of_life(&w);
         }
         world_deinit(&w);
@@ -101,7 +86,7 @@ static void test_cleaner_keeps_up(void **state)
     w.value_max = 3000;
     world_open(&w);
     for (unsigned round = 0; round < 60; round++) {
-        live(&w, 100);
+        world_live(&w, 100);
         store_turn_end(w.store);
         for (unsigned i = 0; i < 200 && store_may_write(w.store, true) != 0; i++)
             sim_run_for(w.sim, 20000);

@@ -6,21 +6,6 @@
 #define BACKUP_DIR "/data/backup"
 #define FILES_MAX  256u
 
-static void live(struct world *w, unsigned ops)
-{
-    for (unsigned i = 0; i < ops; i++) {
-        if (world_random(w, 4) == 0)
-            store_turn_end(w->store);
-        if (world_random(w, 60) == 0)
-            store_checkpoint(w->store);
-        if (world_random(w, 10) == 0)
-            world_spill(w, 4);
-        if (world_random(w, 3) == 0)
-            sim_run_for(w->sim, world_random(w, 3000));
-        world_random_op(w);
-    }
-}
-
 /* ---- what weirctl does, in the simulator ------------------------------------------------------ */
 
 struct keeper {
@@ -63,7 +48,7 @@ static void keeper_ready(struct keeper *keeper)
         backup_status_get(w->store, keeper->id, &keeper->status);
         if (keeper->status.state != BACKUP_RUNNING)
             break;
-        live(w, 1);
+        world_live(w, 1);
         sim_run_for(w->sim, 2000);
     }
     assert_int_equal(keeper->status.state, BACKUP_READY);
@@ -102,7 +87,7 @@ static void keeper_all(struct keeper *keeper)
 {
     for (uint32_t i = 0; i < keeper->status.file_count; i++) {
         keeper_take(keeper, i);
-        live(keeper->w, 3);
+        world_live(keeper->w, 3);
     }
     io_dirsync(keeper->w->io, &keeper->op, BACKUP_DIR);
     assert_int_equal(keeper_wait(keeper), 0);
@@ -124,7 +109,7 @@ static void backup_check(struct world *w, uint64_t lsn, bool lives_on)
     world_forget_after(&other, lsn);
     world_check(&other, lsn);
     if (lives_on) { /* it recycles, and writes checkpoints: what it shares is not touched */
-        live(&other, 1000);
+        world_live(&other, 1000);
         store_turn_end(other.store);
         world_check(&other, UINT64_MAX);
     }
@@ -177,7 +162,7 @@ static void test_backup_is_the_state_of_one_moment(void **state)
 
         backup_world(&w, seed);
         for (unsigned round = 0; round < 2; round++) {
-            live(&w, 300);
+            world_live(&w, 300);
             keeper_start(&keeper, &w);
             keeper_ready(&keeper);
             keeper_all(&keeper);
@@ -185,7 +170,7 @@ static void test_backup_is_the_state_of_one_moment(void **state)
             assert_false(backup_end(w.store, keeper.id));
             cleaned = w.store->stats.cleaner_segments;
             for (unsigned i = 0; i < 200 && w.store->stats.cleaner_segments < cleaned + 8; i++)
-                live(&w, 100);
+                world_live(&w, 100);
             assert_true(w.store->stats.cleaner_segments >= cleaned + 8);
             world_check(&w, UINT64_MAX);
             backup_check(&w, keeper.status.lsn, true);
@@ -211,14 +196,14 @@ static void test_crash_during_a_backup(void **state)
         bool with_host = seed % 2 == 0, is_whole = seed % 3 == 0;
 
         backup_world(&w, seed);
-        live(&w, 400);
+        world_live(&w, 400);
         keeper_start(&keeper, &w);
         keeper_ready(&keeper);
         if (is_whole)
             keeper_all(&keeper);
         for (uint32_t i = 0; i < world_random(&w, keeper.status.file_count) && !is_whole; i++)
             keeper_take(&keeper, i);
-        live(&w, 20);
+        world_live(&w, 20);
         world_die(&w, with_host);
         world_open(&w);
         lsn = store_lsn(w.store);
@@ -228,7 +213,7 @@ static void test_crash_during_a_backup(void **state)
         world_forget_after(&w, lsn);
         world_check(&w, lsn);
         assert_false(backup_end(w.store, keeper.id)); /* B3 */
-        live(&w, 600);
+        world_live(&w, 600);
         world_check(&w, UINT64_MAX);
         if (is_whole && keeper.status.lsn <= lsn)
             backup_check(&w, keeper.status.lsn, false);
@@ -248,7 +233,7 @@ static void test_lease(void **state)
 
     (void)state;
     backup_world(&w, 1);
-    live(&w, 200);
+    world_live(&w, 200);
     keeper_start(&keeper, &w);
     keeper_ready(&keeper);
     checkpoints = w.store->stats.checkpoints;
@@ -282,7 +267,7 @@ static void test_disk_that_fails(void **state)
 
     (void)state;
     backup_world(&w, 2);
-    live(&w, 200);
+    world_live(&w, 200);
     store_turn_end(w.store);
     sim_disk_fail(w.node, SIM_DISK_DATASYNC, NULL, -EIO, 1);
     keeper_start(&keeper, &w);

@@ -7,17 +7,6 @@
 
 #define STAYING 24u
 
-static void checkpoint_now(struct world *w)
-{
-    uint64_t before = w->store->stats.checkpoints;
-
-    store_turn_end(w->store);
-    store_checkpoint(w->store);
-    for (unsigned i = 0; i < 1000 && w->store->stats.checkpoints == before; i++)
-        sim_run_for(w->sim, 10000);
-    assert_true(w->store->stats.checkpoints > before);
-}
-
 /* Overwrites of keys from WORLD_KEYS / 2 on. */
 static void noise(struct world *w, unsigned count)
 {
@@ -148,15 +137,15 @@ static void test_a_checkpoint_knows_what_was_moved(void **state)
     world_init(&w, 22, NULL);
     world_open(&w);
     many_put(&w);
-    checkpoint_now(&w);
+    world_checkpoint(&w);
     before = many_moved(&w);
     overwrite(&w, 8000);
     assert_true(many_moved(&w) > before + MANY / 10);
     for (unsigned i = 0; i < 3; i++) { /* the copies are behind where a recovery starts, the originals overwritten */
-        checkpoint_now(&w);
+        world_checkpoint(&w);
         overwrite(&w, 1500);
     }
-    checkpoint_now(&w);
+    world_checkpoint(&w);
     world_die(&w, true);
     world_open(&w);
     many_check(&w);

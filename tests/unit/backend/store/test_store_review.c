@@ -13,17 +13,6 @@ static uint64_t live_bytes(struct world *w)
     return live;
 }
 
-static void checkpoint_now(struct world *w)
-{
-    uint64_t before = w->store->stats.checkpoints;
-
-    store_turn_end(w->store);
-    store_checkpoint(w->store);
-    for (unsigned i = 0; i < 1000 && w->store->stats.checkpoints == before; i++)
-        sim_run_for(w->sim, 10000);
-    assert_true(w->store->stats.checkpoints > before);
-}
-
 /* The image that a change of the expiry brings about has the new expiry. */
 static void test_image_has_the_expiry_that_caused_it(void **state)
 {
@@ -69,7 +58,7 @@ static void test_recovered_delta_is_in_the_next_checkpoint(void **state)
     world_init(&w, 2, NULL);
     world_open(&w);
     world_field(&w, 0, 1, 0, 5);
-    checkpoint_now(&w); /* the page has the image, no chain */
+    world_checkpoint(&w); /* the page has the image, no chain */
     for (unsigned life = 0; life < 2; life++) { /* and no replay sees it again */
         world_close(&w);
         world_open(&w);
@@ -79,8 +68,8 @@ static void test_recovered_delta_is_in_the_next_checkpoint(void **state)
     sim_run_for(w.sim, 3000000);
     world_die(&w, true);
     world_open(&w);
-    checkpoint_now(&w);
-    checkpoint_now(&w);
+    world_checkpoint(&w);
+    world_checkpoint(&w);
     world_die(&w, true);
     world_open(&w);
     world_check(&w, UINT64_MAX);
@@ -255,7 +244,7 @@ static void test_cleaner_revives_no_cut_transaction(void **state)
     }
     sim_run_for(w.sim, 2000000);
     assert_true(w.store->stats.cleaner_segments > 0);
-    checkpoint_now(&w);
+    world_checkpoint(&w);
     world_die(&w, true);
     world_open(&w);
     world_forget_after(&w, store_lsn(w.store));
