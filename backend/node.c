@@ -87,7 +87,7 @@ static void node_turn(struct io_hook *hook)
 /* What clients get as errors, for whoever reads the log. -EROFS has been told where it happened. */
 static void node_tell_refusal(struct node *node)
 {
-    int err = store_may_write(node->store, true);
+    int err = store_may_write(node->store, 1);
     unsigned shard = node->options.store.shard;
 
     if (err != 0 && err != ERR_FULL && err != -ENOSPC)

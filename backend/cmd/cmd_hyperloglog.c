@@ -104,7 +104,7 @@ static void hll_cache(struct cmd *c, struct store_key *key, uint64_t count)
     struct store_attributes attributes = hll_attributes(key);
     struct hll hll;
 
-    if (store_may_write(c->store, false) != 0 || hll_load(&hll, store_string(key->entry)) != 0)
+    if (store_may_write(c->store, 0) != 0 || hll_load(&hll, store_string(key->entry)) != 0)
         return;
     hll_cache_set(&hll, count);
     if (store_put_string(c->store, key, hll_bytes(&hll), &attributes) == 0)

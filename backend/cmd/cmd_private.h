@@ -24,7 +24,7 @@ struct reply_mark {
 /* Runs a command's handler, times and counts it. False: it is parked; its output was taken back. */
 bool dispatch_run(struct cmd *c);
 /* Why a command with these flags may not write now; NULL: it may. *must_wait: later. */
-const char *dispatch_write_error(const struct engine *engine, uint32_t flags, bool *must_wait);
+const char *dispatch_write_error(const struct engine *engine, uint32_t flags, size_t bytes, bool *must_wait);
 /* Values that its keys need, for this command's words. */
 bool dispatch_keys_only(const struct cmd *c);
 /* Parks the session until the log has room. */

@@ -110,9 +110,9 @@ bool cmd_find(struct cmd *c)
 
 /* ---- may it run ------------------------------------------------------------------------------------- */
 
-const char *dispatch_write_error(const struct engine *engine, uint32_t flags, bool *must_wait)
+const char *dispatch_write_error(const struct engine *engine, uint32_t flags, size_t bytes, bool *must_wait)
 {
-    bool grows = (flags & CMD_DENYOOM) != 0;
+    size_t grows = (flags & CMD_DENYOOM) != 0 ? bytes : 0;
     int err = store_may_write(engine->store, grows);
 
     *must_wait = false;
@@ -120,7 +120,7 @@ const char *dispatch_write_error(const struct engine *engine, uint32_t flags, bo
         return NULL;
     switch (err) {
     case ERR_FULL: return ERROR_MEMORY;
-    case -ENOSPC: return grows ? ERROR_DISK_FULL : NULL; /* deletes have a reserve */
+    case -ENOSPC: return grows > 0 ? ERROR_DISK_FULL : NULL; /* deletes have a reserve */
     case -EROFS: return ERROR_DISK_FAILED;
     default:
         *must_wait = true;
@@ -212,10 +212,20 @@ static bool has_key_too_long(const struct cmd *c)
     return false;
 }
 
+static size_t bytes_of_arguments(const struct cmd *c)
+{
+    size_t bytes = 0;
+
+    for (uint32_t i = 0; i < c->argc; i++)
+        bytes += c->argv[i].len;
+    return bytes;
+}
+
 static enum verdict check_write(struct cmd *c, uint32_t flags, bool is_queued)
 {
     bool must_wait;
-    const char *error = dispatch_write_error(c->engine, is_queued ? flags | CMD_DENYOOM : flags, &must_wait);
+    size_t bytes = flags & CMD_WRITE ? bytes_of_arguments(c) : 1;
+    const char *error = dispatch_write_error(c->engine, is_queued ? flags | CMD_DENYOOM : flags, bytes, &must_wait);
 
     if (UNLIKELY(error != NULL)) {
         /* A queue takes memory, whatever is in it; the disk is only the business of what writes. */

@@ -107,7 +107,7 @@ static enum cmd_result execute_get(struct session *session, const struct mc_bin_
 
     if (is_touch) {
         expire_ms = mc_expire_ms(session, (int64_t)number_at(request->extras, 0, 4));
-        trouble = mc_may_write(session, true);
+        trouble = mc_may_write(session, 1);
     }
     dies = mc_is_past(session, expire_ms);
     is_hit = trouble == MC_FINE && mc_find(session, request->key, &key);
@@ -179,7 +179,7 @@ static enum cmd_result execute_store(struct session *session, const struct mc_bi
 static enum cmd_result execute_delete(struct session *session, const struct mc_bin_request *request)
 {
     struct engine_counters *counters = &session->engine->counters;
-    enum mc_trouble trouble = mc_may_write(session, false);
+    enum mc_trouble trouble = mc_may_write(session, 0);
     struct store_key key;
 
     if (trouble != MC_FINE)

@@ -387,7 +387,7 @@ static enum cmd_result execute_mg(struct session *session, const struct mc_reque
     struct store_key key;
 
     if (meta->has_new_ttl || meta->vivifies) {
-        trouble = mc_may_write(session, true);
+        trouble = mc_may_write(session, 1);
         if (trouble != MC_FINE)
             return trouble_reply(session, trouble);
     }
@@ -483,7 +483,7 @@ static enum cmd_result execute_md(struct session *session, const struct mc_reque
                                   const struct meta *meta)
 {
     struct engine_counters *counters = &session->engine->counters;
-    enum mc_trouble trouble = mc_may_write(session, meta->sets_stale);
+    enum mc_trouble trouble = mc_may_write(session, meta->sets_stale ? 1 : 0);
     struct store_key key;
     bool is_string;
 

@@ -56,7 +56,7 @@ uint16_t mc_trouble_status(enum mc_trouble trouble); /* the binary protocol's */
 bool mc_find(struct session *session, struct bytes name, struct store_key *key);
 /* Makes the string's bytes be in memory. */
 enum mc_trouble mc_need_value(struct session *session, const struct store_key *key);
-enum mc_trouble mc_may_write(struct session *session, bool grows);
+enum mc_trouble mc_may_write(struct session *session, size_t grows);
 uint64_t mc_cas(const struct entry *entry);
 struct bytes mc_value(const struct entry *entry);
 /* Of a value that may be cold: only mg's s asks so. */

@@ -41,7 +41,7 @@ enum mc_trouble mc_need_value(struct session *session, const struct store_key *k
     return MC_PARKED;
 }
 
-enum mc_trouble mc_may_write(struct session *session, bool grows)
+enum mc_trouble mc_may_write(struct session *session, size_t grows)
 {
     int err = store_may_write(session->engine->store, grows);
 
@@ -50,7 +50,7 @@ enum mc_trouble mc_may_write(struct session *session, bool grows)
     session->engine->counters.mc.store_no_memory += err == ERR_FULL;
     switch (err) {
     case ERR_FULL: return MC_NO_MEMORY;
-    case -ENOSPC: return grows ? MC_NO_DISK : MC_FINE; /* deletes have a reserve */
+    case -ENOSPC: return grows > 0 ? MC_NO_DISK : MC_FINE; /* deletes have a reserve */
     case -EROFS: return MC_READ_ONLY;
     default: session_wait_for_log(session); return MC_PARKED;
     }
@@ -318,7 +318,7 @@ enum mc_stored mc_store(struct session *session, struct mc_put *put)
     struct store_key key;
     bool is_there;
 
-    put->trouble = mc_may_write(session, true);
+    put->trouble = mc_may_write(session, 1 + put->key.len + put->value.len);
     if (UNLIKELY(put->trouble != MC_FINE))
         return MC_STORE_TROUBLE;
     is_there = mc_find(session, put->key, &key);
@@ -416,7 +416,7 @@ enum mc_added mc_add(struct session *session, struct mc_add *add)
     struct engine *engine = session->engine;
     struct bytes old;
 
-    add->trouble = mc_may_write(session, true);
+    add->trouble = mc_may_write(session, 1);
     if (add->trouble != MC_FINE)
         return MC_ADD_TROUBLE;
     if (!mc_find(session, add->key, &add->at)) {
@@ -492,7 +492,7 @@ static void flush_fire(struct io_timer *timer)
         io_timer_start(mc->engine->io, timer, MIN(mc->flush_at_ms - wall_ms, UINT64_C(3600000)));
         return;
     }
-    if (engine_is_in_exec(mc->engine) || store_may_write(mc->engine->store, false) == ERR_AGAIN ||
+    if (engine_is_in_exec(mc->engine) || store_may_write(mc->engine->store, 0) == ERR_AGAIN ||
         store_flush(mc->engine->store, mc->engine->options.memcache_db) != 0) {
         io_timer_start(mc->engine->io, timer, 100);
         return;
@@ -504,7 +504,7 @@ enum mc_trouble mc_flush_all(struct session *session, int64_t delay_s)
 {
     struct engine *engine = session->engine;
     struct mc *mc = engine->mc;
-    enum mc_trouble why = mc_may_write(session, false);
+    enum mc_trouble why = mc_may_write(session, 0);
 
     if (why != MC_FINE)
         return why;

@@ -94,7 +94,7 @@ static enum cmd_result execute_get(struct session *session, const struct mc_requ
 
     if (is_touch) {
         expire_ms = mc_expire_ms(session, mc_exptime_positive(request->exptime));
-        trouble = mc_may_write(session, true);
+        trouble = mc_may_write(session, 1);
         if (trouble != MC_FINE)
             return reply_trouble(session, trouble);
     }
@@ -171,7 +171,7 @@ static enum cmd_result execute_store(struct session *session, const struct mc_re
 static enum cmd_result execute_delete(struct session *session, const struct mc_request *request)
 {
     struct engine_counters *counters = &session->engine->counters;
-    enum mc_trouble trouble = mc_may_write(session, false);
+    enum mc_trouble trouble = mc_may_write(session, 0);
     struct store_key key;
     bool is_there;
 
@@ -194,7 +194,7 @@ static enum cmd_result execute_delete(struct session *session, const struct mc_r
 static enum cmd_result execute_touch(struct session *session, const struct mc_request *request)
 {
     uint64_t expire_ms = mc_expire_ms(session, mc_exptime_positive(request->exptime));
-    enum mc_trouble trouble = mc_may_write(session, true);
+    enum mc_trouble trouble = mc_may_write(session, 1);
     struct store_key key;
     bool is_there = false;
 
@@ -354,7 +354,7 @@ static void refuse(struct session *session, const struct mc_request *request)
         struct store_key key;
 
         session->engine->counters.mc.store_too_large++;
-        if (store_may_write(session->engine->store, false) != -EROFS &&
+        if (store_may_write(session->engine->store, 0) != -EROFS &&
             mc_find(session, request->route_key, &key))
             MAYBE(mc_remove(session, &key));
     }

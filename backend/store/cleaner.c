@@ -32,6 +32,7 @@
 #define PAUSE_MS_MAX     8u           /* between pieces, when there is time */
 #define GIVE_UP_PAUSE_MS 100u
 #define STARVED_PAUSE_MS 100u
+#define KEPT_PAUSE_MS    1000u
 #define BACKLOG_MAX      (8u << 20)   /* of copies on their way to the disk */
 
 /* Cold streams, by how long what is in them will live: an hour, a day, longer. */
@@ -295,6 +296,7 @@ void cleaner_checkpoint_begins(struct store *store)
 void cleaner_checkpoint_ended(struct store *store)
 {
     store->cleaner->is_starved = false;
+    store->cleaner->kept_again_ms = store->now_ms + KEPT_PAUSE_MS;
     store->cleaner->next_ms = store->cleaner->again_ms = 0;
     clean_plan_forget(store);
 }

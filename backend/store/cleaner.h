@@ -13,6 +13,8 @@ void cleaner_destroy(struct store *store);
 bool cleaner_will_help(const struct store *store);
 /* Room is short: work is to go on without pauses. */
 bool cleaner_is_urgent(const struct store *store);
+/* What the cleaner found out before is out of date. */
+void clean_plan_forget(struct store *store);
 /* A step. True: more is to do now. */
 bool cleaner_work(struct store *store);
 /* A checkpoint begins: what was emptied before it will be free when it is durable. */

@@ -12,7 +12,8 @@
  * Without a bound on the disk it begins when half of what is used is dead.
  *
  * A checkpoint frees what was emptied before it. As it writes a good part of the index it comes for many victims at a
- * time: for a sixteenth of the disk, or when nothing else can be emptied.
+ * time: for a sixteenth of the disk, or when nothing else can be emptied. What a checkpoint cannot free as it is being
+ * read, say, waits for a later one; on a full disk that comes after a second.
  */
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner_private.h"
@@ -89,7 +90,7 @@ static uint32_t urgency_of(const struct store *store, const struct clean_plan *p
 
     if (plan->dead < unit_of(store))
         return 0;
-    if (store_log_is_disk_full(store->log))
+    if (store_log_is_disk_full(store->log) || store->waits_for_cleaner)
         return CLEAN_URGENT;
     if (store->options.disk_max == 0)
         return used_dead * 100 > used * DEAD_PERCENT_START && used_dead >= 2 * unit_of(store) ? CLEAN_URGENT / 2 : 0;
@@ -112,7 +113,11 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
         uint64_t room = room_of(segment), dead = room - MIN(segment->live_bytes, room);
 
         if (segment->is_emptied || segment->state == SEGMENT_CLEANED) {
-            plan->emptied += segment->size;
+            /* What the last checkpoint could not free the next one may not, either: nobody waits for that. */
+            if (segment->is_emptied || checkpoint_is_running(store))
+                plan->emptied += segment->size;
+            else
+                plan->kept += segment->size;
             continue;
         }
         if (is_victim(segment, LIVE_MAX))
@@ -130,7 +135,7 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
 const struct clean_plan *clean_plan_of(const struct store *store)
 {
     struct clean_plan *plan = &store->cleaner->plan;
-    uint64_t age_max = store_log_is_disk_full(store->log) ? 1 : PLAN_AGE_MS;
+    uint64_t age_max = store_log_is_disk_full(store->log) || store->waits_for_cleaner ? 1 : PLAN_AGE_MS;
 
     if (!plan->is_made || store->now_ms >= plan->made_ms + age_max)
         plan_make(store, plan);
@@ -167,11 +172,15 @@ bool cleaner_wants_checkpoint(const struct store *store)
     const struct clean_plan *plan = clean_plan_of(store);
     uint64_t unit = unit_of(store), total = store->options.disk_max;
 
+    bool is_wanted = store_log_is_disk_full(store->log) || store->waits_for_cleaner;
+
+    if (plan->kept > 0 && is_wanted && store->now_ms >= cleaner->kept_again_ms)
+        return true;
     if (plan->emptied == 0)
         return false;
     if (plan->emptied >= (total != 0 ? MAX(SEGMENTS_MIN * unit, total / BATCH_SHARE) : BATCH_COUNT * unit))
         return true;
     /* Nothing more can be emptied, and room is wanted. */
     return (cleaner->is_starved || (cleaner->state == CLEANER_IDLE && plan->victim == 0)) &&
-           (total == 0 ? store_log_is_disk_full(store->log) : plan->free < low_mark(store));
+           (is_wanted || (total != 0 && plan->free < low_mark(store)));
 }

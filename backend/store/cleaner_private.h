@@ -18,6 +18,7 @@ struct clean_plan {
     uint64_t victim;   /* sequence; 0: none is worth it */
     uint64_t free;     /* bytes that the log may take, and */
     uint64_t emptied;  /* that it may when a checkpoint has come */
+    uint64_t kept;     /* nothing lives there, but the last checkpoint could not free it */
     uint64_t dead;     /* that cleaning all that is worth it would give */
     uint32_t urgency;  /* 0: nothing is to be done; CLEAN_URGENT: as fast as it goes, writers wait or soon will */
 };
@@ -38,6 +39,7 @@ struct cleaner {
     } fetches[CLEAN_FETCHES_MAX];
     uint32_t fetches_under_way;
     struct store_log_walk walk;
+    uint64_t kept_again_ms; /* no checkpoint before for the sake of `kept` */
     struct clean_plan plan;
     /* Scrubbing: */
     struct store_log_walk scrub;
@@ -46,5 +48,3 @@ struct cleaner {
 };
 
 const struct clean_plan *clean_plan_of(const struct store *store);
-/* Made anew when it is asked for next. */
-void clean_plan_forget(struct store *store);

@@ -217,15 +217,10 @@ static int plan_segment(struct store_log *log, size_t need, struct page_plan *pl
 
     plan->is_blob = need - PAGE_HEADER_SIZE - FRAME_HEADER_SIZE > log->blob_from;
     if (plan->is_blob) {
-        uint64_t size = 2 * PAGE_SIZE_ + round_up(need, PAGE_SIZE_);
-        bool fits = log->options.disk_max == 0 ||
-                    log->disk_bytes + size + log->reserve * (uint64_t)log->options.segment_size <=
-                        log->options.disk_max;
-
         plan->page.cap = round_up(need, PAGE_SIZE_);
         if (segment == NULL && !log_segment_available(log, true))
             return -ENOSPC;
-        return fits && !log->is_out_of_space ? 0 : -ENOSPC;
+        return log_blob_fits(log, need) ? 0 : -ENOSPC;
     }
     if (segment != NULL) {
         off = page->data != NULL && page->segment == segment ? page->off + round_up(page->at, PAGE_SIZE_)

@@ -139,6 +139,9 @@ int store_log_error(const struct store_log *log); /* 0, or why it has failed */
 void store_log_doubt(struct store_log *log);
 /* Free segments are below the reserve: writes of clients must stop; deletes and the cleaner go on. */
 bool store_log_is_disk_full(const struct store_log *log);
+/* Whether a record of `bytes` has room where that is a question of its own, as a large one gets a file. 0; -ENOSPC;
+ * ERR_AGAIN: free segments that nobody misses are being removed for it, ask again. */
+int store_log_blob_room(struct store_log *log, size_t bytes);
 /* A free segment is on its way: who was refused one asks again soon. */
 bool store_log_makes_room(const struct store_log *log);
 /* A large record has no file yet as the file system is full: no flush, so no checkpoint, ends before that has room. */

@@ -267,6 +267,8 @@ void log_segment_destroy(struct segment *segment);
 void log_segment_use(struct store_log *log, struct segment *segment);
 void log_segment_add_ready(struct store_log *log, struct segment *segment);
 bool log_segment_available(const struct store_log *log, bool is_hot);
+/* A page of its own, of that size. */
+bool log_blob_fits(const struct store_log *log, size_t page_bytes);
 void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t kind, uint8_t class, bool is_hot);
 struct segment *log_segment_take(struct store_log *log, uint8_t kind, uint8_t class, bool is_hot);
 void log_segment_finish(struct segment *segment); /* no more page writes: its footer is due */

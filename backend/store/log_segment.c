@@ -368,6 +368,17 @@ bool store_log_is_disk_full(const struct store_log *log)
            log->disk_bytes + (log->reserve + 1 - count) * log->options.segment_size > log->options.disk_max;
 }
 
+/* Beside the reserve, of which some may be there already. */
+bool log_blob_fits(const struct store_log *log, size_t page_bytes)
+{
+    uint64_t count = (uint64_t)log->ready_count + log->freeing_count, size = log->options.segment_size;
+    uint64_t need = 2 * PAGE_SIZE_ + round_up(page_bytes, PAGE_SIZE_);
+
+    if (log->reserve > count)
+        need += (log->reserve - count) * size;
+    return !log->is_out_of_space && (log->options.disk_max == 0 || log->disk_bytes + need <= log->options.disk_max);
+}
+
 bool store_log_makes_room(const struct store_log *log)
 {
     return log->making != NULL || log->freeing_count > 0 || may_make(log);
@@ -601,11 +612,17 @@ static void unlink_done(struct io_op *op)
     store_log_room_check(log);
 }
 
-/* Only while a higher sequence is on disk (G7). */
+/* Only while a higher sequence is on disk (G7), and stays there: the highest of all waits for a higher one. */
 static bool segment_may_go(const struct store_log *log, const struct segment *segment)
 {
-    return log->hot_segment != NULL && log->hot_segment->has_header &&
-           log->hot_segment->info.sequence > segment->info.sequence;
+    uint64_t sequence = segment->header.sequence;
+
+    if (log->hot_segment != NULL && log->hot_segment->has_header && log->hot_segment->info.sequence > sequence)
+        return true;
+    for (uint32_t i = log->used_count; i > 0 && log->used[i - 1]->info.sequence > sequence; i--)
+        if (log->used[i - 1]->has_header)
+            return true;
+    return false;
 }
 
 static void segment_unlink(struct store_log *log, struct segment *segment)
@@ -652,6 +669,39 @@ static void segment_give_back(struct store_log *log, struct segment *segment)
         segment_unlink(log, segment);
     else
         io_file_links(segment->file, &segment->op);
+}
+
+/* The first of those that are free beyond the reserve and may go; NULL: none. */
+static struct segment *spare_take(struct store_log *log)
+{
+    for (uint32_t i = 0; i < log->ready_count && log->ready_count > log->reserve; i++) {
+        struct segment *segment = log->ready[i];
+
+        if (!segment_may_go(log, segment))
+            continue;
+        log->ready[i] = log->ready[--log->ready_count];
+        return segment;
+    }
+    return NULL;
+}
+
+int store_log_blob_room(struct store_log *log, size_t bytes)
+{
+    size_t page_bytes = PAGE_HEADER_SIZE + FRAME_HEADER_SIZE + bytes;
+    struct segment *segment;
+
+    if (bytes <= log->blob_from || log->error != 0 || log->state != LOG_RUNNING || log_blob_fits(log, page_bytes))
+        return 0;
+    if (log->freeing_count > 0)
+        return ERR_AGAIN;
+    segment = spare_take(log);
+    if (segment == NULL)
+        return -ENOSPC;
+    log->freeing_count++;
+    list_push_back(&log->freeing, &segment->sealing);
+    segment->info.state = SEGMENT_FREE;
+    segment_unlink(log, segment);
+    return ERR_AGAIN;
 }
 
 static bool is_releasable(const struct store_log *log, const struct segment *segment, uint64_t hot_from)

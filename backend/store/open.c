@@ -214,6 +214,14 @@ static void work_checkpointed(struct store *store, int err)
         store->checkpoint_again_ms = store->now_ms + 10000;
 }
 
+/* There is what those who wait want, or there will not be. */
+static bool room_is_decided(struct store *store)
+{
+    int err = store_log_is_disk_full(store->log) ? -ENOSPC : store_log_blob_room(store->log, store->blob_wanted);
+
+    return err == 0 || (err == -ENOSPC && !cleaner_will_help(store));
+}
+
 static bool log_work(struct store *store)
 {
     bool is_busy = false;
@@ -238,8 +246,9 @@ static bool log_work(struct store *store)
         cleaner_scrub_work(store);
     }
     /* Who waits for room hears of it from the log; but also that there will be none. */
-    if (store->waits_for_cleaner && (!store_log_is_disk_full(store->log) || !cleaner_will_help(store))) {
+    if (store->waits_for_cleaner && room_is_decided(store)) {
         store->waits_for_cleaner = false;
+        store->blob_wanted = 0;
         on_state(store);
     }
     return is_busy;

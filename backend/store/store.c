@@ -6,6 +6,7 @@
 
 #include "common/base/mem.h"
 
+#define ROOM_BESIDE   64u   /* of a record, beside what a command brings */
 #define SPILL_AT_ONCE 4000u /* entries looked at when a write would be refused */
 #define SPILL_TURN    500u  /* ... at the end of a turn */
 
@@ -163,21 +164,43 @@ static bool store_is_memory_full(struct store *store)
     return store_memory_bytes(store) > limit;
 }
 
-int store_may_write(struct store *store, bool grows)
+/* Whoever waits is told when that has changed: log_work(). */
+static int store_room(struct store *store, size_t bytes)
 {
+    bool is_full = store_log_is_disk_full(store->log);
+    bool waited = store->waits_for_cleaner;
+    int err = is_full ? -ENOSPC : store_log_blob_room(store->log, bytes);
+
+    if (LIKELY(err == 0))
+        return 0;
+    if (store->state != STORE_OPEN)
+        return -ENOSPC;
+    store->waits_for_cleaner = true; /* so the cleaner knows, of whom its help is asked */
+    if (!is_full)
+        store->blob_wanted = MAX(store->blob_wanted, bytes);
+    if (!is_full || !waited)
+        clean_plan_forget(store);
+    if (err == ERR_AGAIN || cleaner_will_help(store)) {
+        store_work_soon(store, 0);
+        return ERR_AGAIN;
+    }
+    store->waits_for_cleaner = waited;
+    return -ENOSPC;
+}
+
+int store_may_write(struct store *store, size_t grows)
+{
+    int err;
+
     if (UNLIKELY(store->stats.is_read_only))
         return -EROFS;
     if (store->log != NULL) {
-        if (grows && UNLIKELY(store_log_is_disk_full(store->log))) {
-            if (store->state != STORE_OPEN || !cleaner_will_help(store))
-                return -ENOSPC;
-            store->waits_for_cleaner = true;
-            return ERR_AGAIN;
-        }
+        if (grows > 0 && (err = store_room(store, grows + ROOM_BESIDE)) != 0)
+            return err;
         if (UNLIKELY(!store_log_has_room(store->log)))
             return ERR_AGAIN;
     }
-    if (grows && UNLIKELY(store_is_memory_full(store)))
+    if (grows > 0 && UNLIKELY(store_is_memory_full(store)))
         return ERR_FULL;
     return 0;
 }

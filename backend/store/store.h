@@ -138,10 +138,10 @@ void store_fetch_cancel(struct store_waiter *waiter);
 
 /* ---- changes ------------------------------------------------------------------------------ */
 
-/* Whether a command may write now. 0; ERR_FULL: memory (only for commands that may grow); -ENOSPC: disk,
- * and the cleaner cannot help; -EROFS: a write or a flush failed, the shard is read-only; ERR_AGAIN: the log or the
+/* Whether a command may write now. `grows`: 0 for one that only takes away, else the bytes that it brings, or anything
+ * small. 0; ERR_FULL: memory (only for commands that may grow); -ENOSPC: disk, and the cleaner cannot help; -EROFS: a write or a flush failed, the shard is read-only; ERR_AGAIN: the log or the
  * cleaner is behind, park the client and try when `state` is told. */
-int store_may_write(struct store *store, bool grows);
+int store_may_write(struct store *store, size_t grows);
 
 struct store_attributes {
     uint64_t expire_ms; /* absolute; 0: never */

@@ -69,7 +69,8 @@ struct store {
     uint64_t sweep_at;       /* of the walk that frees what was flushed */
     struct store_stats stats;
     uint8_t state;           /* enum store_state */
-    bool waits_for_cleaner;  /* some write was told to try again when there is room */
+    bool waits_for_cleaner;  /* some write was told to try again when there is room, */
+    uint64_t blob_wanted;    /* or when there is so much for one record; bytes */
     bool is_replaying, is_expiry_paused, is_atomic, has_limits;
     struct object_limits limits;
     uint32_t hot_holds;      /* who wants nothing to go cold */

@@ -88,9 +88,9 @@ static void test_cleaner_keeps_up(void **state)
     for (unsigned round = 0; round < 60; round++) {
         world_live(&w, 100);
         store_turn_end(w.store);
-        for (unsigned i = 0; i < 200 && store_may_write(w.store, true) != 0; i++)
+        for (unsigned i = 0; i < 200 && store_may_write(w.store, 1) != 0; i++)
             sim_run_for(w.sim, 20000);
-        assert_int_equal(store_may_write(w.store, true), 0);
+        assert_int_equal(store_may_write(w.store, 1), 0);
     }
     assert_true(w.store->stats.cleaner_segments > 0);
     world_check(&w, UINT64_MAX);

@@ -224,6 +224,50 @@ static void test_crash_during_a_backup(void **state)
     }
 }
 
+/* Nothing that a backup has linked may be used again, and a node with a smaller disk has no room for anything new before
+ * some of it went. It goes, and writes are taken. */
+static void test_life_on_a_smaller_disk(void **state)
+{
+    struct world w, other;
+    struct keeper keeper;
+
+    (void)state;
+    backup_world(&w, 3);
+    world_live(&w, 3000);
+    store_turn_end(w.store);
+    keeper_start(&keeper, &w);
+    keeper_ready(&keeper);
+    keeper_all(&keeper);
+    assert_true(backup_end(w.store, keeper.id));
+    other = w;
+    other.options.dir = BACKUP_DIR;
+    other.options.ring_path = "/dev/shm/weir-test-backup";
+    other.options.disk_max = 9u * (256u << 10);
+    other.store = NULL;
+    assert_int_equal(world_try_open(&other), 0);
+    assert_true(other.store->stats.checkpoints == 0);
+    for (unsigned i = 0; i < 3000; i++) {
+        struct store_key key;
+        char name[32];
+        int err;
+
+        for (unsigned wait = 0; (err = store_may_write(other.store, 3000)) == ERR_AGAIN && wait < 5000; wait++)
+            sim_run_for(other.sim, 1000);
+        assert_int_equal(err, 0);
+        store_find(other.store, 0, bytes_of(name, (size_t)snprintf(name, sizeof(name), "new:%u", i % 20)), &key);
+        assert_int_equal(store_put_string(other.store, &key, bytes_of(w.options.dir, 1), NULL), 0);
+        if (i % 8 == 0)
+            store_turn_end(other.store);
+    }
+    other.is_told = false;
+    store_turn_end(other.store);
+    store_close(other.store, world_told, &other);
+    sim_run_while_not(other.sim, &other.is_told, WORLD_OPEN_US);
+    assert_true(other.is_told);
+    store_destroy(&other.store);
+    world_deinit(&w);
+}
+
 /* Who does not ask any more does not hold the files for ever; who asks does, and no checkpoint is written meanwhile. */
 static void test_lease(void **state)
 {
@@ -288,6 +332,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_backup_is_the_state_of_one_moment),
         cmocka_unit_test(test_crash_during_a_backup),
+        cmocka_unit_test(test_life_on_a_smaller_disk),
         cmocka_unit_test(test_lease),
         cmocka_unit_test(test_disk_that_fails),
     };

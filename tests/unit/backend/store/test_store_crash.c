@@ -174,7 +174,7 @@ static void stop(struct crash *c)
 
 static bool may_write(struct crash *c)
 {
-    return !c->is_over && store_may_write(c->w.store, true) == 0;
+    return !c->is_over && store_may_write(c->w.store, 1) == 0;
 }
 
 static void put(struct crash *c, uint16_t k, uint32_t seed, uint32_t len)
@@ -509,9 +509,9 @@ static void live_on(struct crash *c, uint32_t seed)
     struct world *w = &c->w;
 
     for (uint32_t i = 0; i < 12; i++) {
-        for (unsigned j = 0; j < 1000 && store_may_write(w->store, true) == ERR_AGAIN; j++)
+        for (unsigned j = 0; j < 1000 && store_may_write(w->store, 1) == ERR_AGAIN; j++)
             sim_run_for(w->sim, 1000);
-        if (store_may_write(w->store, true) != 0)
+        if (store_may_write(w->store, 1) != 0)
             break;
         switch (i % 4) {
         case 0: world_set(w, 0, (uint16_t)((seed + i) % WORLD_KEYS), seed + i, 200); break;

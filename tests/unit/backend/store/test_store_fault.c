@@ -126,7 +126,7 @@ static void test_one_failure(void **state)
         if (w->store->stats.is_read_only) {
             assert_true(fault->ends_writing);
             assert_true(f.error_lines > 0);
-            assert_int_equal(store_may_write(w->store, false), -EROFS);
+            assert_int_equal(store_may_write(w->store, 0), -EROFS);
             durable = store_marks_of(w->store).durable;
             sim_run_for(w->sim, 3000000);
             assert_int_equal(store_marks_of(w->store).durable, durable);
@@ -280,16 +280,16 @@ static void test_a_full_disk(void **state)
         ops(w, 50);
         sim_disk_capacity_set(w->node, sim_disk_used(w->node) + (seed % 4) * 40000);
         w->value_max = 14000; /* more lives than there is room for: no cleaner can help */
-        for (unsigned i = 0; i < 2000 && store_may_write(w->store, true) != -ENOSPC; i++)
+        for (unsigned i = 0; i < 2000 && store_may_write(w->store, 1) != -ENOSPC; i++)
             ops(w, 5);
-        assert_int_equal(store_may_write(w->store, true), -ENOSPC);
+        assert_int_equal(store_may_write(w->store, 1), -ENOSPC);
         assert_false(w->store->stats.is_read_only);
         world_check(w, UINT64_MAX);
         for (uint16_t k = 0; k < 20; k++) {
             char name[32];
             struct store_key key;
 
-            assert_int_equal(store_may_write(w->store, false), 0);
+            assert_int_equal(store_may_write(w->store, 0), 0);
             world_delete(w, 0, k);
             store_find(w->store, 0, world_key(k, name), &key);
             assert_null(key.entry);
@@ -302,9 +302,9 @@ static void test_a_full_disk(void **state)
         }
         sim_disk_capacity_set(w->node, 1ull << 30);
         w->value_max = 6000;
-        for (unsigned i = 0; i < 50 && store_may_write(w->store, true) != 0; i++)
+        for (unsigned i = 0; i < 50 && store_may_write(w->store, 1) != 0; i++)
             sim_run_for(w->sim, 100000);
-        assert_int_equal(store_may_write(w->store, true), 0);
+        assert_int_equal(store_may_write(w->store, 1), 0);
         ops(w, 100);
         world_check(w, UINT64_MAX);
         world_die(w, true);
@@ -342,19 +342,19 @@ static void test_deletes_make_room_on_a_full_disk(void **state)
         w->options.segment_size = 4 * SEGMENT; /* what is left of the disk holds a checkpoint */
         world_open(w);
         sim_disk_capacity_set(w->node, sim_disk_used(w->node) + 20 * 4 * SEGMENT + 2 * SEGMENT);
-        while (store_may_write(w->store, true) != -ENOSPC) {
-            if (store_may_write(w->store, true) == 0)
+        while (store_may_write(w->store, 1) != -ENOSPC) {
+            if (store_may_write(w->store, 1) == 0)
                 put_or_delete(w, count++, true);
             else
                 sim_run_for(w->sim, 10000);
         }
         sim_run_for(w->sim, 5000000);
-        assert_int_equal(store_may_write(w->store, true), -ENOSPC);
+        assert_int_equal(store_may_write(w->store, 1), -ENOSPC);
         for (unsigned i = 0; i < count; i++)
             if (i % 4 < nth)
                 put_or_delete(w, i, false);
         sim_run_for(w->sim, 20000000);
-        assert_int_equal(store_may_write(w->store, true), 0);
+        assert_int_equal(store_may_write(w->store, 1), 0);
         put_or_delete(w, count, true);
         end(&f, &text);
     }
@@ -601,7 +601,7 @@ static void test_a_slow_disk(void **state)
         }
         sim_run_for(w->sim, 20000000);
         assert_false(w->store->stats.is_read_only);
-        assert_int_equal(store_may_write(w->store, true), 0);
+        assert_int_equal(store_may_write(w->store, 1), 0);
         ops(w, 40);
         world_check(w, UINT64_MAX);
         world_die(w, true);

@@ -90,7 +90,7 @@ static void test_recovery_of_many_deletions(void **state)
         store_find(w.store, 0, world_key(k, name), &key);
         assert_int_equal(store_put_string(w.store, &key, BYTES("v"), NULL), 0);
         store_turn_end(w.store);
-        if (store_may_write(w.store, true) != 0)
+        if (store_may_write(w.store, 1) != 0)
             sim_run_for(w.sim, 20000);
     }
     for (uint16_t k = 0; k < 20000; k++) {
@@ -99,7 +99,7 @@ static void test_recovery_of_many_deletions(void **state)
         store_find(w.store, 0, world_key(k, name), &key);
         assert_int_equal(store_delete(w.store, &key), 0);
         store_turn_end(w.store);
-        if (store_may_write(w.store, true) != 0)
+        if (store_may_write(w.store, 1) != 0)
             sim_run_for(w.sim, 20000);
     }
     world_die(&w, false);
@@ -155,11 +155,11 @@ static void test_objects_that_come_and_go_leave_room(void **state)
     for (uint32_t i = 0; i < 20000; i++) {
         bool is_new;
 
-        for (unsigned wait = 0; wait < 500 && store_may_write(w.store, true) != 0; wait++) {
+        for (unsigned wait = 0; wait < 500 && store_may_write(w.store, 1) != 0; wait++) {
             store_turn_end(w.store);
             sim_run_for(w.sim, 10000);
         }
-        assert_int_equal(store_may_write(w.store, true), 0);
+        assert_int_equal(store_may_write(w.store, 1), 0);
         store_find(w.store, 0, world_key((uint16_t)(i % WORLD_KEYS), name), &key);
         assert_int_equal(hash_set(store_object_open(w.store, &key, STORE_HASH, true), BYTES("f"),
                                   bytes_of(value, sizeof(value)), &is_new), 0);
@@ -194,7 +194,7 @@ static void test_cleaner_without_room(void **state)
         uint16_t k = (uint16_t)(world_random(&w, 8) == 0 ? world_random(&w, 1200) : 1200 + world_random(&w, 300));
         struct store_attributes attributes = {.expire_ms = store_now_ms(w.store) + lifetimes_ms[k % 3]};
 
-        if (store_may_write(w.store, true) != 0) {
+        if (store_may_write(w.store, 1) != 0) {
             refused++;
             store_turn_end(w.store);
             sim_run_for(w.sim, 5000);
@@ -343,7 +343,7 @@ static void test_cache_forgets_cold_entries(void **state)
         store_find(w.store, 0, world_key((uint16_t)k, name), &key);
         assert_int_equal(store_put_string(w.store, &key, BYTES("a value of thirty-two bytes, yes"), NULL), 0);
         store_turn_end(w.store);
-        if (store_may_write(w.store, true) != 0)
+        if (store_may_write(w.store, 1) != 0)
             sim_run_for(w.sim, 20000);
     }
     world_close(&w);
@@ -351,11 +351,11 @@ static void test_cache_forgets_cold_entries(void **state)
     store_stats_get(w.store, &stats);
     assert_int_equal(stats.cold_keys, 60000);
     store_memory_max_set(w.store, stats.index_bytes + stats.entry_bytes / 2);
-    for (unsigned i = 0; i < 1000 && store_may_write(w.store, true) != 0; i++) {
+    for (unsigned i = 0; i < 1000 && store_may_write(w.store, 1) != 0; i++) {
         store_turn_end(w.store);
         sim_run_for(w.sim, 1000);
     }
-    assert_int_equal(store_may_write(w.store, true), 0);
+    assert_int_equal(store_may_write(w.store, 1), 0);
     store_stats_get(w.store, &stats);
     assert_true(stats.evictions > 0 && stats.keys > 10000);
     world_deinit(&w);
