@@ -2,6 +2,8 @@
 #include "backend/ahead.h"
 
 #define LENGTH_DIGITS_MAX 7
+#define FETCH_REQUESTS    32u
+#define FETCH_BYTES       (256u << 10)
 
 /* A number of few digits behind `type`, and CRLF. False: something else, or not all there. */
 static inline bool skip_header(const char **at, const char *end, char type, uint32_t *out)
@@ -22,18 +24,18 @@ static inline bool skip_header(const char **at, const char *end, char type, uint
 }
 
 /* The next request's second argument is taken for its key. */
-static inline bool skip_request(const char **at, const char *end, struct bytes *key)
+static inline bool skip_request(const char **at, const char *end, struct bytes *name, struct bytes *key)
 {
     uint32_t count, len;
 
-    *key = BYTES_EMPTY;
+    *name = *key = BYTES_EMPTY;
     if (!skip_header(at, end, '*', &count))
         return false;
     for (uint32_t i = 0; i < count; i++) {
         if (!skip_header(at, end, '$', &len) || (size_t)(end - *at) < (size_t)len + 2)
             return false;
-        if (i == 1)
-            *key = bytes_of(*at, len);
+        if (i < 2)
+            *(i == 0 ? name : key) = bytes_of(*at, len);
         *at += len + 2;
     }
     return true;
@@ -44,9 +46,9 @@ size_t ahead_resp(struct store *store, uint8_t db, struct bytes data)
     const char *at = data.data, *end = data.data + data.len;
     uint64_t hashes[AHEAD_MAX];
     uint32_t count = 0;
-    struct bytes key;
+    struct bytes name, key;
 
-    while (count < AHEAD_MAX && skip_request(&at, end, &key))
+    while (count < AHEAD_MAX && skip_request(&at, end, &name, &key))
         hashes[count++] = store_prefetch(store, db, key);
     if (count < 2)
         return 0;
@@ -60,7 +62,22 @@ size_t ahead_resp(struct store *store, uint8_t db, struct bytes data)
 uint64_t ahead_resp_first(struct store *store, uint8_t db, struct bytes data)
 {
     const char *at = data.data;
-    struct bytes key;
+    struct bytes name, key;
 
-    return skip_request(&at, at + data.len, &key) && key.len > 0 ? store_prefetch(store, db, key) : 0;
+    return skip_request(&at, at + data.len, &name, &key) && key.len > 0 ? store_prefetch(store, db, key) : 0;
+}
+
+void ahead_fetch(struct session *session, struct bytes data)
+{
+    const char *at = data.data, *end = data.data + data.len;
+    size_t bytes = 0;
+
+    for (uint32_t i = 0; i <= FETCH_REQUESTS && bytes < FETCH_BYTES; i++) {
+        struct bytes name, key;
+
+        if (!skip_request(&at, end, &name, &key))
+            return;
+        if (i > 0 && key.len > 0 && !session_fetch_ahead(session, name, key, &bytes))
+            return;
+    }
 }

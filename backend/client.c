@@ -346,6 +346,7 @@ static size_t client_consume(struct client *client, struct bytes data)
     struct engine *engine = client->node->engine;
     struct proto_limits limits;
     size_t consumed = 0, looked = 0; /* looked: so far the next requests' keys were asked for */
+    bool was_waiting = session->fetches != NULL;
 
     engine_turn_begin(engine);
     session->last_ms = engine->now_ms;
@@ -377,6 +378,8 @@ static size_t client_consume(struct client *client, struct bytes data)
     }
     if (UNLIKELY(client->is_dead))
         return consumed;
+    if (UNLIKELY(session->fetches != NULL) && !was_waiting && session->protocol == SESSION_RESP)
+        ahead_fetch(session, bytes_skip(data, consumed));
     session->bytes_in += consumed;
     engine->counters.bytes_in += consumed;
     session->query_bytes = (uint32_t)(data.len - consumed);

@@ -86,6 +86,7 @@ struct engine {
     uint64_t started_ms;
     uint64_t executing_since_us; /* of a command that is timed; 0: none */
     uint32_t timing_turn;        /* which of the fast ones are timed */
+    uint32_t fetches_ahead;      /* under way for commands that have not begun */
     bool is_turn_open;           /* now_ms is set */
     bool has_ready_keys;         /* waiters are to be served */
     struct list parked;          /* sessions that wait for room in the log */

@@ -6,6 +6,9 @@
  *   F2  A set has at most FETCHES_MAX values: what a command needs beyond is fetched when it runs again.
  *   F3  A value that cannot be had is the command's error, told when it runs again; it never waits twice
  *       for the same.
+ *   F5  While the command in front waits, what reads behind it in the pipeline will want is read, too: so a pipeline has
+ *       as many reads under way as a command with many keys. That is a hint: an error is told to the command that meets
+ *       it by itself. At most AHEAD_MAX values of all sessions are wanted so.
  *   F4  Values that together do not fit into memory would push each other out for ever: from its third round on
  *       a command has what is hot held.
  */
@@ -15,6 +18,7 @@
 
 #define FETCHES_MAX 256u
 #define ROUNDS_HOLD 3u
+#define AHEAD_MAX   1024u
 
 struct fetch_set {
     struct session *session; /* borrows */
@@ -22,21 +26,37 @@ struct fetch_set {
     struct store_waiter waiters[];
 };
 
-static void fetch_done(struct store_waiter *waiter, int err)
+static void fetch_one_done(struct store_waiter *waiter)
 {
     struct fetch_set *set = waiter->arg;
     struct session *session = set->session;
 
     ASSERT(set->left > 0);
     waiter->arg = NULL;
-    if (err != 0)
-        session->fetch_error = err;
     if (--set->left > 0)
         return;
     session->fetches = NULL;
     mem_free(set);
     session->is_parked = false;
     session->io->resume(session);
+}
+
+static void fetch_done(struct store_waiter *waiter, int err)
+{
+    struct fetch_set *set = waiter->arg;
+
+    if (err != 0)
+        set->session->fetch_error = err;
+    fetch_one_done(waiter);
+}
+
+static void fetch_ahead_done(struct store_waiter *waiter, int err)
+{
+    struct fetch_set *set = waiter->arg;
+
+    MAYBE(err);
+    set->session->engine->fetches_ahead--;
+    fetch_one_done(waiter);
 }
 
 static struct fetch_set *fetch_set_get(struct session *session)
@@ -53,20 +73,44 @@ static struct fetch_set *fetch_set_get(struct session *session)
     return set;
 }
 
+/* The set has room. */
+static void set_add(struct fetch_set *set, const struct store_key *key, void (*done)(struct store_waiter *, int))
+{
+    struct store_waiter *waiter = &set->waiters[set->count++];
+
+    set->left++;
+    waiter->done = done;
+    waiter->arg = set;
+    store_fetch(set->session->engine->store, key, waiter);
+}
+
 bool session_fetch(struct session *session, const struct store_key *key)
 {
     struct fetch_set *set = fetch_set_get(session);
-    struct store_waiter *waiter;
 
     if (set == NULL)
         return false;
-    if (set->count == FETCHES_MAX)
+    if (set->count < FETCHES_MAX)
+        set_add(set, key, fetch_done);
+    return true;
+}
+
+bool session_fetch_ahead(struct session *session, struct bytes name, struct bytes key, size_t *bytes)
+{
+    const struct command *info = command_find(name);
+    struct engine *engine = session->engine;
+    struct store_key found;
+
+    if (session->fetches == NULL || session->fetches->count == FETCHES_MAX || engine->fetches_ahead == AHEAD_MAX)
+        return false;
+    if (info == NULL || !(info->flags & CMD_READ) || (info->flags & CMD_KEYS_ONLY) || info->keys.first != 1)
         return true;
-    waiter = &set->waiters[set->count++];
-    set->left++;
-    waiter->done = fetch_done;
-    waiter->arg = set;
-    store_fetch(session->engine->store, key, waiter);
+    store_find(engine->store, session->db, key, &found);
+    if (found.entry == NULL || !entry_is_cold(found.entry))
+        return true;
+    *bytes += entry_value_len(found.entry);
+    engine->fetches_ahead++;
+    set_add(session->fetches, &found, fetch_ahead_done);
     return true;
 }
 
@@ -157,7 +201,9 @@ void fetch_forget(struct session *session)
         return;
     session->fetches = NULL;
     for (uint32_t i = 0; i < set->count; i++)
-        if (set->waiters[i].arg != NULL)
+        if (set->waiters[i].arg != NULL) {
+            session->engine->fetches_ahead -= set->waiters[i].done == fetch_ahead_done;
             store_fetch_cancel(&set->waiters[i]);
+        }
     mem_free(set);
 }

@@ -269,7 +269,7 @@ static int fetch_install(struct fetch *fetch, struct entry *e, struct bytes valu
     entry_parts_of(e, &parts);
     parts.key = key; /* not in the entry that may go away */
     parts.is_cold = false;
-    parts.access = parts.access > 0 ? parts.access : 1;
+    parts.access = parts.access > 0; /* that it was used once, not how often: it has to show that again */
     parts.object = object;
     parts.value = value;
     err = store_entry_put(store, fetch->hash, &e, &parts);

@@ -5,10 +5,12 @@
 #include "common/base/list.h"
 #include "common/base/mem.h"
 
-/* A value goes on to main when it was used that often: the first use is often the one that brought it in. */
-#define PROMOTE_USES    2u
+/* A value goes on to main when it was used that often: the first is that of the command that brought it in, and one more
+ * may be left from its life before (fetch.c). */
+#define PROMOTE_USES    3u
 #define SMALL_SHARE     10u /* small's part of the memory: 1 / that */
 #define SMALL_DRAIN_MAX 2u  /* hashes that one new one may push out */
+#define FULL_SHARE      32u /* memory is about to be asked for when less than 1 / that of it is left */
 /* Buckets without a value of main that the hand passes before small has to give, however little it has. */
 #define BARREN_MAX 64u
 
@@ -155,7 +157,7 @@ struct residency {
     struct ghost ghost;
     uint64_t hand; /* bucket */
     uint64_t small_bytes_max;
-    bool is_feeding, offers_cold;
+    bool is_feeding, is_full, offers_cold;
     struct residency_stats stats;
 };
 
@@ -190,6 +192,7 @@ void residency_pressure_set(struct residency *r, uint64_t memory_bytes, uint64_t
 {
     r->small_bytes_max = memory_max / SMALL_SHARE;
     r->is_feeding = memory_max != 0 && memory_bytes > memory_max / 2; /* R3 */
+    r->is_full = memory_max != 0 && memory_bytes > memory_max - memory_max / FULL_SHARE;
     if (r->is_feeding)
         ghost_resize(&r->ghost, hot_count);
 }
@@ -239,10 +242,13 @@ bool residency_inserted(struct residency *r, uint64_t hash, size_t size)
         r->stats.ghost_hits++;
         return true;
     }
-    /* Room first: then this one, which the caller has yet to write, cannot be what comes out. */
-    small_drain(r);
-    if (r->small.bytes > r->small_bytes_max)
-        return true;
+    /* Memory will be asked for soon: small gives what it has too much then (R4). What is drained would be main's. */
+    if (!r->is_full) {
+        /* Room first: then this one, which the caller has yet to write, cannot be what comes out. */
+        small_drain(r);
+        if (r->small.bytes > r->small_bytes_max)
+            return true;
+    }
     return !small_push(&r->small, hash, size);
 }
 

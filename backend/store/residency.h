@@ -3,7 +3,7 @@
  * residency.h - which values stay in memory: S3-FIFO (Yang et al., SOSP '23) without a pointer an entry.
  *
  *     new value ---> small: a FIFO of key hashes, a tenth of the hot bytes
- *         |            |  used twice or more there           |  not
+ *         |            |  used again and again there        |  not
  *         |            v                                     v
  *         '------> main: all with ENTRY_MAIN <---.         spilled; its fingerprint goes to `ghost`
  *       its hash is    |  a clock hand over the  |
@@ -17,9 +17,9 @@
  *       hot to what residency_inserted() said, and keeps it (and the access count) when it changes.
  *   R2  Hashes in small may be of keys that are gone, cold or in main: they are dropped when they come out.
  *   R3  While less than half of the memory is used nothing is remembered: all is main.
- *   R4  small holds at most a tenth of memory_max in (charged) bytes and one value more, ghost at most GHOST_MAX fingerprints and
- *       about as many as there are hot values; one call looks at no more entries than its budget says, but
- *       for the rest of a bucket.
+ *   R4  small holds at most a tenth of memory_max in (charged) bytes and one value more, or where memory is full, what
+ *       came since it was last asked for; ghost at most GHOST_MAX fingerprints and about as many as there are hot values;
+ *       one call looks at no more entries than its budget says, but for the rest of a bucket.
  *
  * Why the hand goes by bucket and not in order of arrival: a queue would cost 8 to 16 bytes a key. As places in
  * the index are random, a value new in main would meet the hand after half a round in the mean, instead of

@@ -11,7 +11,7 @@
  *     stdin         does                                                      stdout
  *     go MS         closed loop: a client sends --depth requests, waits for   done REQUESTS MICROSECONDS
  *                   the replies, sends the next ones
- *     pace RATE MS  open loop: RATE requests a second, one at a time on       paced REQUESTS P50 P99 P99.9 MAX
+ *     pace RATE MS  open loop: RATE requests a second, --depth at a time on   paced REQUESTS P50 P99 P99.9 MAX
  *                   whichever client has none under way; microseconds from
  *                   when a request was due, so what waits for a client counts
  */
@@ -326,11 +326,12 @@ static void work(struct command_load *l)
 static void work_paced(struct command_load *l, uint64_t rate, uint64_t ms)
 {
     struct epoll_event *events = must_alloc(sizeof(*events) * EVENTS_MAX);
-    uint64_t now_ns = clock_ns(), begun_ns = now_ns, issued = 0, count = MAX(rate * ms / 1000, (uint64_t)1);
+    uint64_t now_ns = clock_ns(), begun_ns = now_ns, issued = 0;
+    uint64_t count = MAX(rate * ms / 1000 / l->depth, (uint64_t)1);
 
     l->progress_us = clock_us();
     while (issued < count || l->busy_count > 0) {
-        uint64_t due_ns = begun_ns + issued * SECOND_NS / rate;
+        uint64_t due_ns = begun_ns + issued * l->depth * SECOND_NS / rate;
         bool can_issue = issued < count && l->idle_count > 0;
 
         if (can_issue && due_ns <= now_ns) {
@@ -358,8 +359,6 @@ static void obey_pace(struct command_load *l, uint64_t rate, uint64_t ms)
 {
     size_t n;
 
-    if (l->depth != 1)
-        die(0, "pace goes with --depth 1");
     l->latency_cap = MIN(rate * ms / 1000 + 1, (uint64_t)PACED_MAX);
     l->latencies_ns = must_alloc(sizeof(uint32_t) * l->latency_cap);
     l->idle = must_alloc(sizeof(uint32_t) * l->client_count);

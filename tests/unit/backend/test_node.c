@@ -149,6 +149,56 @@ static void test_the_end_of_a_peer_that_waits_for_both(void **state)
     world_end(&w);
 }
 
+/* A pipeline of reads that are on the disk waits once: what the first ones wait for, the others do, too. What comes between
+ * counts, and a damaged value is the trouble of who asked for it. */
+static void test_a_pipeline_of_cold_reads(void **state)
+{
+    char text[1200] = "", all[8000] = "";
+    struct client c;
+    struct world w;
+
+    (void)state;
+    world_start(&w, STORE_FSYNC_ALWAYS);
+    join(&w, &c);
+    for (unsigned i = 0; i < 20; i++) {
+        (void)snprintf(text, sizeof(text), "SET c%u %0200u\r\n", i, i);
+        say(&c, text);
+    }
+    sim_run_for(w.sim, SECOND);
+    say(&c, "DEBUG SPILL\r\n");
+    sim_run_for(w.sim, SECOND);
+    for (unsigned i = 0; i < 20; i++) {
+        size_t len = strlen(all);
+
+        (void)snprintf(all + len, sizeof(all) - len, "*2\r\n$3\r\nGET\r\n$%u\r\nc%u\r\n%s", i < 10 ? 2u : 3u, i,
+                       i == 5 ? "*3\r\n$3\r\nSET\r\n$2\r\nc9\r\n$3\r\nnew\r\n" : "");
+    }
+    c.in_len = 0;
+    say(&c, all);
+    sim_run_for(w.sim, SECOND);
+    all[0] = '\0';
+    for (unsigned i = 0; i < 20; i++) {
+        size_t len = strlen(all);
+
+        if (i == 9)
+            (void)snprintf(all + len, sizeof(all) - len, "$3\r\nnew\r\n");
+        else
+            (void)snprintf(all + len, sizeof(all) - len, "$200\r\n%0200u\r\n%s", i, i == 5 ? "+OK\r\n" : "");
+    }
+    hears(&c, all);
+    assert_in_range(node_engine(w.node)->counters.parked_cold, 1, 2);
+    assert_int_equal(node_engine(w.node)->fetches_ahead, 0);
+
+    /* Gone while it waits. */
+    say(&c, "DEBUG SPILL\r\n");
+    sim_run_for(w.sim, SECOND);
+    say(&c, "*2\r\n$3\r\nGET\r\n$2\r\nc1\r\n*2\r\n$3\r\nGET\r\n$2\r\nc2\r\n*2\r\n$3\r\nGET\r\n$2\r\nc3\r\n");
+    client_free(&c);
+    sim_run_for(w.sim, SECOND);
+    assert_int_equal(node_engine(w.node)->fetches_ahead, 0);
+    world_end(&w);
+}
+
 /* Draining: who has nothing under way goes at once, who waits for its reply after it. */
 static void test_drain(void **state)
 {
@@ -184,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_what_follows_a_wait_waits),
         cmocka_unit_test(test_ends_of_peers),
         cmocka_unit_test(test_the_end_of_a_peer_that_waits_for_both),
+        cmocka_unit_test(test_a_pipeline_of_cold_reads),
         cmocka_unit_test(test_drain),
     };
 

@@ -15,6 +15,7 @@ struct shard {
     struct slab *slab;
     struct residency *residency;
     uint64_t hot_bytes, hot_count, bytes_max;
+    uint32_t inserted, turn; /* make_room() after so many */
     uint64_t random, misses;
     bool refuses;
 };
@@ -27,7 +28,7 @@ static uint64_t next_random(uint64_t *seed)
 
 static void shard_init(struct shard *shard, uint64_t bytes_max)
 {
-    *shard = (struct shard){.bytes_max = bytes_max, .random = 5};
+    *shard = (struct shard){.bytes_max = bytes_max, .random = 5, .turn = 1};
     assert_int_equal(index_create(1, &shard->index), 0);
     assert_int_equal(slab_create(&shard->slab), 0);
     assert_int_equal(residency_create(shard->index, &shard->residency), 0);
@@ -126,7 +127,8 @@ static void use(struct shard *shard, uint32_t number)
         entry_change(shard, e, &parts);
     else
         assert_int_equal(index_insert(shard->index, hash, entry_make(shard, &parts)), 0);
-    make_room(shard);
+    if (++shard->inserted % shard->turn == 0)
+        make_room(shard);
 }
 
 static void drop(struct shard *shard, uint32_t number)
@@ -153,15 +155,16 @@ static bool is_hot(const struct shard *shard, uint32_t number)
 
 /* Room for 2000 values; 1500 are in steady use. Then 100,000 others are read once each, one for every use of one of
  * the 1500, as by a backup through the front door: under LRU hardly any would be left. */
-static void test_a_sweep_of_cold_keys_leaves_the_hot_set(void **state)
+static void sweep(uint32_t turn)
 {
     const uint32_t hot = 1500, swept = 100000;
+    struct residency_stats stats;
     struct shard shard;
     uint32_t left = 0;
     uint64_t misses;
 
-    (void)state;
     shard_init(&shard, 2000 * VALUE_SIZE);
+    shard.turn = turn;
     for (uint32_t i = 0; i < 20 * hot; i++)
         use(&shard, (uint32_t)(next_random(&shard.random) % hot));
     for (uint32_t i = 0; i < 1000; i++)
@@ -178,8 +181,23 @@ static void test_a_sweep_of_cold_keys_leaves_the_hot_set(void **state)
                   swept);
     assert_true(left >= hot * 98 / 100);
     assert_true(misses < swept / 50);
-    assert_true(shard.hot_bytes <= shard.bytes_max);
+    assert_true(shard.hot_bytes < shard.bytes_max + turn * VALUE_SIZE);
+    residency_stats_get(shard.residency, &stats);
+    assert_true(stats.spilled_small > 20 * stats.spilled_main);
     shard_deinit(&shard);
+}
+
+static void test_a_sweep_of_cold_keys_leaves_the_hot_set(void **state)
+{
+    (void)state;
+    sweep(1);
+}
+
+/* Many come before memory is asked for, as in a turn of the loop. */
+static void test_a_sweep_in_turns(void **state)
+{
+    (void)state;
+    sweep(40);
 }
 
 /* What was spilled from small and comes back soon is in main at once. */
@@ -292,6 +310,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_sweep_of_cold_keys_leaves_the_hot_set),
+        cmocka_unit_test(test_a_sweep_in_turns),
         cmocka_unit_test(test_what_comes_back_goes_to_main),
         cmocka_unit_test(test_main_forgets),
         cmocka_unit_test(test_queue_and_ghost_are_bounded),
