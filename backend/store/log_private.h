@@ -284,6 +284,8 @@ struct ring_entry {
     uint32_t block, sealed; /* bytes; 0: nothing */
 };
 int log_ring_open(struct store_log *log);
+/* From the size it was found with to that of the options. Empty; all that was in it is durable. */
+MUST_USE int log_ring_resize(struct store_log *log);
 void log_ring_close(struct store_log *log);
 void log_ring_remove(struct store_log *log);
 /* A run of pages with at least `min` bytes, at most `max`; false: no room. */

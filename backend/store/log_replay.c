@@ -194,6 +194,11 @@ static void replay_durable(void *arg, int err)
         return;
     }
     log_ring_reset(&log->ring);
+    err = log_ring_resize(log);
+    if (err != 0) {
+        log_recover_end(r, err);
+        return;
+    }
     log->chain = r->chain;
     log->last_lsn = MAX(r->lsn_floor, r->lsn_max);
     lsn = log->sealed_lsn = lsn_known(r);

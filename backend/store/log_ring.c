@@ -12,6 +12,8 @@
  *   W2  `sealed` of a run is 0 before its pages are used again.
  *   W3  What is beyond `sealed` is never looked at. A successor believes in a frame when its checksum fits and its
  *       chain continues what is on disk.
+ *   W4  A ring is read with the size that it has. If the settings say another, a new one takes its place when all that
+ *       was in it is durable, and nothing was appended since.
  *
  * Without a path the same memory is our own, and nothing survives.
  */
@@ -20,6 +22,7 @@
 
 #define RING_MAGIC 0x474e4952474f4c57ull /* "WLOGRING" */
 #define RING_VERSION 1u
+#define RING_PAGES_MAX ((1u << 30) / PAGE_SIZE_)
 
 struct ring_header {
     uint64_t magic;
@@ -32,6 +35,34 @@ struct ring_header {
 static struct ring_header *ring_header(const struct log_ring *ring)
 {
     return (struct ring_header *)(void *)ring->base;
+}
+
+static size_t table_size(uint32_t page_count)
+{
+    return round_up(page_count * sizeof(struct ring_entry), PAGE_SIZE_);
+}
+
+static size_t map_size(uint32_t page_count)
+{
+    return PAGE_SIZE_ + table_size(page_count) + (size_t)page_count * PAGE_SIZE_;
+}
+
+/* Of a ring that takes that much memory; 0: none does. */
+static uint32_t page_count_of(size_t size)
+{
+    size_t per_page = PAGE_SIZE_ / sizeof(struct ring_entry); /* pages for each one of the table */
+    size_t both = size / PAGE_SIZE_ > 0 ? size / PAGE_SIZE_ - 1 : 0, count = both - (both + per_page) / (per_page + 1);
+
+    return both > 0 && count <= RING_PAGES_MAX && map_size((uint32_t)count) == size ? (uint32_t)count : 0;
+}
+
+static void ring_lay_out(struct log_ring *ring, void *base, uint32_t page_count)
+{
+    ring->base = base;
+    ring->page_count = page_count;
+    ring->map_size = map_size(page_count);
+    ring->table = (struct ring_entry *)(void *)(ring->base + PAGE_SIZE_);
+    ring->data = ring->base + PAGE_SIZE_ + table_size(page_count);
 }
 
 static bool ring_is_ours(const struct store_log *log)
@@ -59,38 +90,102 @@ static void ring_format(struct store_log *log)
     __atomic_store_n(&header->magic, RING_MAGIC, __ATOMIC_RELEASE);
 }
 
-int log_ring_open(struct store_log *log)
+/* What is there with that count of pages, or another in its place. */
+static int ring_map(struct store_log *log, uint32_t page_count)
 {
     struct log_ring *ring = &log->ring;
-    size_t table_size;
     void *base = NULL;
     bool existed = false;
+    int err = io_shared_map(log->io, log->options.ring_path, map_size(page_count), &base, &existed);
+
+    if (err != 0) {
+        log_error(log->text, "store: the log ring cannot be mapped path=%s bytes=%zu why=\"%s\"",
+                  log->options.ring_path, map_size(page_count), err_text(err));
+        return err;
+    }
+    ring_lay_out(ring, base, page_count);
+    ring->is_shared = true;
+    ring->had_content = existed && ring_is_ours(log);
+    return 0;
+}
+
+/* Maps the ring of a killed process, whatever its size (W4). 0, too, if there is none. */
+static int ring_find(struct store_log *log)
+{
+    size_t size;
+    int err = io_shared_size(log->io, log->options.ring_path, &size);
+    uint32_t page_count = err == 0 ? page_count_of(size) : 0;
+
+    if (err == -ENOENT)
+        return 0;
+    if (err != 0) {
+        log_error(log->text, "store: the log ring cannot be looked at path=%s why=\"%s\"", log->options.ring_path,
+                  err_text(err));
+        return err;
+    }
+    if (page_count == 0)
+        return 0;
+    err = ring_map(log, page_count);
+    if (err == 0 && !log->ring.had_content)
+        log_ring_close(log);
+    return err;
+}
+
+static uint32_t pages_wanted(const struct store_log *log)
+{
+    return log->options.ring_size / PAGE_SIZE_;
+}
+
+int log_ring_open(struct store_log *log)
+{
+    void *base;
     int err;
 
-    ring->page_count = log->options.ring_size / PAGE_SIZE_;
-    table_size = round_up(ring->page_count * sizeof(struct ring_entry), PAGE_SIZE_);
-    ring->map_size = PAGE_SIZE_ + table_size + log->options.ring_size;
-    if (log->options.ring_path != NULL) {
-        err = io_boot_id(log->io, log->boot);
-        if (err == 0)
-            err = io_shared_map(log->io, log->options.ring_path, ring->map_size, &base, &existed);
-        if (err != 0) {
-            log_error(log->text, "store: the log ring cannot be mapped path=%s why=\"%s\"",
-                      log->options.ring_path, err_text(err));
-            return err;
-        }
-        ring->is_shared = true;
-    } else {
-        base = mem_alloc_aligned(ring->map_size, PAGE_SIZE_);
+    if (log->options.ring_path == NULL) {
+        base = mem_alloc_aligned(map_size(pages_wanted(log)), PAGE_SIZE_);
         if (base == NULL)
             return ERR_FULL;
-    }
-    ring->base = base;
-    ring->table = (struct ring_entry *)(void *)(ring->base + PAGE_SIZE_);
-    ring->data = ring->base + PAGE_SIZE_ + table_size;
-    ring->had_content = existed && ring_is_ours(log);
-    if (!ring->had_content)
+        ring_lay_out(&log->ring, base, pages_wanted(log));
         ring_format(log);
+        return 0;
+    }
+    err = io_boot_id(log->io, log->boot);
+    if (err != 0) {
+        log_error(log->text, "store: the host's boot id cannot be read, and the log ring is not used without path=%s "
+                  "why=\"%s\"", log->options.ring_path, err_text(err));
+        return err;
+    }
+    err = ring_find(log);
+    if (err != 0)
+        return err;
+    if (log->ring.base != NULL) {
+        if (log->ring.page_count != pages_wanted(log))
+            log_info(log->text, "store: the log ring of the process before is read first, then it gets its new size "
+                     "shard=%u ring_size=%u before=%llu", log->options.shard, log->options.ring_size,
+                     (unsigned long long)log->ring.page_count * PAGE_SIZE_);
+        return 0;
+    }
+    err = ring_map(log, pages_wanted(log));
+    if (err == 0)
+        ring_format(log);
+    return err;
+}
+
+int log_ring_resize(struct store_log *log)
+{
+    uint32_t page_count = pages_wanted(log);
+    bool is_doubt = log_ring_doubt(&log->ring);
+    int err;
+
+    ASSERT(log->ring.used == 0);
+    if (log->ring.page_count == page_count)
+        return 0;
+    log_ring_close(log); /* first: there may be no room for both */
+    err = ring_map(log, page_count);
+    if (err != 0)
+        return err;
+    ring_format(log);
+    log_ring_doubt_set(&log->ring, is_doubt);
     return 0;
 }
 
@@ -102,7 +197,7 @@ void log_ring_close(struct store_log *log)
         io_shared_unmap(log->io, log->ring.base, log->ring.map_size);
     else
         mem_free(log->ring.base);
-    log->ring.base = NULL;
+    log->ring = (struct log_ring){0};
 }
 
 /* For the end of an orderly close: all of it is on the disk. The directory is still locked, so nobody else has made a

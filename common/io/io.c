@@ -476,6 +476,11 @@ int io_shared_map(struct io *io, const char *path, size_t size, void **addr, boo
     return io->vtable->shared_map(io, path, size, addr, existed);
 }
 
+int io_shared_size(struct io *io, const char *path, size_t *size)
+{
+    return io->vtable->shared_size(io, path, size);
+}
+
 void io_shared_unmap(struct io *io, void *addr, size_t size)
 {
     if (addr != NULL)

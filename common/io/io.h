@@ -286,6 +286,8 @@ void io_list(struct io *io, struct io_op *op, const char *path,
  * Errors: -errno. */
 MUST_USE int io_shared_map(struct io *io, const char *path, size_t size, void **addr,
                            bool *existed);
+/* The size with which io_shared_map() would find what is there. Errors: -ENOENT: with none; -errno. */
+MUST_USE int io_shared_size(struct io *io, const char *path, size_t *size);
 void io_shared_unmap(struct io *io, void *addr, size_t size);
 /* The next map finds none. What is mapped stays valid until it is unmapped. Errors: -errno. */
 int io_shared_remove(struct io *io, const char *path);

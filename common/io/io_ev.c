@@ -274,6 +274,7 @@ static const struct io_vtable io_ev_vtable = {
     .wall_us = ev_wall_us,
     .random64 = ev_random64,
     .shared_map = io_ev_shared_map,
+    .shared_size = io_ev_shared_size,
     .shared_unmap = io_ev_shared_unmap,
     .shared_remove = io_ev_shared_remove,
     .boot_id = io_ev_boot_id,

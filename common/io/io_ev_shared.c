@@ -14,21 +14,35 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool shared_is_ours(int fd, size_t size)
+/* Its size, if it is ours; else 0. */
+static size_t shared_size(int fd)
 {
     struct stat stat;
 
-    return fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode) && stat.st_uid == geteuid() &&
-           (stat.st_mode & 077) == 0 && stat.st_size == (off_t)size;
+    return fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode) && stat.st_uid == geteuid() && (stat.st_mode & 077) == 0
+               ? (size_t)stat.st_size
+               : 0;
+}
+
+/* The descriptor of what is there; -ENOENT: nothing that could be ours; else why nobody can tell. */
+static int shared_find(int dir, const char *path)
+{
+    int fd = openat(dir, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    if (fd >= 0)
+        return fd;
+    return errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EINTR ? -errno : -ENOENT;
 }
 
 /* The descriptor, or -errno. */
 static int shared_open(int dir, const char *path, size_t size, bool *existed)
 {
-    int fd = openat(dir, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = shared_find(dir, path);
     int err = 0;
 
-    *existed = fd >= 0 && shared_is_ours(fd, size);
+    if (fd < 0 && fd != -ENOENT)
+        return fd;
+    *existed = fd >= 0 && shared_size(fd) == size;
     if (*existed)
         return fd;
     if (fd >= 0)
@@ -63,6 +77,17 @@ int io_ev_shared_map(struct io *io, const char *path, size_t size, void **addr, 
     if (err == 0)
         *addr = mapped;
     return err;
+}
+
+int io_ev_shared_size(struct io *io, const char *path, size_t *size)
+{
+    int fd = shared_find(io_ev_of(io)->dir_fd, path);
+
+    if (fd < 0)
+        return fd;
+    *size = shared_size(fd);
+    close(fd);
+    return *size > 0 && *size % 4096 == 0 ? 0 : -ENOENT;
 }
 
 void io_ev_shared_unmap(struct io *io, void *addr, size_t size)

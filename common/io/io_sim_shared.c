@@ -14,6 +14,17 @@ struct sim_shared {
     bool is_gone;   /* since a power cut, or replaced, or removed */
 };
 
+static struct sim_shared *shared_find(const struct sim_process *process, const char *path)
+{
+    LIST_FOR_EACH(&process->node->shared, at) {
+        struct sim_shared *shared = CONTAINER_OF(at, struct sim_shared, node);
+
+        if (!shared->is_gone && strcmp(shared->path, path) == 0)
+            return shared;
+    }
+    return NULL;
+}
+
 int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bool *existed)
 {
     struct sim_process *process = sim_process_of(io);
@@ -22,18 +33,14 @@ int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bo
     ASSERT(size > 0 && size % 4096 == 0);
     if (process->is_dead)
         return -EIO;
-    *existed = false;
-    LIST_FOR_EACH(&process->node->shared, at) {
-        shared = CONTAINER_OF(at, struct sim_shared, node);
-        if (shared->is_gone || strcmp(shared->path, path) != 0)
-            continue;
-        if (shared->size == size) {
-            *existed = true;
-            *addr = shared->data;
-            return 0;
-        }
-        shared->is_gone = true;
+    shared = shared_find(process, path);
+    *existed = shared != NULL && shared->size == size;
+    if (*existed) {
+        *addr = shared->data;
+        return 0;
     }
+    if (shared != NULL)
+        shared->is_gone = true;
     shared = must_zalloc(sizeof(*shared));
     shared->path = must_strdup(path);
     shared->size = size;
@@ -45,6 +52,15 @@ int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bo
     return 0;
 }
 
+int sim_shared_size(struct io *io, const char *path, size_t *size)
+{
+    const struct sim_process *process = sim_process_of(io);
+    const struct sim_shared *shared = process->is_dead ? NULL : shared_find(process, path);
+
+    *size = shared != NULL ? shared->size : 0;
+    return process->is_dead ? -EIO : shared != NULL ? 0 : -ENOENT;
+}
+
 void sim_shared_unmap(struct io *io, void *addr, size_t size)
 {
     (void)io, (void)addr, (void)size; /* another process may have it */
@@ -53,18 +69,14 @@ void sim_shared_unmap(struct io *io, void *addr, size_t size)
 int sim_shared_remove(struct io *io, const char *path)
 {
     struct sim_process *process = sim_process_of(io);
+    struct sim_shared *shared = process->is_dead ? NULL : shared_find(process, path);
 
     if (process->is_dead)
         return -EIO;
-    LIST_FOR_EACH(&process->node->shared, at) {
-        struct sim_shared *shared = CONTAINER_OF(at, struct sim_shared, node);
-
-        if (!shared->is_gone && strcmp(shared->path, path) == 0) {
-            shared->is_gone = true;
-            return 0;
-        }
-    }
-    return -ENOENT;
+    if (shared == NULL)
+        return -ENOENT;
+    shared->is_gone = true;
+    return 0;
 }
 
 void sim_shared_host_ended(struct sim_node *node)

@@ -68,6 +68,42 @@ def test_killed_under_load(weir_backend, request, fsync):
     kill_and_reckon(node, rng, rounds(request, 4, 34), fsync)
 
 
+def start_in_short(node, seconds):
+    """The node, and SIGKILL for all of it."""
+    p = subprocess.Popen(node.argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    time.sleep(seconds)
+    for pid in pids_of_session(p.pid):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    p.wait(10)
+    wait_for(lambda: not pids_of_session(p.pid), "all of it is gone")
+
+
+def test_another_ring_size_after_a_kill(weir_backend, request):
+    """What was answered and is only in the log ring is found by a node whose ring has another size, even if starts
+    before it were killed."""
+    node = weir_backend(None, "--fsync", "everysec", "--segment_size", "1mb", "--memory", "16mb",
+                        "--ring_size", "1mb")
+    at = node.argv.index("--ring_size") + 1
+    rng = random.Random(SEED)
+    writers = None
+    for number in range(rounds(request, 4, 20)):
+        writers = acknowledged.start(4, node.port, writers)
+        time.sleep(rng.uniform(0.05, 0.4))
+        node._sent.add(signal.SIGKILL)
+        kill(node, "all")
+        acknowledged.finish(writers)
+        for size in rng.sample(["1mb", "2mb", "5mb", "8mb"], 2 if number % 2 else 1):
+            node.argv[at] = size
+            if number % 2:
+                start_in_short(node, rng.uniform(0.001, 0.08))
+        node.restart(signal.SIGKILL)
+        wait_for(lambda: acknowledged.answers(node.port), "the node serves", deadline=30)
+        acknowledged.reckon(writers, node.port)
+
+
 def test_killed_while_it_starts(weir_backend):
     """Again and again, before it has opened: each start finds what the one before had not finished."""
     node = weir_backend(None, "--fsync", "everysec", "--segment_size", "1mb")
@@ -78,15 +114,7 @@ def test_killed_while_it_starts(weir_backend):
     acknowledged.finish(writers)
     rng = random.Random(SEED)
     for _ in range(15):
-        p = subprocess.Popen(node.argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        time.sleep(rng.uniform(0.001, 0.08))
-        for pid in pids_of_session(p.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        p.wait(10)
-        wait_for(lambda: not pids_of_session(p.pid), "all of it is gone")
+        start_in_short(node, rng.uniform(0.001, 0.08))
     node.restart(signal.SIGKILL)
     wait_for(lambda: acknowledged.answers(node.port), "the node serves", deadline=30)
     acknowledged.reckon(writers, node.port)

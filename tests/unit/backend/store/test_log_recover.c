@@ -31,8 +31,17 @@ struct plan {
     uint32_t lives, steps;
     bool power_cuts, kills;
     enum store_fsync fsync;
-    bool no_ring;
+    bool no_ring, resizes;
 };
+
+/* The settings of the next start: what is in the ring was put there with another size. */
+static void ring_resize(struct world *w, const struct plan *plan)
+{
+    static const uint32_t pages[] = {16, 17, 100, 256, 257, 600};
+
+    if (plan->resizes)
+        w->options.ring_size = pages[draw(w) % ARRAY_COUNT(pages)] * 4096;
+}
 
 /* Lives and deaths. After each, what was promised is there, and it is a prefix of what was done. */
 static void run(uint64_t seed, const struct plan *plan)
@@ -53,6 +62,7 @@ static void run(uint64_t seed, const struct plan *plan)
             bool is_cut_now = plan->power_cuts && is_cut;
 
             if (is_cut_now || !plan->power_cuts || plan->kills) {
+                ring_resize(&w, plan);
                 assert_int_equal(world_open(&w), 0);
                 w.seen_count = 0;
                 store_log_recover(w.log, 0, 0, &replay);
@@ -61,6 +71,7 @@ static void run(uint64_t seed, const struct plan *plan)
                 world_crash(&w, false);
             }
         }
+        ring_resize(&w, plan);
         assert_int_equal(world_start(&w), 0);
         world_check_prefix(&w, promised);
         world_check_reads(&w, 1 + w.count / 16);
@@ -75,6 +86,7 @@ static void run(uint64_t seed, const struct plan *plan)
         if (is_cut)
             MAYBE(w.seen_cold);
     }
+    ring_resize(&w, plan);
     assert_int_equal(world_start(&w), 0);
     world_check_prefix(&w, promised);
     world_check_reads(&w, 1);
@@ -100,6 +112,42 @@ static void test_a_killed_process_loses_nothing_that_was_sealed(void **state)
 {
     (void)state;
     run_many("kill", (struct plan){.lives = 5, .steps = 60, .kills = true}, 60);
+}
+
+static void test_another_ring_size_loses_nothing_that_was_sealed(void **state)
+{
+    (void)state;
+    run_many("resize", (struct plan){.lives = 6, .steps = 60, .kills = true, .resizes = true}, 60);
+    run_many("resize, cut", (struct plan){.lives = 8, .steps = 40, .kills = true, .power_cuts = true, .resizes = true},
+             30);
+}
+
+/* The new size is used at last, and a start with the same one leaves it alone. */
+static void test_a_ring_gets_its_new_size(void **state)
+{
+    struct world w;
+    size_t before, after;
+
+    (void)state;
+    world_init(&w, 7);
+    assert_int_equal(world_start(&w), 0);
+    assert_int_equal(world_append(&w), 0);
+    store_log_turn_end(w.log);
+    assert_int_equal(io_shared_size(w.io, LOG_RING, &before), 0);
+    world_crash(&w, false);
+    w.options.ring_size *= 2;
+    assert_int_equal(world_open(&w), 0);
+    assert_int_equal(io_shared_size(w.io, LOG_RING, &after), 0);
+    assert_int_equal(after, before); /* what is in it was not read yet */
+    assert_int_equal(world_recover(&w), 0);
+    world_check_prefix(&w, UINT64_MAX);
+    assert_int_equal(io_shared_size(w.io, LOG_RING, &after), 0);
+    assert_true(after > before + w.options.ring_size / 2 - 1);
+    world_crash(&w, false);
+    assert_int_equal(world_start(&w), 0);
+    assert_int_equal(io_shared_size(w.io, LOG_RING, &before), 0);
+    assert_int_equal(after, before);
+    world_deinit(&w);
 }
 
 static void test_without_a_ring_what_was_written_is_there(void **state)
@@ -242,6 +290,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_killed_process_loses_nothing_that_was_sealed),
+        cmocka_unit_test(test_another_ring_size_loses_nothing_that_was_sealed),
+        cmocka_unit_test(test_a_ring_gets_its_new_size),
         cmocka_unit_test(test_without_a_ring_what_was_written_is_there),
         cmocka_unit_test(test_a_power_cut_loses_nothing_that_was_durable),
         cmocka_unit_test(test_kills_and_power_cuts_in_any_order),

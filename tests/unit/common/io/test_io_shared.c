@@ -43,6 +43,42 @@ static void test_shared_memory_is_found_again(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+/* What is there is told before it is mapped with a size that would replace it; what is not ours is not there. */
+static void test_the_size_of_shared_memory_is_found(void **state)
+{
+    struct sim *sim = sim_create(1, NULL);
+    struct sim_node *node = sim_node_create(sim, "a");
+    char path[64];
+    struct loop loop;
+
+    (void)state;
+    loop_open(&loop, (struct io_ev_options){0});
+    scratch(path, "size");
+    for (unsigned i = 0; i < 2; i++) {
+        struct io *io = i == 0 ? loop.io : sim_node_io(node);
+        size_t size;
+        void *addr;
+        bool existed;
+
+        assert_int_equal(io_shared_size(io, path, &size), -ENOENT);
+        assert_int_equal(io_shared_map(io, path, 3 * SIZE, &addr, &existed), 0);
+        assert_int_equal(io_shared_size(io, path, &size), 0);
+        assert_int_equal(size, 3 * SIZE);
+        io_shared_unmap(io, addr, 3 * SIZE);
+        if (i == 0) {
+            assert_int_equal(chmod(path, 0644), 0);
+            assert_int_equal(io_shared_size(io, path, &size), -ENOENT);
+            assert_int_equal(chmod(path, 0600), 0);
+            assert_int_equal(truncate(path, SIZE + 1), 0);
+            assert_int_equal(io_shared_size(io, path, &size), -ENOENT);
+        }
+        assert_int_equal(io_shared_remove(io, path), 0);
+        assert_int_equal(io_shared_size(io, path, &size), -ENOENT);
+    }
+    loop_close(&loop);
+    sim_destroy(&sim);
+}
+
 /* Another size, rights for others, or a link: replaced, what it pointed to is left alone. */
 static void test_shared_memory_of_another_kind_is_replaced(void **state)
 {
@@ -370,6 +406,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shared_memory_is_found_again),
+        cmocka_unit_test(test_the_size_of_shared_memory_is_found),
         cmocka_unit_test(test_shared_memory_of_another_kind_is_replaced),
         cmocka_unit_test(test_boot_id_is_the_same_until_the_host_starts_again),
         cmocka_unit_test(test_simulated_shared_memory_ends_with_the_host),
