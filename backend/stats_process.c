@@ -7,43 +7,24 @@
 
 #include "backend/stats_process.h"
 
-#include "common/base/buffer.h"
 #include "common/base/mem.h"
+#include "common/http/http.h"
 #include "common/io/io_ev.h"
 #include "nginx-style-master/master.h"
 
-#define CONNS_MAX  16u
-#define HEAD_MAX   8192u
-#define SILENCE_MS 100u
-#define READING_MS 5000u
-#define SENDING_MS 10000u
-#define LINGER_MS  1000u
+#define PAGES_TEXT "there are /stats, /metrics and /healthz\n"
 #define BEAT_MS    500u
 #define STALE_MS   5000u
-
-enum conn_state { CONN_SILENT, CONN_READING, CONN_SENDING, CONN_LINGERING, CONN_DEAD };
 
 struct stats_process {
     struct worker *worker;
     struct io *io;
+    struct http_server http;
     struct io_watch channel;
     struct io_timer beat;
-    struct io_hook hook;
-    struct io_listener *listeners; /* owns */
+    struct http_listener *listeners; /* owns */
     uint32_t listeners_count;
-    struct list conns, dead;       /* of conn; conns: the oldest first */
-    uint32_t conns_count;
     int exit_code;
-};
-
-struct conn {
-    struct io_stream stream;
-    struct io_timer timer;
-    struct list_node node;
-    struct stats_process *process;
-    struct buffer out;
-    size_t sent;
-    uint8_t state; /* enum conn_state */
 };
 
 static const char *const stat_texts[] = {
@@ -201,212 +182,65 @@ static bool is_healthy(struct stats_process *process)
     return serving > 0 && serving == worker_count(process->worker);
 }
 
-/* ---- HTTP -------------------------------------------------------------------------------------------- */
+/* ---- pages ------------------------------------------------------------------------------------------- */
 
-static void answer(struct conn *conn, const char *status, const char *type, const struct buffer *body, bool is_head)
+static bool page_json(void *arg, struct buffer *body)
 {
-    buffer_append_format(&conn->out,
-                         "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
-                         "Connection: close\r\n\r\n",
-                         status, type, body->len);
-    if (!is_head)
-        buffer_append(&conn->out, body->data, body->len);
-}
-
-static void serve(struct conn *conn, struct bytes path, bool is_head)
-{
-    const char *status = "200 OK", *type = "text/plain; charset=utf-8";
-    struct stats_process *process = conn->process;
-    struct buffer body = {0};
-
-    if (bytes_equal(path, BYTES("/stats"))) {
-        type = "application/json";
-        write_json(process, &body);
-    } else if (bytes_equal(path, BYTES("/metrics"))) {
-        type = "text/plain; version=0.0.4; charset=utf-8";
-        write_metrics(process, &body);
-    } else if (bytes_equal(path, BYTES("/healthz"))) {
-        bool is_fine = is_healthy(process);
-
-        if (!is_fine)
-            status = "503 Service Unavailable";
-        buffer_append_string(&body, is_fine ? "ok\n" : "not all shards serve\n");
-    } else {
-        if (!bytes_equal(path, BYTES("/")))
-            status = "404 Not Found";
-        buffer_append_string(&body, "there are /stats, /metrics and /healthz\n");
-    }
-    answer(conn, status, type, &body, is_head);
-    buffer_deinit(&body);
-}
-
-/* "GET /path?query HTTP/1.1". False: more of the head is to come. */
-static bool read_request(struct conn *conn, struct bytes data, bool is_end)
-{
-    bool is_head = data.len >= 5 && memcmp(data.data, "HEAD ", 5) == 0;
-    bool is_get = data.len >= 4 && memcmp(data.data, "GET ", 4) == 0;
-    struct bytes path = bytes_skip(data, is_head ? 5 : 4);
-    size_t len = 0;
-
-    if (data.len > 0 && !is_end && data.len < HEAD_MAX && memmem(data.data, data.len, "\n\r\n", 3) == NULL &&
-        memmem(data.data, data.len, "\n\n", 2) == NULL)
-        return false;
-    if (!is_get && !is_head) {
-        write_json(conn->process, &conn->out);
-        return true;
-    }
-    while (len < path.len && path.data[len] != ' ' && path.data[len] != '?' && path.data[len] != '\r' &&
-           path.data[len] != '\n')
-        len++;
-    serve(conn, bytes_first(path, len), is_head);
+    write_json(arg, body);
     return true;
 }
 
-/* ---- connections --------------------------------------------------------------------------------------- */
-
-static void conn_close(struct conn *conn)
+static bool page_metrics(void *arg, struct buffer *body)
 {
-    struct stats_process *process = conn->process;
-
-    if (conn->state == CONN_DEAD)
-        return;
-    conn->state = CONN_DEAD;
-    io_stream_close(&conn->stream);
-    io_timer_stop(&conn->timer);
-    list_remove(&conn->node);
-    process->conns_count--;
-    list_push_back(&process->dead, &conn->node);
+    write_metrics(arg, body);
+    return true;
 }
 
-static void conn_send(struct conn *conn)
+static bool page_health(void *arg, struct buffer *body)
 {
-    while (conn->sent < conn->out.len) {
-        struct iovec slice = {.iov_base = conn->out.data + conn->sent, .iov_len = conn->out.len - conn->sent};
-        ssize_t sent = io_stream_send(&conn->stream, &slice, 1);
+    bool is_well = is_healthy(arg);
 
-        if (sent < 0) {
-            conn_close(conn);
-            return;
-        }
-        conn->sent += (size_t)sent;
-        if ((size_t)sent < slice.iov_len)
-            return; /* writable() goes on */
-    }
-    /* A close with unread bytes would reset the connection and take the answer away. */
-    conn->state = CONN_LINGERING;
-    io_stream_shutdown(&conn->stream);
-    io_timer_start(conn->process->io, &conn->timer, LINGER_MS);
+    buffer_append_string(body, is_well ? "ok\n" : "not all shards serve\n");
+    return is_well;
 }
 
-static void conn_read(struct conn *conn, struct bytes data, bool is_end)
+static bool page_index(void *arg, struct buffer *body)
 {
-    if (!read_request(conn, data, is_end))
-        return;
-    if (conn->out.failed) {
-        conn_close(conn);
-        return;
-    }
-    conn->state = CONN_SENDING;
-    io_timer_start(conn->process->io, &conn->timer, SENDING_MS);
-    conn_send(conn);
+    MAYBE(arg != NULL);
+    buffer_append_string(body, PAGES_TEXT);
+    return true;
 }
 
-static size_t conn_recv(struct io_stream *stream, struct bytes data)
+static void page_plain(void *arg, struct buffer *out)
 {
-    struct conn *conn = CONTAINER_OF(stream, struct conn, stream);
-
-    if (conn->state == CONN_SILENT) {
-        conn->state = CONN_READING;
-        io_timer_start(conn->process->io, &conn->timer, READING_MS);
-    }
-    if (conn->state == CONN_READING)
-        conn_read(conn, data, false);
-    return conn->state == CONN_READING ? 0 : data.len;
+    write_json(arg, out);
 }
 
-static void conn_closed(struct io_stream *stream, int err, struct bytes rest)
-{
-    struct conn *conn = CONTAINER_OF(stream, struct conn, stream);
-
-    if (err != ERR_EOF || conn->state == CONN_LINGERING)
-        conn_close(conn);
-    else if (conn->state <= CONN_READING)
-        conn_read(conn, rest, true);
-}
-
-static void conn_writable(struct io_stream *stream)
-{
-    struct conn *conn = CONTAINER_OF(stream, struct conn, stream);
-
-    if (conn->state == CONN_SENDING)
-        conn_send(conn);
-}
-
-static const struct io_stream_handler conn_handler = {
-    .recv = conn_recv,
-    .closed = conn_closed,
-    .writable = conn_writable,
+static const struct http_page pages[] = {
+    {"/", NULL, page_index},
+    {"/stats", "application/json", page_json},
+    {"/metrics", "text/plain; version=0.0.4; charset=utf-8", page_metrics},
+    {"/healthz", NULL, page_health},
 };
 
-static void conn_expired(struct io_timer *timer)
-{
-    struct conn *conn = timer->arg;
-
-    if (conn->state == CONN_SILENT)
-        conn_read(conn, BYTES_EMPTY, true);
-    else
-        conn_close(conn);
-}
-
-static void conn_accepted(struct io_listener *listener, int fd, const struct io_addr *peer)
-{
-    struct stats_process *process = listener->arg;
-    struct conn *conn = must_zalloc(sizeof(*conn));
-
-    MAYBE(peer);
-    if (process->conns_count == CONNS_MAX)
-        conn_close(CONTAINER_OF(list_first(&process->conns), struct conn, node));
-    conn->process = process;
-    conn->timer.fire = conn_expired;
-    conn->timer.arg = conn;
-    if (io_stream_open(process->io, &conn->stream, &conn_handler, fd, &(struct io_stream_options){.nodelay = true},
-                       BYTES_EMPTY) != 0) {
-        mem_free(conn);
-        return;
-    }
-    list_push_back(&process->conns, &conn->node);
-    process->conns_count++;
-    io_timer_start(process->io, &conn->timer, SILENCE_MS);
-    io_stream_resume(&conn->stream);
-}
-
-static void free_dead(struct io_hook *hook)
-{
-    struct stats_process *process = CONTAINER_OF(hook, struct stats_process, hook);
-    struct list_node *node;
-
-    while ((node = list_pop_front(&process->dead)) != NULL) {
-        struct conn *conn = CONTAINER_OF(node, struct conn, node);
-
-        buffer_deinit(&conn->out);
-        mem_free(conn);
-    }
-}
+static const struct http_handler http_handler = {
+    .pages = {.pages = pages, .count = ARRAY_COUNT(pages), .plain = page_plain, .not_found = PAGES_TEXT},
+};
 
 /* ---- the process --------------------------------------------------------------------------------------- */
 
 static void on_accept(struct worker *worker, struct worker_listener *from, bool on)
 {
     struct stats_process *process = worker_arg(worker);
-    struct io_listener *listener = from->arg;
+    struct http_listener *listener = from->arg;
 
     if (listener == NULL)
         return;
-    listener->is_exclusive = from->is_shared;
+    listener->listener.is_exclusive = from->is_shared;
     if (on)
-        io_listener_start(process->io, listener, from->fd);
+        io_listener_start(process->io, &listener->listener, from->fd);
     else
-        io_listener_stop(listener);
+        io_listener_stop(&listener->listener);
 }
 
 static void on_stop(struct worker *worker)
@@ -459,8 +293,7 @@ static void process_start(struct stats_process *process)
 
     process->listeners = must_zalloc(sizeof(*process->listeners) * MAX(process->listeners_count, 1u));
     for (uint32_t i = 0; i < process->listeners_count; i++) {
-        process->listeners[i].accepted = conn_accepted;
-        process->listeners[i].arg = process;
+        http_listener_init(&process->listeners[i], &process->http, false);
         listeners[i].arg = &process->listeners[i];
     }
     worker_handler_set(worker, &stats_handler, process);
@@ -470,22 +303,15 @@ static void process_start(struct stats_process *process)
     process->beat.fire = beat;
     process->beat.arg = process;
     io_timer_start(process->io, &process->beat, 1);
-    process->hook.run = free_dead;
-    io_hook_add(process->io, &process->hook);
 }
 
 static void process_end(struct stats_process *process)
 {
-    struct list_node *node;
-
-    while ((node = list_first(&process->conns)) != NULL)
-        conn_close(CONTAINER_OF(node, struct conn, node));
-    free_dead(&process->hook);
     for (uint32_t i = 0; i < process->listeners_count; i++)
-        io_listener_stop(&process->listeners[i]);
+        io_listener_stop(&process->listeners[i].listener);
+    http_server_deinit(&process->http);
     io_watch_stop(&process->channel);
     io_timer_stop(&process->beat);
-    io_hook_remove(process->io, &process->hook);
     io_ev_destroy(&process->io);
     mem_free(process->listeners);
 }
@@ -502,8 +328,7 @@ int stats_process_main(struct worker *worker)
         log_error(worker_log(worker), "stats: no event loop why=\"%s\"", err_text(err));
         return MASTER_EXIT_FATAL;
     }
-    list_init(&process.conns);
-    list_init(&process.dead);
+    http_server_init(&process.http, process.io, &http_handler, &process);
     process_start(&process);
     worker_ready(worker);
     io_run(process.io);

@@ -25,12 +25,17 @@ struct args {
     struct bytes rest; /* all behind the verb, as it came */
 };
 
-static void answer_ok(struct stats_conn *conn)
+static struct stats_process *process_of(const struct http_conn *conn)
+{
+    return conn->server->arg;
+}
+
+static void answer_ok(struct http_conn *conn)
 {
     buffer_append_string(&conn->out, "ok\n");
 }
 
-static void answer_error(struct stats_conn *conn, const char *text)
+static void answer_error(struct http_conn *conn, const char *text)
 {
     buffer_append_format(&conn->out, "error: %s\n", text);
 }
@@ -40,25 +45,25 @@ static void print_to_buffer(void *arg, const char *text, size_t len)
     buffer_append(arg, text, len);
 }
 
-static struct stats_lists lists_of(struct stats_conn *conn, const struct args *args, uint32_t count_max)
+static struct stats_lists lists_of(struct http_conn *conn, const struct args *args, uint32_t count_max)
 {
     uint64_t wanted = count_max;
 
     if (args->count > 0 && !bytes_to_u64(args->items[0], LIST_COUNT_MAX, &wanted))
         wanted = count_max;
     return (struct stats_lists){
-        .worker = conn->process->worker,
-        .now_ms = io_now_ms(conn->process->io),
+        .worker = process_of(conn)->worker,
+        .now_ms = io_now_ms(process_of(conn)->io),
         .count_max = (uint32_t)wanted,
     };
 }
 
 /* ---- what the master does ---------------------------------------------------------------------------- */
 
-static void ask_master(struct stats_conn *conn, enum worker_request request, struct bytes text)
+static void ask_master(struct http_conn *conn, enum worker_request request, struct bytes text)
 {
-    struct stats_process *process = conn->process;
-    char copy[STATS_HEAD_MAX + 1];
+    struct stats_process *process = process_of(conn);
+    char copy[HTTP_HEAD_MAX + 1];
     int err;
 
     memcpy(copy, text.data, text.len);
@@ -69,69 +74,68 @@ static void ask_master(struct stats_conn *conn, enum worker_request request, str
     } else if (err != 0) {
         answer_error(conn, err_text(err));
     } else {
-        conn->state = STATS_CONN_WAITING;
-        io_timer_start(process->io, &conn->timer, MASTER_WAIT_MS);
+        http_conn_wait(conn, MASTER_WAIT_MS);
     }
 }
 
 void control_replied(struct stats_process *process, uint64_t id, int err, const char *text)
 {
-    LIST_FOR_EACH (&process->conns, node) {
-        struct stats_conn *conn = CONTAINER_OF(node, struct stats_conn, node);
+    LIST_FOR_EACH (&process->http.conns, node) {
+        struct http_conn *conn = CONTAINER_OF(node, struct http_conn, node);
 
-        if (conn->state != STATS_CONN_WAITING || conn->request_id != id)
+        if (conn->state != HTTP_WAITING || conn->request_id != id)
             continue;
         if (err != 0)
             answer_error(conn, text[0] != '\0' ? text : err_text(err));
         else
             answer_ok(conn);
-        stats_conn_answer(conn);
+        http_conn_answer(conn);
         return;
     }
 }
 
 void control_master_gone(struct stats_process *process)
 {
-    LIST_FOR_EACH (&process->conns, node) {
-        struct stats_conn *conn = CONTAINER_OF(node, struct stats_conn, node);
+    LIST_FOR_EACH (&process->http.conns, node) {
+        struct http_conn *conn = CONTAINER_OF(node, struct http_conn, node);
 
-        if (conn->state == STATS_CONN_WAITING && conn->request_id != 0) {
+        if (conn->state == HTTP_WAITING && conn->request_id != 0) {
             answer_error(conn, NO_MASTER);
-            stats_conn_answer(conn);
+            http_conn_answer(conn);
         }
     }
 }
 
-static void verb_reload(struct stats_conn *conn, const struct args *args)
+static void verb_reload(struct http_conn *conn, const struct args *args)
 {
     MAYBE(args->count);
     ask_master(conn, WORKER_REQUEST_RELOAD, BYTES_EMPTY);
 }
 
-static void verb_reopen(struct stats_conn *conn, const struct args *args)
+static void verb_reopen(struct http_conn *conn, const struct args *args)
 {
     MAYBE(args->count);
     ask_master(conn, WORKER_REQUEST_REOPEN, BYTES_EMPTY);
 }
 
-static void verb_upgrade(struct stats_conn *conn, const struct args *args)
+static void verb_upgrade(struct http_conn *conn, const struct args *args)
 {
     ask_master(conn, WORKER_REQUEST_UPGRADE, args->rest);
 }
 
-static void verb_quit(struct stats_conn *conn, const struct args *args)
+static void verb_quit(struct http_conn *conn, const struct args *args)
 {
     MAYBE(args->count);
     ask_master(conn, WORKER_REQUEST_QUIT, BYTES_EMPTY);
 }
 
-static void verb_stop(struct stats_conn *conn, const struct args *args)
+static void verb_stop(struct http_conn *conn, const struct args *args)
 {
     MAYBE(args->count);
     ask_master(conn, WORKER_REQUEST_STOP, BYTES_EMPTY);
 }
 
-static void verb_log_level(struct stats_conn *conn, const struct args *args)
+static void verb_log_level(struct http_conn *conn, const struct args *args)
 {
     struct bytes level = args->items[0];
     uint64_t number;
@@ -166,16 +170,16 @@ int control_set(struct stats_process *process, struct bytes text, struct conf_er
     return err;
 }
 
-static void verb_set(struct stats_conn *conn, const struct args *args)
+static void verb_set(struct http_conn *conn, const struct args *args)
 {
     struct conf_error error;
 
     if (args->count == 0) {
         answer_ok(conn);
-        conf_live_list(conn->process->conf, print_to_buffer, &conn->out);
+        conf_live_list(process_of(conn)->conf, print_to_buffer, &conn->out);
     } else if (args->count != 2) {
         answer_error(conn, "set takes a key and a value, or nothing to list all keys");
-    } else if (control_set(conn->process, args->rest, &error) != 0) {
+    } else if (control_set(process_of(conn), args->rest, &error) != 0) {
         /* Without the path that a file's errors start with. */
         answer_error(conn, strncmp(error.text, "set: conf: ", 11) == 0 ? error.text + 11 : error.text);
     } else {
@@ -240,9 +244,9 @@ static void status_pools(const struct view *view, struct buffer *out)
     }
 }
 
-static void verb_status(struct stats_conn *conn, const struct args *args)
+static void verb_status(struct http_conn *conn, const struct args *args)
 {
-    struct stats_process *process = conn->process;
+    struct stats_process *process = process_of(conn);
     struct view view;
 
     MAYBE(args->count);
@@ -269,29 +273,29 @@ static void verb_status(struct stats_conn *conn, const struct args *args)
     view_deinit(&view);
 }
 
-static void verb_table(struct stats_conn *conn, const struct args *args)
+static void verb_table(struct http_conn *conn, const struct args *args)
 {
     struct view view;
 
     MAYBE(args->count);
-    view_init(&view, conn->process->worker, conn->process->conf, io_wall_us(conn->process->io) / 1000000);
+    view_init(&view, process_of(conn)->worker, process_of(conn)->conf, io_wall_us(process_of(conn)->io) / 1000000);
     answer_ok(conn);
     stats_text_table(&view, &conn->out);
     view_deinit(&view);
 }
 
-static void verb_stats(struct stats_conn *conn, const struct args *args)
+static void verb_stats(struct http_conn *conn, const struct args *args)
 {
     struct stats_lists lists = lists_of(conn, args, 128);
     struct view view;
 
-    view_init(&view, conn->process->worker, conn->process->conf, io_wall_us(conn->process->io) / 1000000);
+    view_init(&view, process_of(conn)->worker, process_of(conn)->conf, io_wall_us(process_of(conn)->io) / 1000000);
     answer_ok(conn);
-    stats_text_json(&view, conn->process->host_name, &lists, &conn->out);
+    stats_text_json(&view, process_of(conn)->host_name, &lists, &conn->out);
     view_deinit(&view);
 }
 
-static void verb_slowlog(struct stats_conn *conn, const struct args *args)
+static void verb_slowlog(struct http_conn *conn, const struct args *args)
 {
     struct stats_lists lists = lists_of(conn, args, 32);
 
@@ -299,7 +303,7 @@ static void verb_slowlog(struct stats_conn *conn, const struct args *args)
     stats_lists_slowlog(&lists, &conn->out);
 }
 
-static void verb_hotkeys(struct stats_conn *conn, const struct args *args)
+static void verb_hotkeys(struct http_conn *conn, const struct args *args)
 {
     struct stats_lists lists = lists_of(conn, args, 16);
 
@@ -307,7 +311,7 @@ static void verb_hotkeys(struct stats_conn *conn, const struct args *args)
     stats_lists_hotkeys(&lists, &conn->out);
 }
 
-static void verb_bigkeys(struct stats_conn *conn, const struct args *args)
+static void verb_bigkeys(struct http_conn *conn, const struct args *args)
 {
     struct stats_lists lists = lists_of(conn, args, 64);
 
@@ -316,9 +320,9 @@ static void verb_bigkeys(struct stats_conn *conn, const struct args *args)
 }
 
 /* The workers are asked to write their lists; they do within a second. */
-static void verb_clients(struct stats_conn *conn, const struct args *args)
+static void verb_clients(struct http_conn *conn, const struct args *args)
 {
-    struct stats_process *process = conn->process;
+    struct stats_process *process = process_of(conn);
     size_t size;
     struct health_area *health = worker_health(process->worker, &size);
 
@@ -329,11 +333,10 @@ static void verb_clients(struct stats_conn *conn, const struct args *args)
     }
     __atomic_store_n(&health->clients_wanted_ms, io_clock_us(process->io) / 1000, __ATOMIC_RELAXED);
     conn->request_id = 0;
-    conn->state = STATS_CONN_WAITING;
-    io_timer_start(process->io, &conn->timer, CLIENTS_WAIT_MS);
+    http_conn_wait(conn, CLIENTS_WAIT_MS);
 }
 
-void control_waited(struct stats_conn *conn)
+void control_waited(struct http_conn *conn)
 {
     static const struct args none;
 
@@ -345,7 +348,7 @@ void control_waited(struct stats_conn *conn)
         answer_ok(conn);
         stats_lists_clients(&lists, &conn->out);
     }
-    stats_conn_answer(conn);
+    http_conn_answer(conn);
 }
 
 static bool is_ejected(void *arg, uint32_t pool_index, uint32_t server_index)
@@ -362,16 +365,16 @@ static bool is_ejected(void *arg, uint32_t pool_index, uint32_t server_index)
 }
 
 /* where KEY, or where POOL KEY: the key is what is left of the line, blanks and all. */
-static void verb_where(struct stats_conn *conn, const struct args *args)
+static void verb_where(struct http_conn *conn, const struct args *args)
 {
-    struct where where = {.conf = conn->process->conf, .is_ejected = is_ejected, .arg = conn->process};
+    struct where where = {.conf = process_of(conn)->conf, .is_ejected = is_ejected, .arg = process_of(conn)};
     struct buffer out = {0};
     struct bytes key = args->rest;
     char pool[256] = "";
 
     if (args->count > 1 && args->items[0].len < sizeof(pool)) {
         memcpy(pool, args->items[0].data, args->items[0].len);
-        if (conf_pool_by_name(conn->process->conf, args->items[0]) != NULL) {
+        if (conf_pool_by_name(process_of(conn)->conf, args->items[0]) != NULL) {
             where.pool = pool;
             key = bytes_skip(key, args->items[0].len + 1);
         }
@@ -384,19 +387,19 @@ static void verb_where(struct stats_conn *conn, const struct args *args)
     buffer_deinit(&out);
 }
 
-static void verb_config(struct stats_conn *conn, const struct args *args)
+static void verb_config(struct http_conn *conn, const struct args *args)
 {
     MAYBE(args->count);
     answer_ok(conn);
-    conf_describe(conn->process->conf, print_to_buffer, &conn->out);
+    conf_describe(process_of(conn)->conf, print_to_buffer, &conn->out);
 }
 
-static void verb_help(struct stats_conn *conn, const struct args *args);
+static void verb_help(struct http_conn *conn, const struct args *args);
 
 static const struct verb {
     const char *name, *args, *text;
     uint32_t args_min, args_max;
-    void (*run)(struct stats_conn *conn, const struct args *args);
+    void (*run)(struct http_conn *conn, const struct args *args);
 } verbs[] = {
     {"status", "", "master, workers, pools, what was set", 0, 0, verb_status},
     {"stats", "", "everything, as JSON", 0, 0, verb_stats},
@@ -417,7 +420,7 @@ static const struct verb {
     {"help", "", "this list", 0, 0, verb_help},
 };
 
-static void verb_help(struct stats_conn *conn, const struct args *args)
+static void verb_help(struct http_conn *conn, const struct args *args)
 {
     MAYBE(args->count);
     answer_ok(conn);
@@ -449,7 +452,7 @@ static void split(struct bytes rest, struct args *args)
     }
 }
 
-void control_line(struct stats_conn *conn, struct bytes line)
+void control_line(struct http_conn *conn, struct bytes line)
 {
     const char *blank;
     struct args args = {.count = 0};
@@ -469,6 +472,6 @@ void control_line(struct stats_conn *conn, struct bytes line)
         buffer_append_format(&conn->out, "error: it is %s %s\n", verb->name, verb->args);
     else
         verb->run(conn, &args);
-    if (conn->state == STATS_CONN_READING)
-        stats_conn_answer(conn);
+    if (conn->state == HTTP_READING)
+        http_conn_answer(conn);
 }

@@ -10,16 +10,14 @@
 #include <unistd.h>
 
 #define TICK_MS       500u
-#define SILENCE_MS    100u   /* then it is a reader that wants twemproxy's JSON */
-#define READING_MS    5000u
-#define SENDING_MS    10000u
-#define LINGERING_MS  1000u
 #define LEAVE_MAX_MS  3000u
 #define ORPHAN_SILENCE_MS 10000u
 
-static void process_leave_when_done(struct stats_process *process)
+static void process_leave_when_done(void *arg)
 {
-    if (process->leave_at_ms != 0 && (process->conns_count == 0 || io_now_ms(process->io) >= process->leave_at_ms))
+    struct stats_process *process = arg;
+
+    if (process->leave_at_ms != 0 && (process->http.conns_count == 0 || io_now_ms(process->io) >= process->leave_at_ms))
         io_stop(process->io);
 }
 
@@ -102,167 +100,19 @@ static void process_second(struct io_timer *timer)
     io_timer_start(process->io, timer, TICK_MS);
 }
 
-/* ---- connections ------------------------------------------------------------------------------------- */
-
-void stats_conn_close(struct stats_conn *conn)
-{
-    struct stats_process *process = conn->process;
-
-    if (conn->state == STATS_CONN_DEAD)
-        return;
-    conn->state = STATS_CONN_DEAD;
-    io_stream_close(&conn->stream);
-    io_timer_stop(&conn->timer);
-    list_remove(&conn->node);
-    process->conns_count--;
-    conn->dead_next = process->dead;
-    process->dead = conn;
-}
-
-static void conn_free_dead(struct io_hook *hook)
-{
-    struct stats_process *process = CONTAINER_OF(hook, struct stats_process, hook);
-
-    while (process->dead != NULL) {
-        struct stats_conn *conn = process->dead;
-
-        process->dead = conn->dead_next;
-        buffer_deinit(&conn->out);
-        mem_free(conn);
-    }
-    process_leave_when_done(process);
-}
-
-static void conn_send(struct stats_conn *conn)
-{
-    while (conn->sent < conn->out.len) {
-        struct iovec slice = {.iov_base = conn->out.data + conn->sent, .iov_len = conn->out.len - conn->sent};
-        ssize_t sent = io_stream_send(&conn->stream, &slice, 1);
-
-        if (sent < 0) {
-            stats_conn_close(conn);
-            return;
-        }
-        conn->sent += (size_t)sent;
-        if ((size_t)sent < slice.iov_len)
-            return; /* writable() goes on */
-    }
-    /* A close with unread bytes would reset the connection and take the answer away. */
-    conn->state = STATS_CONN_LINGERING;
-    io_stream_shutdown(&conn->stream);
-    io_timer_start(conn->process->io, &conn->timer, LINGERING_MS);
-}
-
-void stats_conn_answer(struct stats_conn *conn)
-{
-    if (conn->state == STATS_CONN_DEAD)
-        return;
-    if (conn->out.failed) {
-        stats_conn_close(conn);
-        return;
-    }
-    conn->state = STATS_CONN_SENDING;
-    io_timer_start(conn->process->io, &conn->timer, SENDING_MS);
-    conn_send(conn);
-}
-
-static void conn_read(struct stats_conn *conn, struct bytes data, bool is_end)
-{
-    const char *end;
-
-    if (!conn->is_control) {
-        if (stats_http_read(conn, data, is_end))
-            stats_conn_answer(conn);
-        return;
-    }
-    end = memchr(data.data, '\n', data.len);
-    if (end != NULL)
-        control_line(conn, bytes_first(data, (size_t)(end - data.data)));
-    else if (is_end || data.len > STATS_HEAD_MAX)
-        stats_conn_close(conn);
-}
-
-static size_t conn_recv(struct io_stream *stream, struct bytes data)
-{
-    struct stats_conn *conn = CONTAINER_OF(stream, struct stats_conn, stream);
-
-    if (conn->state != STATS_CONN_READING)
-        return data.len;
-    /* Somebody is there: no longer twemproxy's 100 ms. Not moved by each further byte. */
-    if (!conn->is_control && conn->request_id == 0) {
-        conn->request_id = 1;
-        io_timer_start(conn->process->io, &conn->timer, READING_MS);
-    }
-    conn_read(conn, data, false);
-    return conn->state == STATS_CONN_READING ? 0 : data.len;
-}
-
-static void conn_closed(struct io_stream *stream, int err, struct bytes rest)
-{
-    struct stats_conn *conn = CONTAINER_OF(stream, struct stats_conn, stream);
-
-    if (err != ERR_EOF || conn->state == STATS_CONN_LINGERING)
-        stats_conn_close(conn);
-    else if (conn->state == STATS_CONN_READING)
-        conn_read(conn, rest, true);
-}
-
-static void conn_writable(struct io_stream *stream)
-{
-    struct stats_conn *conn = CONTAINER_OF(stream, struct stats_conn, stream);
-
-    if (conn->state == STATS_CONN_SENDING)
-        conn_send(conn);
-}
-
-static const struct io_stream_handler conn_handler = {
-    .recv = conn_recv,
-    .closed = conn_closed,
-    .writable = conn_writable,
+static const struct http_handler http_handler = {
+    .pages = {.pages = stats_pages, .count = STATS_PAGES, .plain = stats_page_plain, .not_found = STATS_NOT_FOUND},
+    .line = control_line,
+    .waited = control_waited,
+    .freed = process_leave_when_done,
 };
-
-static void conn_expired(struct io_timer *timer)
-{
-    struct stats_conn *conn = timer->arg;
-
-    if (conn->state == STATS_CONN_WAITING)
-        control_waited(conn);
-    else if (conn->state == STATS_CONN_READING && !conn->is_control && conn->request_id == 0)
-        conn_read(conn, BYTES_EMPTY, true);
-    else
-        stats_conn_close(conn);
-}
-
-static void conn_accepted(struct io_listener *listener, int fd, const struct io_addr *peer)
-{
-    struct stats_accept *accept = CONTAINER_OF(listener, struct stats_accept, listener);
-    struct stats_process *process = accept->process;
-    struct stats_conn *conn = must_zalloc(sizeof(*conn));
-
-    MAYBE(peer);
-    if (process->conns_count == STATS_CONNS_MAX)
-        stats_conn_close(CONTAINER_OF(list_first(&process->conns), struct stats_conn, node));
-    conn->process = process;
-    conn->is_control = accept->is_control;
-    conn->timer.fire = conn_expired;
-    conn->timer.arg = conn;
-    if (io_stream_open(process->io, &conn->stream, &conn_handler, fd,
-                       &(struct io_stream_options){.nodelay = true}, BYTES_EMPTY) != 0) {
-        mem_free(conn);
-        return;
-    }
-    list_push_back(&process->conns, &conn->node);
-    process->conns_count++;
-    io_timer_start(process->io, &conn->timer, conn->is_control ? READING_MS : SILENCE_MS);
-    io_stream_resume(&conn->stream);
-}
 
 /* ---- the process ----------------------------------------------------------------------------------------- */
 
 static void on_accept(struct worker *worker, struct worker_listener *from, bool on)
 {
     struct stats_process *process = worker_arg(worker);
-    struct stats_accept *accept = from->arg;
+    struct http_listener *accept = from->arg;
 
     if (accept == NULL)
         return;
@@ -340,9 +190,7 @@ static void process_start(struct stats_process *process, uint32_t control_tag)
 
     process->accepts = must_zalloc(sizeof(*process->accepts) * MAX(process->accepts_count, 1u));
     for (uint32_t i = 0; i < process->accepts_count; i++) {
-        process->accepts[i].listener.accepted = conn_accepted;
-        process->accepts[i].process = process;
-        process->accepts[i].is_control = listeners[i].tag == control_tag;
+        http_listener_init(&process->accepts[i], &process->http, listeners[i].tag == control_tag);
         listeners[i].arg = &process->accepts[i];
     }
     worker_handler_set(worker, &stats_handler, process);
@@ -352,22 +200,15 @@ static void process_start(struct stats_process *process, uint32_t control_tag)
     process->second.fire = process_second;
     process->second.arg = process;
     io_timer_start(process->io, &process->second, 1);
-    process->hook.run = conn_free_dead;
-    io_hook_add(process->io, &process->hook);
 }
 
 static void process_end(struct stats_process *process)
 {
-    struct list_node *node;
-
-    while ((node = list_first(&process->conns)) != NULL)
-        stats_conn_close(CONTAINER_OF(node, struct stats_conn, node));
-    conn_free_dead(&process->hook);
     for (uint32_t i = 0; i < process->accepts_count; i++)
         io_listener_stop(&process->accepts[i].listener);
+    http_server_deinit(&process->http);
     io_watch_stop(&process->channel);
     io_timer_stop(&process->second);
-    io_hook_remove(process->io, &process->hook);
     io_ev_destroy(&process->io);
     mem_free(process->changes);
     mem_free(process->accepts);
@@ -386,8 +227,8 @@ int stats_process_main(struct worker *worker, struct conf *conf, const char *con
     }
     if (gethostname(process.host_name, sizeof(process.host_name) - 1) != 0)
         memcpy(process.host_name, "?", 2);
-    list_init(&process.conns);
     process.changes = must_zalloc(sizeof(*process.changes) * STATS_CHANGES_MAX);
+    http_server_init(&process.http, process.io, &http_handler, &process);
     process_start(&process, control_tag);
     worker_ready(worker);
     io_run(process.io);

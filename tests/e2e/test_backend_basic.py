@@ -337,4 +337,9 @@ def test_stats_port(weir_backend):
     wait_for(lambda: json.loads(get("/stats")).get("shard-0", {}).get("keys") == 1)
     assert b'weir_shard_keys{shard="0"} 1\n' in get("/metrics")
     assert get("/healthz") == b"ok\n"
-    assert json.loads(ask(port, b""))["service"] == "weir-backend"
+    for opening in (b"", b"stats\r\n", b"\0\xff garbage"):
+        assert json.loads(ask(port, opening))["service"] == "weir-backend"
+    for question, status in [(b"GET /nothing HTTP/1.1\r\n\r\n", b"404"), (b"POST /stats HTTP/1.1\r\n\r\n", b"405"),
+                             (b"GET stats HTTP/1.1\r\n\r\n", b"400"),
+                             (b"GET /stats HTTP/1.1\r\nX: " + b"y" * 9000, b"431")]:
+        assert ask(port, question).startswith(b"HTTP/1.1 " + status + b" ")

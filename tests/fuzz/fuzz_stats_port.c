@@ -64,10 +64,16 @@ bool worker_has_master(const struct worker *worker)
     return worker != NULL;
 }
 
-/* Of stats_process.c, which is not linked: the answer stays in conn->out. */
-void stats_conn_answer(struct stats_conn *conn)
+/* Instead of http_server.c's: the answer stays in conn->out. */
+void http_conn_answer(struct http_conn *conn)
 {
-    conn->state = STATS_CONN_SENDING;
+    conn->state = HTTP_SENDING;
+}
+
+void http_conn_wait(struct http_conn *conn, uint32_t timeout_ms)
+{
+    MAYBE(timeout_ms);
+    conn->state = HTTP_WAITING;
 }
 
 static void segment_fill(struct worker *worker, const struct conf *conf)
@@ -93,7 +99,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const struct io_ev_options io_options = {.files = IO_FILES_NONE};
     struct stats_process process = {.conf_path = "fuzz", .host_name = "host"};
-    struct stats_conn conn = {.process = &process, .state = STATS_CONN_READING};
+    const struct http_pages pages = {
+        .pages = stats_pages, .count = STATS_PAGES, .plain = stats_page_plain, .not_found = STATS_NOT_FOUND,
+    };
+    struct http_conn conn = {.server = &process.http, .state = HTTP_READING, .is_line = true};
     struct worker worker;
     struct conf_error error;
     struct bytes input = bytes_of(data + 1, size - 1);
@@ -106,17 +115,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     segment_fill(&worker, process.conf);
     process.worker = &worker;
     process.changes = must_zalloc(sizeof(*process.changes) * STATS_CHANGES_MAX);
-    list_init(&process.conns);
+    process.http.arg = &process;
+    list_init(&process.http.conns);
     if (data[0] % 2 == 0) {
-        bool is_done = stats_http_read(&conn, input, false);
+        bool is_done = http_read(&pages, &process, input, false, &conn.out);
 
         /* Nothing is answered twice, and the end always brings an answer. */
         ASSERT(is_done == (conn.out.len > 0));
         if (!is_done)
-            ASSERT(stats_http_read(&conn, input, true) && conn.out.len > 0);
-    } else if (memchr(input.data, '\n', input.len) == NULL && input.len <= STATS_HEAD_MAX) {
+            ASSERT(http_read(&pages, &process, input, true, &conn.out) && conn.out.len > 0);
+    } else if (memchr(input.data, '\n', input.len) == NULL && input.len <= HTTP_HEAD_MAX) {
         control_line(&conn, input);
-        ASSERT(conn.state == STATS_CONN_SENDING && conn.out.len > 0);
+        ASSERT(conn.state == HTTP_SENDING && conn.out.len > 0);
         ASSERT(memcmp(conn.out.data, "ok\n", 3) == 0 || memcmp(conn.out.data, "error: ", 7) == 0);
     }
     io_timer_stop(&conn.timer);

@@ -15,7 +15,7 @@ import lint
 
 ORDER = [
     "common/base", "common/command", "common/proto", "common/ring", "common/wire", "common/stats", "common/conf",
-    "common/io", "nginx-style-master", "proxy",
+    "common/io", "common/http", "nginx-style-master", "proxy",
     "backend/store", "backend/types", "backend/cmd", "backend/repl", "backend/coordinator", "backend",
     "ctl",
 ]
