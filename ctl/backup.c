@@ -24,6 +24,7 @@
 #include "common/base/mem.h"
 #include "ctl/ctl.h"
 #include "ctl/node_client.h"
+#include "ctl/range.h"
 #include "ctl/source.h"
 #include "ctl/tree.h"
 
@@ -465,8 +466,10 @@ int ctl_backup(const char *source, const char *dest, bool must_copy)
         else
             tree_drop(&backup->tree);
     }
-    if (err == 0)
+    if (err == 0) {
         told_done(backup);
+        range_print(backup->tree.path);
+    }
     mem_free(backup);
     return err == 0 ? CTL_OK : CTL_FAILED;
 }

@@ -9,8 +9,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-/* 0: there is no such file, or it is none of ours. */
-static uint64_t taken_ms_read(const char *dir)
+uint64_t source_taken_ms(const char *dir)
 {
     char path[SHARD_PATH_MAX], line[64];
     uint64_t taken = 0;
@@ -77,7 +76,7 @@ int source_open(struct source *source, const char *dir)
     if (err == 0)
         err = source_check(source);
     if (err == 0) {
-        source->taken_ms = taken_ms_read(dir);
+        source->taken_ms = source_taken_ms(dir);
         return 0;
     }
     source_close(source);

@@ -24,6 +24,8 @@ struct source {
 
 /* All of them are there, belong together, and can be opened: 0; else an error: told. */
 MUST_USE int source_open(struct source *source, const char *dir);
+/* When the backup in that directory was taken; 0: it is none. */
+uint64_t source_taken_ms(const char *dir);
 void source_close(struct source *source);
 /* Locks all of it, so that no node starts on it; the descriptors end with source_unlock(). Told. */
 MUST_USE int source_lock(struct source *source, int locks[SHARDS_MAX]);

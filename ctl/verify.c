@@ -19,6 +19,8 @@
 #include "common/base/err.h"
 #include "common/base/mem.h"
 #include "ctl/ctl.h"
+#include "ctl/range.h"
+#include "ctl/source.h"
 
 #include <stdlib.h>
 
@@ -642,5 +644,7 @@ int ctl_verify(const char *dir)
         worst = MAX(worst, (int)VERIFY_DAMAGED);
     else if (err != 0)
         worst = VERIFY_UNREADABLE;
+    if (worst == VERIFY_CLEAN && source_taken_ms(dir) != 0)
+        range_print(dir);
     return worst;
 }

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """weirctl verify, backup, restore and salvage, with real nodes."""
 
+import datetime
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -24,6 +26,12 @@ def ctl(*args, code=0):
     done = subprocess.run([weirtest.program("weirctl"), *map(str, args)], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, (args, done.returncode, done.stdout, done.stderr)
     return done.stdout + done.stderr
+
+
+def times_of(told):
+    """What a backup can go back from and to, in seconds."""
+    found = re.search(r"can go back from (.*)Z to (.*)Z", told)
+    return tuple(datetime.datetime.fromisoformat(x + "+00:00").timestamp() for x in found.groups())
 
 
 def write_some(client, seed, count=400):
@@ -289,8 +297,10 @@ def test_restore_to_a_point_in_time(weir_backend, tmp_path):
         for i in range(200):
             client.set(f"new:{seed}:{i}", random.randbytes(8000))
     sequence.stop()
-    ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
+    told = ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
     end = time.time()
+    latest, earliest = times_of(told)
+    assert earliest < moments[0][0] and moments[-1][0] < latest <= end
     for moment, seed in moments:
         target = tmp_path / f"then-{seed}"
         told = ctl("restore", tmp_path / "b", target, "--until", f"@{moment:.3f}")
@@ -307,6 +317,12 @@ def test_restore_to_a_point_in_time(weir_backend, tmp_path):
             redis_client(other).bgsave()
             other.stop()
         assert "damage      0" in ctl("verify", target)
+    assert times_of(ctl("verify", tmp_path / "b")) == (latest, earliest)
+    for i, moment in enumerate((earliest, latest)):
+        ctl("restore", tmp_path / "b", tmp_path / f"edge-{i}", "--until", f"@{moment:.3f}")
+        assert "damage      0" in ctl("verify", tmp_path / f"edge-{i}")
+    told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", f"@{latest + 0.002:.3f}", code=1)
+    assert "is later than" in told
     told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", "@1000000000", code=1)
     assert "it goes back to" in told
     told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", f"@{end + 100:.0f}", code=1)
@@ -328,8 +344,9 @@ def test_restore_to_an_lsn_cuts_no_transaction(weir_backend, tmp_path):
         for side in ("left", "right"):
             pipe.set(side, f"{number}:" + "x" * random.Random(number).choice((10, 3000, 200000)))
         pipe.execute()
-    ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
+    told = ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
     last = int(next(line for line in ctl("verify", tmp_path / "b").splitlines() if "last lsn" in line).split()[-1])
+    assert f"shard 0: from lsn:{last} to lsn:" in told
     seen = set()
     for lsn in range(last - 59, last, 7):
         target = tmp_path / f"at-{lsn}"
