@@ -38,7 +38,7 @@ static uint64_t page_lsn(const struct salvage *salvage, uint64_t hash)
     if (!salvage->has_checkpoint)
         return 0;
     page = (uint32_t)(hash & ((1ull << c->meta.bits) - 1));
-    return c->pages_bad[page] ? 0 : MAX(c->pages[page].lsn, c->meta.lsn);
+    return c->pages_bad[page] ? 0 : MAX(checkpoint_table_lsn(&c->table, page), c->meta.lsn);
 }
 
 static bool is_named(const struct salvage_known *known, const struct salvage_item *item)

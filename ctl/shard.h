@@ -96,7 +96,7 @@ uint64_t shard_page_find(const struct shard *shard, const struct shard_segment *
 struct shard_checkpoint {
     struct checkpoint_slot slot;
     struct checkpoint_meta meta;
-    struct checkpoint_page *pages; /* owns */
+    struct checkpoint_table table; /* owns */
     char *pages_bad;               /* owns: a byte a page */
     uint64_t lsn_max;              /* highest LSN of a page */
     char name[40];
@@ -105,7 +105,7 @@ struct shard_checkpoint {
  * Returns how many: 0 to 2. */
 unsigned shard_checkpoints(struct shard *shard, struct shard_checkpoint out[2]);
 void shard_checkpoint_free(struct shard_checkpoint *checkpoint);
-/* Calls each() for every key of pages that verify; tells of the others. 0, -errno, or what each() returned. */
+/* Calls each() for every key of pages that verify (and that no flush has taken); tells of the others. 0, -errno, or what each() returned. */
 MUST_USE int shard_checkpoint_each(struct shard *shard, struct shard_checkpoint *checkpoint,
                                    int (*each)(void *arg, uint32_t page, const struct checkpoint_key *key, uint64_t hash),
                                    void *arg);

@@ -26,9 +26,8 @@ static int read_whole(int fd, char *data, size_t size, uint64_t off)
 
 void shard_checkpoint_free(struct shard_checkpoint *checkpoint)
 {
-    mem_free(checkpoint->pages);
+    checkpoint_table_free(&checkpoint->table);
     mem_free(checkpoint->pages_bad);
-    checkpoint->pages = NULL;
     checkpoint->pages_bad = NULL;
 }
 
@@ -49,22 +48,18 @@ static bool meta_read(struct shard *shard, struct shard_checkpoint *c)
     data = must_alloc((size_t)slot->meta_len);
     err = read_whole(fd, data, (size_t)slot->meta_len, slot->meta_off);
     close(fd);
-    if (err != 0)
-        what = err_text(err);
-    else if (!checkpoint_meta_is_valid(slot, data))
+    if (err == 0)
+        err = checkpoint_meta_take(slot, data, &c->meta, &c->table);
+    if (err == ERR_CORRUPT)
         what = "META does not verify";
+    else if (err == ERR_UNSUPPORTED)
+        what = "a newer version of this program wrote it";
+    else if (err != 0)
+        what = err_text(err);
     if (what == NULL) {
-        size_t start = checkpoint_meta_take(data, &c->meta), size = (size_t)slot->meta_len - start;
-
-        c->pages = must_alloc(size);
-        memcpy(c->pages, data + start, size);
         c->pages_bad = must_zalloc(c->meta.page_count);
-        for (uint32_t i = 0; i < c->meta.page_count && what == NULL; i++) {
-            c->lsn_max = MAX(c->lsn_max, c->pages[i].lsn);
-            if (c->pages[i].len < CHECKPOINT_PAGE_HEADER || c->pages[i].off > slot->meta_off ||
-                c->pages[i].len > slot->meta_off - c->pages[i].off)
-                what = "META names pages that cannot be";
-        }
+        for (uint32_t i = 0; i < c->meta.page_count; i++)
+            c->lsn_max = MAX(c->lsn_max, checkpoint_table_lsn(&c->table, i));
     }
     mem_free(data);
     if (what != NULL) {
@@ -119,43 +114,159 @@ unsigned shard_checkpoints(struct shard *shard, struct shard_checkpoint out[2])
 
 /* ---- pages ------------------------------------------------------------------------------------ */
 
-struct page_walk {
-    uint64_t seed;
-    uint32_t page;
-    unsigned bits;
-    int (*each)(void *arg, uint32_t page, const struct checkpoint_key *key, uint64_t hash);
-    void *arg;
+struct page_key {
+    struct checkpoint_key key;
+    uint64_t hash;
+    bool is_gone;
 };
 
-/* 0, ERR_CORRUPT, or what each() returned; with `each` NULL it is only looked at. */
-static int page_keys(const struct page_walk *walk, struct bytes data, uint32_t entries)
+/* A page being put together from its records, oldest first. */
+struct page_walk {
+    struct shard_checkpoint *checkpoint;
+    uint64_t seed;
+    uint32_t page;
+    char *data;            /* owns: all records of the page */
+    struct page_key *keys; /* owns */
+    uint32_t *places;      /* owns: open addressing by hash; 1 + index into `keys`, 0: free */
+    uint64_t *kept;        /* owns */
+    size_t data_cap, place_cap, key_cap, kept_cap;
+    uint32_t count;
+};
+
+static void walk_free(struct page_walk *walk)
 {
-    struct bytes cursor = bytes_skip(data, CHECKPOINT_PAGE_HEADER);
+    mem_free(walk->data);
+    mem_free(walk->keys);
+    mem_free(walk->places);
+    mem_free(walk->kept);
+}
 
-    for (uint32_t i = 0; i < entries; i++) {
-        struct checkpoint_key key;
-        uint64_t hash;
-        int err;
+/* Room for `count` items of `size`; what was there is lost. */
+static void *walk_room(void *old, size_t *cap, size_t count, size_t size)
+{
+    if (count <= *cap)
+        return old;
+    mem_free(old);
+    *cap = count;
+    return must_alloc(count * size);
+}
 
-        if (!checkpoint_key_take(&cursor, &key))
-            return ERR_CORRUPT;
-        hash = key_hash(walk->seed, key.db, key.key);
-        if ((hash & ((1ull << walk->bits) - 1)) != walk->page)
-            return ERR_CORRUPT;
-        err = walk->each != NULL ? walk->each(walk->arg, walk->page, &key, hash) : 0;
-        if (err != 0)
-            return err;
+/* Where the key is, or would be. */
+static uint32_t *key_place(struct page_walk *walk, const struct checkpoint_key *key, uint64_t hash)
+{
+    size_t mask = walk->place_cap - 1, at = (size_t)(hash >> 20) & mask;
+
+    for (;; at = (at + 1) & mask) {
+        const struct page_key *found;
+
+        if (walk->places[at] == 0)
+            return &walk->places[at];
+        found = &walk->keys[walk->places[at] - 1];
+        if (found->hash == hash && found->key.db == key->db && bytes_equal(found->key.key, key->key))
+            return &walk->places[at];
     }
-    return cursor.len == 0 ? 0 : ERR_CORRUPT;
+}
+
+/* Those that are not named are gone. */
+static void record_keep(struct page_walk *walk, struct bytes kept)
+{
+    walk->kept = walk_room(walk->kept, &walk->kept_cap, kept.len / 8, 8);
+    checkpoint_kept_sort(kept, walk->kept);
+    for (uint32_t i = 0; i < walk->count; i++)
+        if (!checkpoint_kept_has(walk->kept, kept.len / 8, walk->keys[i].key.lsn))
+            walk->keys[i].is_gone = true;
+}
+
+static bool record_apply(struct page_walk *walk, const struct checkpoint_record *record, bool is_first, struct bytes data)
+{
+    struct checkpoint_record_view view;
+
+    if (!checkpoint_record_take(data, record, walk->checkpoint->meta.bits, &view) ||
+        is_first != (!view.is_kept_all && view.kept.len == 0))
+        return false;
+    if (!view.is_kept_all)
+        record_keep(walk, view.kept);
+    for (uint32_t i = 0; i < record->entries; i++) {
+        struct page_key item = {0};
+        uint32_t *place;
+
+        if (!checkpoint_key_take(&view.entries, &item.key))
+            return false;
+        item.hash = key_hash(walk->seed, item.key.db, item.key.key);
+        if ((item.hash & ((1ull << walk->checkpoint->meta.bits) - 1)) != walk->page)
+            return false;
+        place = key_place(walk, &item.key, item.hash);
+        if (*place == 0)
+            *place = ++walk->count;
+        walk->keys[*place - 1] = item;
+    }
+    return view.entries.len == 0;
+}
+
+/* A flush since the page was written hides what was there before. */
+static bool is_flushed(const struct page_walk *walk, const struct page_key *item)
+{
+    return item->key.lsn < walk->checkpoint->meta.flush_lsn[item->key.db];
+}
+
+static bool page_has_all(const struct page_walk *walk)
+{
+    const struct shard_checkpoint *c = walk->checkpoint;
+    uint64_t lsn = checkpoint_table_lsn(&c->table, walk->page);
+    uint32_t keys = 0;
+
+    for (unsigned db = 0; db < STORE_DBS; db++)
+        if (c->meta.flush_lsn[db] > lsn)
+            return true;
+    for (uint32_t i = 0; i < walk->count; i++)
+        keys += !walk->keys[i].is_gone && !is_flushed(walk, &walk->keys[i]);
+    return keys == c->table.pages[walk->page].keys;
+}
+
+/* NULL: the page is put together; else what is wrong, with the record at *off. */
+static const char *page_read(struct page_walk *walk, int fd, uint64_t *off)
+{
+    const struct checkpoint_table *table = &walk->checkpoint->table;
+    const struct checkpoint_page *page = &table->pages[walk->page];
+    const struct checkpoint_record *records = &table->records[page->first];
+    size_t len = 0, entries = 0, places = 64, at = 0;
+
+    for (uint32_t i = 0; i < page->count; i++) {
+        len += records[i].len;
+        entries += records[i].entries;
+    }
+    *off = records[0].off;
+    if (entries > len / CHECKPOINT_ENTRY_SIZE)
+        return "it does not verify";
+    while (places < 2 * entries)
+        places *= 2;
+    walk->data = walk_room(walk->data, &walk->data_cap, len, 1);
+    walk->keys = walk_room(walk->keys, &walk->key_cap, MAX(entries, (size_t)1), sizeof(*walk->keys));
+    if (walk->place_cap != places) {
+        mem_free(walk->places);
+        walk->places = must_alloc(sizeof(*walk->places) * places);
+        walk->place_cap = places;
+    }
+    memset(walk->places, 0, sizeof(*walk->places) * places);
+    walk->count = 0;
+    for (uint32_t i = 0; i < page->count; at += records[i++].len) {
+        int err = read_whole(fd, walk->data + at, records[i].len, records[i].off);
+
+        *off = records[i].off;
+        if (err != 0)
+            return err_text(err);
+        if (!record_apply(walk, &records[i], i == 0, bytes_of(walk->data + at, records[i].len)))
+            return "it does not verify";
+    }
+    return page_has_all(walk) ? NULL : "its records do not make what it was";
 }
 
 int shard_checkpoint_each(struct shard *shard, struct shard_checkpoint *c,
                           int (*each)(void *arg, uint32_t page, const struct checkpoint_key *key, uint64_t hash),
                           void *arg)
 {
-    struct page_walk walk = {.seed = shard_hash_seed(shard), .bits = c->meta.bits};
-    char path[SHARD_PATH_MAX], *data = NULL;
-    size_t cap = 0;
+    struct page_walk walk = {.checkpoint = c, .seed = shard_hash_seed(shard)};
+    char path[SHARD_PATH_MAX];
     int fd, err = 0;
 
     shard_path(shard, c->name, path);
@@ -163,31 +274,21 @@ int shard_checkpoint_each(struct shard *shard, struct shard_checkpoint *c,
     if (fd < 0)
         return -errno;
     for (uint32_t i = 0; i < c->meta.page_count && err == 0; i++) {
-        const struct checkpoint_page *row = &c->pages[i];
-        struct bytes bytes;
+        uint64_t off;
+        const char *what;
 
-        if (row->len > cap) {
-            cap = row->len;
-            mem_free(data);
-            data = must_alloc(cap);
-        }
-        bytes = bytes_of(data, row->len);
         walk.page = i;
-        walk.each = NULL;
-        err = read_whole(fd, data, row->len, row->off);
-        if (err != 0 || !checkpoint_page_is_valid(bytes, row, c->meta.bits, i) ||
-            page_keys(&walk, bytes, row->entries) != 0) {
-            report_damage(shard->report, path, row->off, "a page of the checkpoint: %s",
-                          err != 0 ? err_text(err) : "it does not verify");
+        what = page_read(&walk, fd, &off);
+        if (what != NULL) {
+            report_damage(shard->report, path, off, "a page of the checkpoint: %s", what);
             c->pages_bad[i] = 1;
-            err = 0;
             continue;
         }
-        walk.each = each;
-        walk.arg = arg;
-        err = each != NULL ? page_keys(&walk, bytes, row->entries) : 0;
+        for (uint32_t k = 0; k < walk.count && each != NULL && err == 0; k++)
+            if (!walk.keys[k].is_gone && !is_flushed(&walk, &walk.keys[k]))
+                err = each(arg, i, &walk.keys[k].key, walk.keys[k].hash);
     }
-    mem_free(data);
+    walk_free(&walk);
     close(fd);
     return err;
 }

@@ -370,6 +370,7 @@ static void info_store(struct info *info)
                              ? 0
                              : (double)store->bytes_written / (double)store->record_bytes_client);
     number(info, "cleaner_bytes", store->cleaner_bytes);
+    number(info, "checkpoint_bytes", store->checkpoint_bytes);
     number(info, "cleaner_segments", store->cleaner_segments);
     number(info, "checkpoints", store->checkpoints);
     number(info, "corrupt_records", store->corrupt_records);

@@ -167,7 +167,7 @@ void store_entry_drop(struct store *store, uint64_t hash, struct entry *e)
         store_live_remove_deltas(store, entry_object(e));
     store_count_entry(store, e, -1);
     index_remove(store->index, hash, e);
-    checkpoint_touch(store, hash);
+    checkpoint_touch_gone(store, hash);
     slab_put(store->slab, e, entry_size(e));
 }
 

@@ -5,7 +5,8 @@
  *     IDLE -> OPENING -> PAGES (a page a step) -> META -> FLUSHING (data file, log) -> MANIFEST -> ENDING -> IDLE
  *
  * The pages are not of one moment: each is true at its own LSN, and replay mends the rest. So nothing is
- * copied, forked or stopped. An object whose chain is not empty gets an image before its page is written,
+ * copied, forked or stopped. Of a page that has changed only the difference is written (K4), until its records weigh too
+ * much or are too many: a checkpoint costs what has changed since the last one, not what there is. An object whose chain is not empty gets an image before its page is written,
  * if that is cheap; a large one keeps its chain, and the log from the chain's first delta on is kept for it.
  */
 #include "backend/store/checkpoint_private.h"
@@ -18,30 +19,82 @@
 #define PAGE_PASSES_MAX    64u
 #define PAGE_KEYS_WANTED   2048u
 #define DUE_BYTES_MIN      (1ull << 30)
+#define PAGE_WEIGHT_MAX    4u        /* of a page's records together, in what a full one weighs */
+#define FILE_WEIGHT_MAX    3u        /* of the file, in what full records of all pages weigh: above, it is made anew */
+#define META_STEP          (256u << 10)
 #define CHAIN_AGE_MAX      16u /* segments: an older chain gets its image whatever it costs */
 
-/* ---- what is dirty ---------------------------------------------------------------------------- */
+/* ---- what has changed ------------------------------------------------------------------------- */
 
-static size_t dirty_words(unsigned bits)
+static size_t bits_words(unsigned bits)
 {
     return ((size_t)1 << bits) / 64 + 1;
 }
 
-void checkpoint_mark(struct store *store, uint64_t hash)
+/* Nothing is marked. False: no memory, nothing has changed. */
+bool checkpoint_bits_make(struct checkpoint *c, unsigned bits)
+{
+    size_t words = bits_words(bits);
+    uint64_t *all = mem_zalloc(words * 4 * 8);
+
+    if (all == NULL)
+        return false;
+    mem_free(c->marks.changed);
+    c->marks = (struct checkpoint_bits){all, all + words, all + 2 * words, all + 3 * words};
+    c->bits = bits;
+    return true;
+}
+
+void checkpoint_bits_clear(struct checkpoint *c)
+{
+    memset(c->marks.changed, 0, bits_words(c->bits) * 4 * 8);
+}
+
+static bool bit_is_set(const uint64_t *bits, uint32_t page)
+{
+    return (bits[page / 64] & 1ull << (page % 64)) != 0;
+}
+
+static void bit_move(uint64_t *from, uint64_t *to, uint32_t page)
+{
+    uint64_t bit = 1ull << (page % 64);
+
+    to[page / 64] |= from[page / 64] & bit;
+    from[page / 64] &= ~bit;
+}
+
+/* What was taken is not on disk. */
+static void bits_give_back(struct checkpoint *c)
+{
+    for (size_t i = 0; i < bits_words(c->bits); i++) {
+        c->marks.changed[i] |= c->marks.taken[i];
+        c->marks.gone[i] |= c->marks.taken_gone[i];
+    }
+}
+
+void checkpoint_mark(struct store *store, uint64_t hash, bool is_gone)
 {
     struct checkpoint *c = store->checkpoint;
     uint64_t page = hash & ((1ull << c->bits) - 1);
 
-    c->dirty[page / 64] |= 1ull << (page % 64);
+    c->marks.changed[page / 64] |= 1ull << (page % 64);
+    if (is_gone)
+        c->marks.gone[page / 64] |= 1ull << (page % 64);
 }
 
-static bool dirty_take(struct checkpoint *c, uint32_t page)
+bool checkpoint_is_news(const struct store *store, uint64_t hash, uint64_t lsn, uint64_t address)
 {
-    uint64_t bit = 1ull << (page % 64);
-    bool was = (c->dirty[page / 64] & bit) != 0;
+    const struct checkpoint *c = store->checkpoint;
+    uint32_t page = (uint32_t)(hash & ((1ull << c->meta.bits) - 1));
 
-    c->dirty[page / 64] &= ~bit;
-    return was;
+    return c->generation == 0 || checkpoint_is_since(c, checkpoint_table_lsn(&c->table, page), lsn, address);
+}
+
+void checkpoint_touch_replayed(struct store *store, uint64_t hash, const struct entry *e)
+{
+    if (!checkpoint_is_news(store, hash, entry_lsn(e), e->address))
+        store->checkpoint->is_broken = true; /* no patch would tell */
+    checkpoint_mark(store, hash, false);
 }
 
 /* ---- life ------------------------------------------------------------------------------------- */
@@ -52,12 +105,11 @@ int checkpoint_create(struct store *store)
 
     if (c == NULL)
         return ERR_FULL;
-    c->dirty = mem_zalloc(dirty_words(0) * 8);
     c->slot = mem_alloc_aligned(CHECKPOINT_SLOT_SIZE, CHECKPOINT_SLOT_SIZE);
     for (unsigned i = 0; i < CHECKPOINT_BUFFERS; i++)
         c->buffers[i].store = store;
-    if (c->dirty == NULL || c->slot == NULL) {
-        mem_free(c->dirty);
+    if (!checkpoint_bits_make(c, 0) || c->slot == NULL) {
+        mem_free(c->marks.changed);
         mem_free(c->slot);
         mem_free(c);
         return ERR_FULL;
@@ -78,9 +130,10 @@ void checkpoint_destroy(struct store *store)
         io_file_close(c->manifest);
     for (unsigned i = 0; i < CHECKPOINT_BUFFERS; i++)
         buffer_deinit(&c->buffers[i].bytes);
-    mem_free(c->pages);
-    mem_free(c->next_pages);
-    mem_free(c->dirty);
+    buffer_deinit(&c->kept);
+    checkpoint_table_free(&c->table);
+    checkpoint_table_free(&c->next_table);
+    mem_free(c->marks.changed);
     mem_free(c->slot);
     mem_free(c);
     store->checkpoint = NULL;
@@ -118,7 +171,7 @@ uint64_t checkpoint_page_lsn(const struct store *store, uint64_t hash)
     if (c->generation == 0)
         return 0;
     /* An unchanged page is true at the checkpoint's LSN as well (K4). */
-    return MAX(c->pages[hash & ((1ull << c->meta.bits) - 1)].lsn, c->meta.lsn);
+    return MAX(checkpoint_table_lsn(&c->table, (uint32_t)(hash & ((1ull << c->meta.bits) - 1))), c->meta.lsn);
 }
 
 uint64_t checkpoint_horizon(const struct store *store)
@@ -156,24 +209,31 @@ static void checkpoint_end(struct store *store, int err)
     c->state = CHECKPOINT_IDLE;
     for (unsigned i = 0; i < CHECKPOINT_BUFFERS; i++)
         buffer_deinit(&c->buffers[i].bytes);
+    buffer_deinit(&c->kept);
     if (err == 0) {
-        mem_free(c->pages);
-        c->pages = c->next_pages;
+        checkpoint_table_free(&c->table);
+        c->table = c->next_table;
         c->meta = c->next;
+        c->file_end = c->next_end;
         store->stats.checkpoints++;
         store->stats.checkpoint_lsn = c->meta.lsn;
         store_log_release(store->log, c->meta.hot_from, c->meta.cold_from);
     } else {
-        /* What was taken off the dirty list is not on disk: everything counts as changed. */
-        mem_free(c->next_pages);
-        memset(c->dirty, 0xff, dirty_words(c->bits) * 8);
+        checkpoint_table_free(&c->next_table);
+        bits_give_back(c);
         c->is_broken = true;
         log_error(store->text_log, "store: no checkpoint was written shard=%u why=\"%s\"",
                   store->options.shard, err_text(err));
     }
-    c->next_pages = NULL;
+    c->next_table = (struct checkpoint_table){0};
     if (done != NULL)
         done(store, err);
+}
+
+static void bytes_count(struct store *store, uint64_t bytes)
+{
+    store->stats.bytes_written += bytes;
+    store->stats.checkpoint_bytes += bytes;
 }
 
 static void old_file_removed(struct io_op *op)
@@ -220,7 +280,7 @@ static void manifest_written(struct io_op *op)
         checkpoint_end(store, (int)op->result);
         return;
     }
-    store->stats.bytes_written += CHECKPOINT_SLOT_SIZE;
+    bytes_count(store, CHECKPOINT_SLOT_SIZE);
     op->done = manifest_durable;
     io_file_datasync(store->checkpoint->manifest, op);
 }
@@ -286,7 +346,7 @@ static void buffer_written(struct io_op *op)
     if (op->result < 0 && store->checkpoint->err == 0)
         store->checkpoint->err = (int)op->result;
     else
-        store->stats.bytes_written += buffer->bytes.len;
+        bytes_count(store, buffer->bytes.len);
     buffer_clear(&buffer->bytes);
     store_work_soon(store, 0);
 }
@@ -322,6 +382,12 @@ static struct checkpoint_buffer *buffer_get(struct store *store)
     return buffer;
 }
 
+/* Of a page; META has a bound, which so many pages would need that they have one each. */
+static uint32_t records_max(unsigned bits)
+{
+    return bits > 18 ? 1 : CHECKPOINT_RECORDS_MAX;
+}
+
 struct imaging {
     struct store *store;
     uint64_t bytes;
@@ -351,24 +417,71 @@ static void page_image_each(void *arg, struct entry *e)
     MAYBE(store_image(store, index_hash(store->index, entry_db(e), entry_key(e)), e) != 0);
 }
 
+static uint64_t page_bytes(const struct checkpoint_table *table, uint32_t page)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < table->pages[page].count; i++)
+        bytes += table->records[table->pages[page].first + i].len;
+    return bytes;
+}
+
+/* The records that the page has had so far stay its records. */
+static void page_keep(struct checkpoint *c, uint32_t page, struct checkpoint_page *row)
+{
+    const struct checkpoint_page *old = &c->table.pages[page];
+
+    row->first = c->next_table.record_count;
+    row->count = old->count;
+    memcpy(&c->next_table.records[row->first], &c->table.records[old->first],
+           sizeof(struct checkpoint_record) * old->count);
+    c->next_table.record_count += old->count;
+}
+
+/* A patch that is no larger than all of it, and whose page does not get too many or too heavy ones. */
+static bool page_patch(struct store *store, struct buffer *out, struct checkpoint_page *row,
+                       struct checkpoint_record *record, bool *has_record)
+{
+    struct checkpoint *c = store->checkpoint;
+    size_t start = out->len;
+
+    *has_record = checkpoint_page_compose(store, c->page, true, out, row, record);
+    if (!*has_record)
+        return true;
+    if (!out->failed && c->table.pages[c->page].count < records_max(c->next.bits) && record->len < row->full_len &&
+        page_bytes(&c->table, c->page) + record->len <= PAGE_WEIGHT_MAX * (uint64_t)row->full_len)
+        return true;
+    out->len = start;
+    return false;
+}
+
 /* One page, or a part of the images that it wants before. */
 static void page_step(struct store *store, struct checkpoint_buffer *buffer)
 {
     struct checkpoint *c = store->checkpoint;
     struct imaging imaging = {.store = store};
-    struct checkpoint_page *row = &c->next_pages[c->page];
-    uint32_t page = c->page;
-    uint64_t off;
+    struct checkpoint_page *row = &c->next_table.pages[c->page];
+    struct checkpoint_record record = {0};
+    bool has_record = true;
 
-    index_page_each(store->index, c->next.bits, page, page_image_each, &imaging);
+    index_page_each(store->index, c->next.bits, c->page, page_image_each, &imaging);
     if (imaging.is_left && ++c->passes < PAGE_PASSES_MAX)
         return;
     c->passes = 0;
-    MAYBE(dirty_take(c, page));
-    off = c->next_end;
-    checkpoint_page_compose(store, c->next.bits, page, store_lsn(store), &buffer->bytes, row);
-    row->off = off;
-    c->next_end += row->len;
+    if (!c->is_full && page_patch(store, &buffer->bytes, row, &record, &has_record)) {
+        page_keep(c, c->page, row);
+    } else {
+        MAYBE(checkpoint_page_compose(store, c->page, false, &buffer->bytes, row, &record));
+        row->first = c->next_table.record_count;
+    }
+    bit_move(c->marks.changed, c->marks.taken, c->page);
+    bit_move(c->marks.gone, c->marks.taken_gone, c->page);
+    if (has_record) {
+        record.off = c->next_end;
+        c->next_end += record.len;
+        c->next_table.records[c->next_table.record_count++] = record;
+        row->count++;
+    }
     c->page++;
     if (buffer->bytes.failed)
         c->err = ERR_FULL;
@@ -380,13 +493,14 @@ static bool pages_step(struct store *store)
     uint32_t skipped = 0;
 
     while (c->page < c->next.page_count && !c->is_full) {
-        const struct checkpoint_page *row = &c->pages[c->page];
+        const struct checkpoint_page *row = &c->table.pages[c->page];
         bool is_old = row->chain_sequence != 0 &&
                       row->chain_sequence + CHAIN_AGE_MAX < store_log_hot_sequence(store->log);
 
-        if (is_old || (c->dirty[c->page / 64] & 1ull << (c->page % 64)) != 0)
+        if (is_old || bit_is_set(c->marks.changed, c->page))
             break;
-        c->next_pages[c->page] = *row; /* K4 */
+        c->next_table.pages[c->page] = *row; /* K4 */
+        page_keep(c, c->page, &c->next_table.pages[c->page]);
         c->page++;
         if (++skipped == 4096)
             return true;
@@ -403,46 +517,82 @@ static bool pages_step(struct store *store)
     return true;
 }
 
+/* ---- META ------------------------------------------------------------------------------------- */
+
 /* K3: from where on records are needed. */
 static void meta_froms(struct store *store)
 {
     struct checkpoint *c = store->checkpoint;
 
-    c->live_next = 0;
     c->next.keys = 0;
     for (uint32_t i = 0; i < c->next.page_count; i++) {
-        const struct checkpoint_page *row = &c->next_pages[i];
+        const struct checkpoint_page *row = &c->next_table.pages[i];
 
-        c->live_next += row->len;
-        c->next.keys += row->entries;
+        c->next.keys += row->keys;
         if (row->chain_sequence != 0)
             c->next.hot_from = MIN(c->next.hot_from, row->chain_sequence);
     }
 }
 
-static bool meta_step(struct store *store)
+static size_t meta_pages_size(const struct checkpoint *c)
+{
+    return sizeof(struct checkpoint_page) * c->next_table.page_count;
+}
+
+static size_t meta_size(const struct checkpoint *c)
+{
+    return sizeof(c->next) + meta_pages_size(c) + sizeof(struct checkpoint_record) * c->next_table.record_count;
+}
+
+static void meta_head_fill(struct store *store)
 {
     struct checkpoint *c = store->checkpoint;
-    struct checkpoint_buffer *buffer = buffer_get(store);
-    size_t table = sizeof(*c->next_pages) * c->next.page_count, start;
 
-    if (buffer == NULL)
-        return false;
     meta_froms(store);
     memcpy(c->next.flush_lsn, store->flush_lsn, sizeof(c->next.flush_lsn));
     memcpy(c->next.places, store->places, sizeof(c->next.places));
     c->next.swap_lsn = store->swap_lsn;
     c->next.wall_ms = store->now_ms;
-    start = buffer->bytes.len;
-    c->meta_off = c->next_end;
-    buffer_append(&buffer->bytes, &c->next, sizeof(c->next));
-    buffer_append(&buffer->bytes, c->next_pages, table);
-    if (buffer->bytes.failed) {
-        c->err = ERR_FULL;
-        return true;
+    c->next.records = c->next_table.record_count;
+}
+
+/* The part of META from `at` on, as far as it lies in one piece of memory. */
+static struct bytes meta_part(const struct checkpoint *c, size_t at)
+{
+    size_t head = sizeof(c->next), pages = head + meta_pages_size(c);
+
+    if (at < head)
+        return bytes_skip(bytes_of(&c->next, head), at);
+    if (at < pages)
+        return bytes_skip(bytes_of(c->next_table.pages, pages - head), at - head);
+    return bytes_skip(bytes_of(c->next_table.records, meta_size(c) - pages), at - pages);
+}
+
+/* META goes into one write, and is hashed, a part at a time. */
+static bool meta_step(struct store *store)
+{
+    struct checkpoint *c = store->checkpoint;
+    struct checkpoint_buffer *buffer = c->meta_len == 0 ? buffer_get(store) : &c->buffers[c->filling];
+    struct bytes part;
+
+    if (buffer == NULL)
+        return false;
+    if (c->meta_len == 0) {
+        meta_head_fill(store);
+        c->meta_off = c->next_end;
+        if (buffer_reserve(&buffer->bytes, meta_size(c)) == NULL) {
+            c->err = ERR_FULL;
+            return true;
+        }
     }
-    c->meta_len = sizeof(c->next) + table;
-    c->meta_hash = checkpoint_hash(buffer->bytes.data + start, c->meta_len, CHECKPOINT_VERSION);
+    part = meta_part(c, c->meta_len);
+    part = bytes_first(part, MIN(part.len, META_STEP));
+    buffer_append(&buffer->bytes, part.data, part.len);
+    c->meta_len += part.len;
+    if (c->meta_len < meta_size(c))
+        return true;
+    c->meta_hash = checkpoint_hash(buffer->bytes.data + buffer->bytes.len - c->meta_len, c->meta_len,
+                                   CHECKPOINT_VERSION);
     c->next_end += c->meta_len;
     buffer_send(store, buffer);
     c->state = CHECKPOINT_FLUSHING;
@@ -571,36 +721,41 @@ static unsigned bits_wanted(const struct store *store, unsigned bits)
     return bits;
 }
 
-/* Other pages than the last one had: all are written, into a new file. False: no memory. */
-static bool pages_remake(struct store *store, unsigned bits)
+/* Other pages than the last one had: all are written. False: no memory. */
+static bool pages_remake(struct checkpoint *c, unsigned bits)
 {
-    struct checkpoint *c = store->checkpoint;
-    uint64_t *dirty = mem_alloc(dirty_words(bits) * 8);
-
-    if (dirty == NULL)
+    if (!checkpoint_bits_make(c, bits))
         return false;
-    memset(dirty, 0xff, dirty_words(bits) * 8);
-    mem_free(c->dirty);
-    c->dirty = dirty;
-    c->bits = bits;
+    memset(c->marks.changed, 0xff, bits_words(bits) * 8);
+    memset(c->marks.gone, 0xff, bits_words(bits) * 8);
     return true;
 }
 
-void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct store *store, int err))
+static uint64_t full_bytes(const struct checkpoint_table *table)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < table->page_count; i++)
+        bytes += table->pages[i].full_len;
+    return bytes;
+}
+
+/* Each page gets one record more at most. */
+static bool next_table_make(struct checkpoint *c)
+{
+    struct checkpoint_table *table = &c->next_table;
+    size_t records = c->next.page_count + (c->is_full ? 0 : (size_t)c->table.record_count);
+
+    *table = (struct checkpoint_table){.page_count = c->next.page_count};
+    table->pages = mem_zalloc(sizeof(*table->pages) * c->next.page_count);
+    table->records = mem_alloc(sizeof(*table->records) * records);
+    return table->pages != NULL && table->records != NULL;
+}
+
+static void next_begin(struct store *store, unsigned bits)
 {
     struct checkpoint *c = store->checkpoint;
-    unsigned bits = bits_wanted(store, c->bits);
-    char path[CHECKPOINT_PATH_MAX];
 
-    ASSERT(c->state == CHECKPOINT_IDLE);
-    c->is_full = c->generation == 0 || c->is_broken || bits != c->bits || c->next_end > 2 * c->live_next + BUFFER_SIZE;
-    c->is_broken = false;
-    c->is_urgent = is_urgent;
-    c->is_flushing = false;
-    c->err = 0;
-    c->done = done;
-    c->page = c->passes = 0;
-    c->hot_bytes_next = hot_bytes(store);
     c->next = (struct checkpoint_meta){
         .magic = CHECKPOINT_MAGIC_META,
         .version = CHECKPOINT_META_VERSION,
@@ -610,17 +765,44 @@ void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct s
         .bits = bits,
         .page_count = 1u << bits,
         .epoch = store->epoch,
+        .next_sequence = store_log_next_sequence(store->log),
     };
+    store_log_cold_marks(store->log, c->next.cold_marks);
+    c->hot_bytes_next = hot_bytes(store);
+    c->page = c->passes = 0;
+    c->meta_len = 0;
+    c->err = 0;
+    c->is_flushing = false;
+    memset(c->marks.taken, 0, bits_words(c->bits) * 2 * 8);
+}
+
+void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct store *store, int err))
+{
+    struct checkpoint *c = store->checkpoint;
+    unsigned bits = bits_wanted(store, c->bits);
+    char path[CHECKPOINT_PATH_MAX];
+
+    ASSERT(c->state == CHECKPOINT_IDLE);
+    c->is_full = c->generation == 0 || c->is_broken || bits != c->meta.bits ||
+                 c->file_end > FILE_WEIGHT_MAX * full_bytes(&c->table) + BUFFER_SIZE;
+    c->is_broken = false;
+    c->is_urgent = is_urgent;
+    c->done = done;
     c->state = CHECKPOINT_OPENING;
-    c->next_pages = mem_zalloc(sizeof(*c->next_pages) * c->next.page_count);
-    if (c->next_pages == NULL || (bits != c->bits && !pages_remake(store, bits))) {
+    if (bits != c->bits && !pages_remake(c, bits)) {
         checkpoint_end(store, ERR_FULL);
         return;
     }
+    next_begin(store, bits);
+    if (!next_table_make(c)) {
+        checkpoint_end(store, ERR_FULL);
+        return;
+    }
+    c->next_file = c->file_number;
+    /* A write that is torn by a power cut must not touch a sector of the one before. */
+    c->next_end = (c->file_end + CHECKPOINT_ALIGN - 1) / CHECKPOINT_ALIGN * CHECKPOINT_ALIGN;
     if (c->is_full)
         full_begin(c);
-    /* A write that is torn by a power cut must not touch a sector of the one before. */
-    c->next_end = (c->next_end + CHECKPOINT_ALIGN - 1) / CHECKPOINT_ALIGN * CHECKPOINT_ALIGN;
     c->op.arg = store;
     if (c->manifest != NULL) {
         c->op.result = 0;

@@ -10,7 +10,8 @@
 #define CHECKPOINT_MAGIC_PAGE 0x47505257u /* "WRPG" */
 #define CHECKPOINT_MAGIC_META 0x544d5257u /* "WRMT" */
 #define CHECKPOINT_VERSION    1u
-#define CHECKPOINT_META_VERSION 2u /* 1: without the last two fields, no database was ever swapped */
+#define CHECKPOINT_PAGE_VERSION 2u /* 1: nothing builds on an older record */
+#define CHECKPOINT_META_VERSION 3u /* 1: without swap_lsn and places, no database was ever swapped; 2: a record a page */
 #define CHECKPOINT_SLOT_SIZE  4096u
 #define CHECKPOINT_ALIGN      4096u
 #define CHECKPOINT_PAGE_HEADER 40u
@@ -18,6 +19,9 @@
 #define CHECKPOINT_BITS_MAX   24u
 #define CHECKPOINT_PAGE_KEYS_MAX 4096u
 #define CHECKPOINT_META_MAX   (1u << 30)
+#define CHECKPOINT_RECORDS_MAX 32u     /* of a page */
+#define CHECKPOINT_KEPT_ALL   UINT32_MAX
+#define CHECKPOINT_CLASSES    8u      /* cold streams */
 
 #define CHECKPOINT_ENTRY_EXPIRES  1u
 #define CHECKPOINT_ENTRY_MC_FLAGS 2u
@@ -33,27 +37,43 @@ _Static_assert(sizeof(struct checkpoint_slot) == 72, "the slot is as checkpoint.
 struct checkpoint_meta {
     uint32_t magic, version;
     uint64_t lsn, hot_from, cold_from, wall_ms, keys;
-    uint32_t bits, page_count, epoch, zero;
+    uint32_t bits, page_count, epoch, records; /* versions 1 and 2: zero */
     uint64_t flush_lsn[STORE_DBS];
     uint64_t swap_lsn;
     uint8_t places[STORE_DBS];
+    uint64_t next_sequence, cold_marks[CHECKPOINT_CLASSES];
 };
 #define CHECKPOINT_META_SIZE_1 (64u + 8u * STORE_DBS)
-_Static_assert(sizeof(struct checkpoint_meta) == CHECKPOINT_META_SIZE_1 + 24, "no padding");
+#define CHECKPOINT_META_SIZE_2 (CHECKPOINT_META_SIZE_1 + 24u)
+_Static_assert(sizeof(struct checkpoint_meta) == CHECKPOINT_META_SIZE_2 + 8 + 8 * CHECKPOINT_CLASSES, "no padding");
 
 struct checkpoint_page {
-    uint64_t off;
-    uint32_t len, entries;
-    uint64_t lsn, chain_sequence; /* 0: no chains */
+    uint64_t chain_sequence;         /* 0: no chains */
+    uint32_t keys;
+    uint32_t first, count;           /* its records, in the table */
+    uint32_t full_len;               /* of a record that would have all keys */
 };
-_Static_assert(sizeof(struct checkpoint_page) == 32, "no padding");
+_Static_assert(sizeof(struct checkpoint_page) == 24, "no padding");
+
+struct checkpoint_record {
+    uint64_t off, lsn;
+    uint32_t len, entries, page, zero;
+};
+_Static_assert(sizeof(struct checkpoint_record) == 32, "no padding");
+
+/* What META says of pages, of any version. */
+struct checkpoint_table {
+    struct checkpoint_page *pages;     /* owns */
+    struct checkpoint_record *records; /* owns: page by page, oldest first */
+    uint32_t page_count, record_count;
+};
 
 struct checkpoint_page_header {
     uint32_t magic;
     uint16_t version, bits;
     uint32_t page, entries;
     uint64_t lsn;
-    uint32_t len, zero;
+    uint32_t len, kept; /* CHECKPOINT_KEPT_ALL, or LSNs behind the entries */
     uint64_t hash;
 };
 _Static_assert(sizeof(struct checkpoint_page_header) == CHECKPOINT_PAGE_HEADER, "no padding");
@@ -78,10 +98,16 @@ bool checkpoint_slot_is_valid(const struct checkpoint_slot *slot, unsigned place
 void checkpoint_slot_seal(struct checkpoint_slot *slot);
 /* Of a valid one: an LSN that the log must have in the end. 0: it does not say, or that part does not verify. */
 uint64_t checkpoint_slot_durable(const struct checkpoint_slot *slot);
-/* Whether META verifies, and its numbers make sense, so that nobody below need ask. */
-bool checkpoint_meta_is_valid(const struct checkpoint_slot *slot, const char *data);
-/* Of a valid one, of any version. Returns where the table of pages begins. */
-size_t checkpoint_meta_take(const char *data, struct checkpoint_meta *out);
+/* META of any version that is known. 0: it verifies, and its numbers make sense, so that nobody below need ask; `table` is
+ * the caller's then. ERR_CORRUPT; ERR_UNSUPPORTED: whole, and of a version that is not known; ERR_FULL. */
+MUST_USE int checkpoint_meta_take(const struct checkpoint_slot *slot, const char *data, struct checkpoint_meta *out,
+                                  struct checkpoint_table *table);
+void checkpoint_table_free(struct checkpoint_table *table);
+/* The page is true then. */
+static inline uint64_t checkpoint_table_lsn(const struct checkpoint_table *table, uint32_t page)
+{
+    return table->records[table->pages[page].first + table->pages[page].count - 1].lsn;
+}
 
 /* An entry of a page. */
 struct checkpoint_key {
@@ -94,5 +120,16 @@ struct checkpoint_key {
 };
 /* The next entry at the start of `cursor`, which moves behind it. False: it makes no sense. */
 bool checkpoint_key_take(struct bytes *cursor, struct checkpoint_key *out);
-/* Whether the page's header and hash verify, and it is the one that META's row names. */
-bool checkpoint_page_is_valid(struct bytes data, const struct checkpoint_page *row, unsigned bits, uint32_t page);
+
+/* One record of a page. */
+struct checkpoint_record_view {
+    struct bytes entries;  /* a run of them */
+    struct bytes kept;     /* LSNs of 8 bytes; not aligned */
+    bool is_kept_all;
+};
+/* Whether its header and hash verify, and it is the one that the table names. False: `out` is not set. */
+bool checkpoint_record_take(struct bytes data, const struct checkpoint_record *record, unsigned bits,
+                            struct checkpoint_record_view *out);
+/* The LSNs that the older records' keys must have to stay, in order. `out` has room for all of them. */
+void checkpoint_kept_sort(struct bytes kept, uint64_t *out);
+bool checkpoint_kept_has(const uint64_t *sorted, size_t count, uint64_t lsn);

@@ -2,11 +2,15 @@
 /*
  * Reading a checkpoint at start.
  *
- *     MANIFEST -> the newer slot whose META verifies -> all its pages, in the order of the file, read ahead
+ *     MANIFEST -> the newer slot whose META verifies -> all records of its pages, in the order of the file, read ahead
+ *
+ * A page's records lie in the file in the order in which they were written, so each mends what those before it have left
+ * (K1); only one file is read, from its start to its end. What an older record names may have been given back since:
+ * that counts only for what is left in the end.
  *
  * If the newer slot's META does not verify the older one is tried; whether the log still has what that one
- * needs is seen in the end (K5). A page that does not verify is corruption: nothing is guessed, the start is refused
- * with file and offset.
+ * needs is seen in the end (K5). A record that does not verify is corruption: nothing is guessed, the start is refused
+ * with file and offset. So is one that a newer version wrote, whatever the other slot says.
  */
 #include "backend/store/checkpoint_private.h"
 
@@ -16,6 +20,7 @@
 
 #define READ_SIZE   (2u << 20)
 #define READ_AHEAD  3u
+#define READ_GAP    65536u /* of records that are out of date: a longer one is not read */
 
 struct load_read {
     struct io_op op;
@@ -23,6 +28,7 @@ struct load_read {
     struct buffer bytes;
     uint32_t first, count; /* rows of `order` that it has */
     uint64_t off;
+    bool is_done;
 };
 
 struct checkpoint_load {
@@ -31,8 +37,11 @@ struct checkpoint_load {
     unsigned slot;       /* the one being tried */
     unsigned tried;
     char *meta;          /* owns */
-    uint32_t *order;     /* owns: page numbers by offset */
-    uint32_t next, reads_under_way;
+    uint32_t *order;     /* owns: records by offset */
+    struct checkpoint_page_load *pages; /* owns */
+    uint32_t next;       /* of `order`: to be read next */
+    uint32_t reads_under_way;
+    unsigned oldest;     /* of `reads`: they are applied in turn */
     struct load_read reads[READ_AHEAD];
     int err;
 };
@@ -47,8 +56,11 @@ static void load_end(struct store *store, int err)
         buffer_deinit(&load->reads[i].bytes);
     mem_free(load->meta);
     mem_free(load->order);
+    mem_free(load->pages);
     mem_free(load);
     c->load = NULL;
+    buffer_deinit(&c->kept);
+    checkpoint_bits_clear(c); /* it is as it was written */
     done(store, err);
 }
 
@@ -64,64 +76,107 @@ static void load_corrupt(struct store *store, uint64_t off, const char *what)
 
 /* ---- pages ------------------------------------------------------------------------------------ */
 
-static void load_more(struct store *store, struct load_read *read);
-
-static void pages_read(struct io_op *op)
+static const struct checkpoint_record *record_at(const struct checkpoint *c, uint32_t at)
 {
-    struct load_read *read = op->arg;
-    struct store *store = read->store;
+    return &c->table.records[c->load->order[at]];
+}
+
+/* The page has all of its records. Its keys are those that it had then, and all of them lie in segments that are there. A
+ * flush since may have taken some. */
+static int page_check(struct store *store, uint32_t page)
+{
+    const struct checkpoint *c = store->checkpoint;
+    const struct checkpoint_page_load *load = &c->load->pages[page];
+    uint64_t lsn = checkpoint_table_lsn(&c->table, page);
+    bool is_flushed = false;
+
+    if (load->missing > 0) {
+        log_error(store->text_log, "store: a segment that the checkpoint needs is missing, or its header is damaged "
+                  "shard=%u dir=%s keys=%u", store->options.shard, store->options.dir, load->missing);
+        return ERR_CORRUPT;
+    }
+    for (unsigned db = 0; db < STORE_DBS; db++)
+        is_flushed |= store->flush_lsn[db] > lsn;
+    return is_flushed || load->keys == c->table.pages[page].keys ? 0 : ERR_CORRUPT;
+}
+
+static void record_apply(struct store *store, const struct load_read *read, uint32_t at)
+{
+    struct checkpoint *c = store->checkpoint;
+    const struct checkpoint_record *record = record_at(c, at);
+    const struct checkpoint_page *page = &c->table.pages[record->page];
+    bool is_first = c->load->order[at] == page->first;
+    bool is_last = c->load->order[at] == page->first + page->count - 1;
+
+    c->load->err = checkpoint_record_apply(store, record, is_first,
+                                           bytes_of(read->bytes.data + (record->off - read->off), record->len),
+                                           &c->load->pages[record->page]);
+    if (c->load->err == 0 && is_last)
+        c->load->err = page_check(store, record->page);
+    if (c->load->err == ERR_CORRUPT)
+        load_corrupt(store, record->off, "a page");
+}
+
+static void read_start(struct store *store, struct load_read *read);
+
+/* Applies what has come, in order, and reads on. The last one ends it. */
+static void load_step(struct store *store)
+{
     struct checkpoint *c = store->checkpoint;
     struct checkpoint_load *load = c->load;
 
+    for (struct load_read *read; (read = &load->reads[load->oldest])->is_done; load->oldest = (load->oldest + 1) % READ_AHEAD) {
+        for (uint32_t i = 0; i < read->count && load->err == 0; i++)
+            record_apply(store, read, read->first + i);
+        read->is_done = false;
+        read_start(store, read);
+    }
+    if (load->reads_under_way == 0)
+        load_end(store, load->err);
+}
+
+static void record_read(struct io_op *op)
+{
+    struct load_read *read = op->arg;
+    struct store *store = read->store;
+    struct checkpoint_load *load = store->checkpoint->load;
+
     load->reads_under_way--;
+    read->is_done = true;
     if (op->result < 0 && load->err == 0) {
         load_corrupt(store, read->off, "it cannot be read");
         load->err = (int)op->result;
     }
-    for (uint32_t i = 0; i < read->count && load->err == 0; i++) {
-        uint32_t page = load->order[read->first + i];
-        const struct checkpoint_page *row = &c->pages[page];
-
-        load->err = checkpoint_page_parse(store, row, c->meta.bits, page,
-                                          bytes_of(read->bytes.data + (row->off - read->off), row->len));
-        if (load->err == ERR_CORRUPT)
-            load_corrupt(store, row->off, "a page");
-    }
-    load_more(store, read);
+    load_step(store);
 }
 
-static void load_more(struct store *store, struct load_read *read)
+/* The next records, unless there are none. */
+static void read_start(struct store *store, struct load_read *read)
 {
     struct checkpoint *c = store->checkpoint;
     struct checkpoint_load *load = c->load;
     uint64_t end;
 
-    if (load->err != 0 || load->next == c->meta.page_count) {
-        if (load->reads_under_way == 0)
-            load_end(store, load->err);
+    if (load->err != 0 || load->next == c->table.record_count)
         return;
-    }
     read->first = load->next;
-    read->off = c->pages[load->order[load->next]].off;
-    end = read->off;
-    while (load->next < c->meta.page_count) {
-        const struct checkpoint_page *row = &c->pages[load->order[load->next]];
+    read->off = end = record_at(c, load->next)->off;
+    while (load->next < c->table.record_count) {
+        const struct checkpoint_record *record = record_at(c, load->next);
 
-        /* At least one; not over a gap of pages that are out of date. */
-        if (load->next > read->first && (row->off + row->len - read->off > READ_SIZE || row->off > end + 65536))
+        if (load->next > read->first && (record->off + record->len - read->off > READ_SIZE || record->off > end + READ_GAP))
             break;
-        end = MAX(end, row->off + row->len);
+        end = MAX(end, record->off + record->len);
         load->next++;
     }
     read->count = load->next - read->first;
     buffer_clear(&read->bytes);
     if (buffer_reserve(&read->bytes, end - read->off) == NULL) {
         load->err = ERR_FULL;
-        load_more(store, read);
         return;
     }
     load->reads_under_way++;
-    read->op.done = pages_read;
+    read->op.done = record_read;
     read->op.arg = read;
     read->store = store;
     io_file_read(c->file, &read->op, read->bytes.data, end - read->off, read->off);
@@ -129,7 +184,7 @@ static void load_more(struct store *store, struct load_read *read)
 
 struct order_row {
     uint64_t off;
-    uint32_t page;
+    uint32_t at;
 };
 
 static int order_compare(const void *a, const void *b)
@@ -139,20 +194,22 @@ static int order_compare(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-static int pages_order(struct checkpoint *c)
+static int records_order(struct checkpoint *c)
 {
-    struct order_row *rows = mem_alloc(sizeof(*rows) * c->meta.page_count);
+    uint32_t count = c->table.record_count;
+    struct order_row *rows = mem_alloc(sizeof(*rows) * count);
 
-    c->load->order = mem_alloc(sizeof(uint32_t) * c->meta.page_count);
-    if (rows == NULL || c->load->order == NULL) {
+    c->load->order = mem_alloc(sizeof(uint32_t) * count);
+    c->load->pages = mem_zalloc(sizeof(*c->load->pages) * c->table.page_count);
+    if (rows == NULL || c->load->order == NULL || c->load->pages == NULL) {
         mem_free(rows);
         return ERR_FULL;
     }
-    for (uint32_t i = 0; i < c->meta.page_count; i++)
-        rows[i] = (struct order_row){c->pages[i].off, i};
-    qsort(rows, c->meta.page_count, sizeof(*rows), order_compare);
-    for (uint32_t i = 0; i < c->meta.page_count; i++)
-        c->load->order[i] = rows[i].page;
+    for (uint32_t i = 0; i < count; i++)
+        rows[i] = (struct order_row){c->table.records[i].off, i};
+    qsort(rows, count, sizeof(*rows), order_compare);
+    for (uint32_t i = 0; i < count; i++)
+        c->load->order[i] = rows[i].at;
     mem_free(rows);
     return 0;
 }
@@ -174,32 +231,25 @@ static void slot_failed(struct store *store)
 static int meta_accept(struct store *store, const struct checkpoint_slot *slot, const char *data)
 {
     struct checkpoint *c = store->checkpoint;
-    size_t head, table;
+    int err = checkpoint_meta_take(slot, data, &c->meta, &c->table);
 
-    if (!checkpoint_meta_is_valid(slot, data))
-        return ERR_CORRUPT;
-    head = checkpoint_meta_take(data, &c->meta);
-    table = slot->meta_len - head;
-    c->pages = mem_alloc(table);
-    c->dirty = mem_realloc(c->dirty, ((((size_t)1 << c->meta.bits) / 64) + 1) * 8);
-    if (c->pages == NULL || c->dirty == NULL)
+    if (err != 0)
+        return err;
+    if (!checkpoint_bits_make(c, c->meta.bits))
         return ERR_FULL;
-    memset(c->dirty, 0, ((((size_t)1 << c->meta.bits) / 64) + 1) * 8);
-    memcpy(c->pages, data + head, table);
-    c->live_next = 0;
-    for (uint32_t i = 0; i < c->meta.page_count; i++) {
-        if (c->pages[i].len < CHECKPOINT_PAGE_HEADER || c->pages[i].off + c->pages[i].len > slot->meta_off)
-            return ERR_CORRUPT;
-        c->live_next += c->pages[i].len;
-    }
-    c->bits = c->meta.bits;
     c->generation = slot->generation;
     c->lsns[slot->generation % 2] = c->meta.lsn;
-    c->file_number = c->next_file = slot->file;
-    c->next_end = slot->meta_off + slot->meta_len;
+    c->file_number = slot->file;
+    c->file_end = slot->meta_off + slot->meta_len;
     if (!store_places_set(store, c->meta.places, c->meta.swap_lsn))
         return ERR_CORRUPT;
-    return pages_order(c);
+    return records_order(c);
+}
+
+static void load_newer(struct store *store, uint64_t off)
+{
+    load_corrupt(store, off, "a newer version of this program wrote it");
+    load_end(store, ERR_UNSUPPORTED);
 }
 
 static void meta_read(struct io_op *op)
@@ -214,10 +264,13 @@ static void meta_read(struct io_op *op)
         load_end(store, err);
         return;
     }
+    if (err == ERR_UNSUPPORTED) {
+        load_newer(store, slot->meta_off);
+        return;
+    }
     if (err != 0) {
         load_corrupt(store, slot->meta_off, "META");
-        mem_free(c->pages);
-        c->pages = NULL;
+        checkpoint_table_free(&c->table);
         c->generation = 0;
         slot_failed(store);
         return;
@@ -229,13 +282,9 @@ static void meta_read(struct io_op *op)
         load_end(store, ERR_FULL);
         return;
     }
-    /* Each read goes on by itself; the last one ends it. The first keeps the others from ending too early. */
-    load->reads_under_way++;
-    for (unsigned i = 1; i < READ_AHEAD; i++)
-        if (load->next < c->meta.page_count)
-            load_more(store, &load->reads[i]);
-    load->reads_under_way--;
-    load_more(store, &load->reads[0]);
+    for (unsigned i = 0; i < READ_AHEAD; i++)
+        read_start(store, &load->reads[i]);
+    load_step(store);
 }
 
 static void data_opened_to_load(struct io_op *op)

@@ -13,6 +13,7 @@ enum checkpoint_state {
 };
 
 #define CHECKPOINT_BUFFERS 2u
+_Static_assert(CHECKPOINT_CLASSES == STORE_LOG_CLASSES, "META has room for all streams");
 
 struct checkpoint_buffer {
     struct buffer bytes;
@@ -22,24 +23,33 @@ struct checkpoint_buffer {
     bool is_busy;
 };
 
+/* A bit a page, each; one allocation, that begins with `changed`. */
+struct checkpoint_bits {
+    uint64_t *changed;             /* owns: since its newest record some key of it has */
+    uint64_t *gone;                /* ... or is not there any more, or only a full record can tell what it is */
+    uint64_t *taken, *taken_gone;  /* what the checkpoint under way took of both */
+};
+
 struct checkpoint {
     uint8_t state; /* enum checkpoint_state */
     /* The newest that is durable: */
     struct checkpoint_meta meta;
-    struct checkpoint_page *pages; /* owns; meta.page_count */
+    struct checkpoint_table table;
     uint64_t generation, file_number; /* generation 0: there is none */
+    uint64_t file_end;             /* of its META */
     uint64_t file_numbers[2];      /* which data file each slot names; 0: none */
     uint64_t lsns[2];              /* and which LSN */
     uint64_t durable_lsn;          /* that a slot knew of at the start */
     uint64_t hot_bytes_then;       /* record bytes of the log when it was made */
     /* Since then: */
-    uint64_t *dirty;               /* owns; a bit a page */
+    struct checkpoint_bits marks;
     uint32_t bits;
     /* The one under way: */
     struct io_file *file, *manifest;
     struct io_op op;
     struct checkpoint_meta next;
-    struct checkpoint_page *next_pages; /* owns */
+    struct checkpoint_table next_table;
+    struct buffer kept;            /* of the record being composed */
     uint64_t next_file;
     uint32_t page;                 /* the next one to look at */
     uint32_t passes;               /* over the page's chains */
@@ -47,7 +57,6 @@ struct checkpoint {
     unsigned filling;
     char *slot; /* owns: CHECKPOINT_SLOT_SIZE, page-aligned */
     uint64_t next_end;             /* of the data file, with what is in the buffers */
-    uint64_t live_next;            /* bytes of the pages that count */
     uint64_t meta_off, meta_len, meta_hash, hot_bytes_next;
     bool is_urgent, is_full, is_flushing;
     bool is_broken;                /* the last one failed: the next one is made anew */
@@ -60,9 +69,23 @@ struct checkpoint {
 /* "DIR/checkpoint.N", "DIR/MANIFEST" */
 #define CHECKPOINT_PATH_MAX 4200u
 void checkpoint_path(const struct store *store, uint64_t file, char out[CHECKPOINT_PATH_MAX]);
-/* Composes the page at the end of `out`. */
-void checkpoint_page_compose(struct store *store, unsigned bits, uint32_t page, uint64_t lsn,
-                             struct buffer *out, struct checkpoint_page *row);
-/* Entries of one page into the index. ERR_CORRUPT, ERR_FULL. */
-MUST_USE int checkpoint_page_parse(struct store *store, const struct checkpoint_page *row, unsigned bits,
-                                   uint32_t page, struct bytes data);
+/* Whether a page whose newest record is of `page_lsn` may not know that an entry has this LSN and this place: it was
+ * changed since, or moved. */
+bool checkpoint_is_since(const struct checkpoint *c, uint64_t page_lsn, uint64_t lsn, uint64_t address);
+/* Composes a record at the end of `out`: with all keys, or (`patch`) what the records before it do not have. `row` gets
+ * all but `first` and `count`, `record` all but `off`. False: it would say nothing, and nothing was composed. */
+bool checkpoint_page_compose(struct store *store, uint32_t page, bool is_patch, struct buffer *out,
+                             struct checkpoint_page *row, struct checkpoint_record *record);
+
+/* Bits for so many pages, none set. False: no memory. */
+MUST_USE bool checkpoint_bits_make(struct checkpoint *c, unsigned bits);
+void checkpoint_bits_clear(struct checkpoint *c);
+
+/* What loading knows of a page while its records are applied, oldest first. */
+struct checkpoint_page_load {
+    uint32_t keys;
+    uint32_t missing; /* of these, whose segment is not there */
+};
+/* Applies one record to the index. ERR_CORRUPT, ERR_FULL. */
+MUST_USE int checkpoint_record_apply(struct store *store, const struct checkpoint_record *record, bool is_first,
+                                     struct bytes data, struct checkpoint_page_load *load);

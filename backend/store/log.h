@@ -187,6 +187,10 @@ void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_f
 uint64_t store_log_hot_sequence(const struct store_log *log);  /* of the open one; else of the last, or of the next */
 uint64_t store_log_cold_sequence(const struct store_log *log); /* lowest of the open cold ones; none: of the next */
 uint64_t store_log_next_sequence(const struct store_log *log);
+#define STORE_LOG_CLASSES 8u
+/* For each open cold segment the address that all later copies in it lie at or behind; 0: none is open. Copies of any
+ * other segment than these have at least the sequence that is the next one now. */
+void store_log_cold_marks(const struct store_log *log, uint64_t marks[STORE_LOG_CLASSES]);
 /* Bytes of cold page writes that are not on the disk yet. */
 size_t store_log_cold_backlog(const struct store_log *log);
 

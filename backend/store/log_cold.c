@@ -13,6 +13,19 @@ size_t store_log_cold_backlog(const struct store_log *log)
     return log->cold_bytes;
 }
 
+void store_log_cold_marks(const struct store_log *log, uint64_t marks[STORE_LOG_CLASSES])
+{
+    for (unsigned i = 0; i < LOG_CLASSES; i++) {
+        const struct log_cold *cold = &log->classes[i];
+
+        if (cold->segment == NULL)
+            marks[i] = 0;
+        else
+            marks[i] = address_of(cold->segment->info.sequence,
+                                  cold->data != NULL ? cold->off + cold->at : cold->segment->info.used_bytes);
+    }
+}
+
 static size_t cold_cap(const struct store_log *log, size_t need)
 {
     return round_up(MAX(need, MIN((size_t)LOG_COLD_BUFFER, log->page_max)), PAGE_SIZE_);

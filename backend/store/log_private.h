@@ -30,7 +30,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 
-#define LOG_CLASSES        8u
+#define LOG_CLASSES        STORE_LOG_CLASSES
 #define LOG_PAGE_MAX       (1u << 20)
 #define LOG_COLD_BUFFER    (256u << 10)
 #define LOG_WRITE_AT       (128u << 10) /* pending bytes that are written without waiting for the timer */

@@ -9,7 +9,8 @@
  *   Y1  The highest LSN wins, whatever comes first. While it lasts, tombstones are entries of type NONE, so that a
  *       record older than one, which comes later, does not bring the key back. They are swept at the end.
  *   Y2  A record that is not newer than its key's page says nothing new; only its place may be: if the entry has
- *       just that LSN, the record is a copy of it that lies elsewhere, and the later one found is used.
+ *       just that LSN, the record is a copy of it that lies elsewhere, and the later one found is used. Not if it lay
+ *       there already when the page was written, which chose another place then: what the page names stays in use.
  *   Y3  A delta belongs to the incarnation with its base. It is kept (as a place to read) while it is newer than
  *       the image. At the end a chain without image must begin with the delta that created the key.
  *   Y5  What is local (a copy, an image) may be on disk though the change that it shows is not: it was flushed
@@ -60,15 +61,19 @@ static int replay_put(struct store *store, uint64_t hash, struct entry *e, const
     if (store_entry_put(store, hash, &e, parts) != 0)
         return ERR_FULL;
     store_live_add(store, e->address, store_record_bytes(e));
+    checkpoint_touch_replayed(store, hash, e);
     return 0;
 }
 
-static void replay_move(struct store *store, uint64_t hash, struct entry *e, uint64_t address)
+static void replay_move(struct store *store, uint64_t hash, struct entry *e, const struct record *record,
+                        uint64_t address)
 {
+    if (e->address == address || !checkpoint_is_news(store, hash, record->lsn, address))
+        return;
     store_live_remove(store, e->address, store_record_bytes(e));
     e->address = address;
     store_live_add(store, address, store_record_bytes(e));
-    checkpoint_touch(store, hash);
+    checkpoint_touch_replayed(store, hash, e);
 }
 
 /* The state that the entry's address holds. */
@@ -89,7 +94,7 @@ static int replay_whole(struct store *store, uint64_t hash, struct entry *e, con
         return 0;
     if (e != NULL && record->type == RECORD_SET && replay_image_lsn(store, hash, e) == record->lsn &&
         entry_type(e) != STORE_NONE) {
-        replay_move(store, hash, e, address); /* Y2 */
+        replay_move(store, hash, e, record, address); /* Y2 */
         return 0;
     }
     if (is_old || (e != NULL && entry_lsn(e) >= record->lsn))
@@ -168,7 +173,7 @@ static int replay_delta(struct store *store, uint64_t hash, struct entry *e, con
                         uint64_t address, bool is_old)
 {
     uint64_t base = record->base_lsn != 0 ? record->base_lsn : record->lsn;
-    bool is_newest;
+    bool is_newest, is_new;
     int err;
     struct chain *chain = replay_chain(store, hash, &e, record, base, is_old, &err);
 
@@ -178,9 +183,11 @@ static int replay_delta(struct store *store, uint64_t hash, struct entry *e, con
     if (err != 0)
         return err;
     is_newest = record->lsn >= entry_lsn(e);
+    is_new = record->lsn > entry_lsn(e); /* else the page that named the chain has it */
     if (is_newest)
         entry_lsn_set(e, record->lsn);
-    checkpoint_touch(store, hash);
+    if (is_new)
+        checkpoint_touch_replayed(store, hash, e);
     return is_newest && delta_is_attribute(record) ? replay_attribute(store, hash, &e, record) : 0;
 }
 
@@ -192,7 +199,7 @@ static int replay_image(struct store *store, uint64_t hash, struct entry *e, con
     int err;
 
     if (e != NULL && entry_type(e) != STORE_NONE && replay_image_lsn(store, hash, e) == record->lsn) {
-        replay_move(store, hash, e, address);
+        replay_move(store, hash, e, record, address);
         return 0;
     }
     chain = replay_chain(store, hash, &e, record, record->base_lsn, is_old, &err);
@@ -212,7 +219,7 @@ static int replay_image(struct store *store, uint64_t hash, struct entry *e, con
     e->address = address;
     entry_value_len_set(e, record->value.len);
     store_live_add(store, address, store_record_bytes(e));
-    checkpoint_touch(store, hash);
+    checkpoint_touch_replayed(store, hash, e);
     return 0;
 }
 

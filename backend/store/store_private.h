@@ -193,13 +193,24 @@ void spill_destroy(struct store *store);
 
 /* ---- checkpoint.c ---- */
 
-void checkpoint_mark(struct store *store, uint64_t hash);
-/* The key's part of the index is not as the last checkpoint has it. */
+void checkpoint_mark(struct store *store, uint64_t hash, bool is_gone);
+/* The key's entry is not as the last checkpoint has it: by a record with a new LSN, or by a copy in a cold segment. All
+ * else that may happen to what a checkpoint tells of a key needs a call of its own. */
 static inline void checkpoint_touch(struct store *store, uint64_t hash)
 {
     if (LIKELY(store->checkpoint != NULL))
-        checkpoint_mark(store, hash);
+        checkpoint_mark(store, hash, false);
 }
+/* The key is not there any more. */
+static inline void checkpoint_touch_gone(struct store *store, uint64_t hash)
+{
+    if (LIKELY(store->checkpoint != NULL))
+        checkpoint_mark(store, hash, true);
+}
+/* Whether the key's page in the checkpoint may not know of a record with this LSN at this place. */
+bool checkpoint_is_news(const struct store *store, uint64_t hash, uint64_t lsn, uint64_t address);
+/* Recovery has changed the entry. */
+void checkpoint_touch_replayed(struct store *store, uint64_t hash, const struct entry *e);
 
 /* ---- cleaner.c ---- */
 

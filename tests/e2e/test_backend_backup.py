@@ -87,9 +87,12 @@ def covered(directory):
             yield "manifest", "MANIFEST", i * PAGE, i * PAGE + 56
     yield "meta", f"checkpoint.{newest[3]}", newest[4], newest[4] + newest[5]
     meta = open(os.path.join(directory, f"checkpoint.{newest[3]}"), "rb").read()[newest[4]:newest[4] + newest[5]]
-    for at in range(64 + 8 * 16 + 8 + 16, len(meta), 32):
-        off, size = struct.unpack_from("<QI", meta, at)
-        yield "checkpoint page", f"checkpoint.{newest[3]}", off, off + size
+    pages, = struct.unpack_from("<I", meta, 52)
+    head = 64 + 8 * 16 + 8 + 16 + 8 + 8 * 8
+    for at in range(head + 24 * pages, len(meta), 32):
+        off, _lsn, size = struct.unpack_from("<QQI", meta, at)
+        kept, = struct.unpack_from("<I", open(os.path.join(directory, f"checkpoint.{newest[3]}"), "rb").read(), off + 28)
+        yield "checkpoint patch" if kept else "checkpoint page", f"checkpoint.{newest[3]}", off, off + size
     for name in sorted(os.listdir(directory)):
         if not name.endswith(".seg"):
             continue
@@ -137,7 +140,11 @@ def test_verify_finds_every_flipped_bit(weir_backend, tmp_path):
         write_some(client, seed)
         assert "damage      0" in ctl("verify", node.data)
     node.restart()
-    write_some(redis_client(node), 4)
+    client = redis_client(node)
+    write_some(client, 4)
+    client.bgsave()
+    weirtest.wait_for(lambda: client.info("persistence")["rdb_bgsave_in_progress"] == 0, "the checkpoint")
+    client.set("one more", "which the last checkpoint has as a patch")
     node.stop()
     assert "damage      0" in ctl("verify", node.data)
     assert "damage      0" in ctl("verify", shard_of(node))
@@ -146,7 +153,7 @@ def test_verify_finds_every_flipped_bit(weir_backend, tmp_path):
     kinds = {}
     for kind, *place in covered(shard_of(node)):
         kinds.setdefault(kind, []).append(place)
-    assert len(kinds) == 9, sorted(kinds)
+    assert len(kinds) == 10, sorted(kinds)
     for kind, places in kinds.items():
         for _ in range(6):
             name, start, end = rng.choice(places)
