@@ -2,7 +2,7 @@
 #include "ctl/node_client.h"
 
 #include "common/base/err.h"
-#include "common/base/mem.h"
+#include "common/proto/resp.h"
 
 #include <netdb.h>
 #include <poll.h>
@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #define WAIT_S    10
-#define LINE_MAX_ 65536u
-#define ITEMS_MAX 10000000u
+#define READ_SIZE 65536u
+#define REPLY_MAX (256u << 20)
 
 void node_answer_deinit(struct node_answer *answer)
 {
@@ -35,103 +35,65 @@ const char *node_answer_item(const struct node_answer *answer, uint32_t i)
 
 /* ---- reading ---------------------------------------------------------------------------------- */
 
-struct reader {
-    int fd, err;
-    char data[4096];
-    size_t at, len;
-};
-
-static int reader_byte(struct reader *reader)
+static void item_add(struct node_answer *out, struct bytes text)
 {
-    if (reader->at == reader->len) {
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.data[i] != '\0' ? text.data[i] : ' ';
+
+        buffer_append(&out->text, &c, 1);
+    }
+    buffer_append(&out->text, "", 1);
+    out->count++;
+}
+
+/* A whole reply: one item, or a list of such. */
+static int answer_take(struct bytes reply, struct node_answer *out)
+{
+    bool is_first = true;
+
+    for (uint64_t left = 1; left > 0; left--) {
+        struct resp_value value;
+
+        if (!resp_next(&reply, &value) || value.is_null)
+            return ERR_INVALID;
+        if (is_first && value.type == '*') {
+            left += (uint64_t)value.integer;
+        } else {
+            if (strchr("$+-:", value.type) == NULL)
+                return ERR_INVALID;
+            out->is_error |= is_first && value.type == '-';
+            item_add(out, value.payload);
+        }
+        is_first = false;
+    }
+    return out->text.failed ? ERR_FULL : 0;
+}
+
+/* As many bytes as one reply has; nothing comes behind it, as nothing more was asked. */
+static int reply_read(int fd, struct buffer *reply)
+{
+    struct proto_limits limits = PROTO_LIMITS_DEFAULT;
+    struct resp_reply_parser parser = {0};
+    enum parse_result result = PARSE_MORE;
+    size_t at = 0;
+
+    while (result == PARSE_MORE) {
+        char *room = buffer_reserve(reply, READ_SIZE);
+        size_t scanned;
         ssize_t got;
 
+        if (room == NULL)
+            return ERR_FULL;
         do
-            got = recv(reader->fd, reader->data, sizeof(reader->data), 0);
+            got = recv(fd, room, READ_SIZE, 0);
         while (got < 0 && errno == EINTR);
-        if (got <= 0) {
-            reader->err = got == 0 ? ERR_EOF : errno == EAGAIN ? ERR_TIMEOUT : -errno;
-            return -1;
-        }
-        reader->at = 0;
-        reader->len = (size_t)got;
+        if (got <= 0)
+            return got == 0 ? ERR_EOF : errno == EAGAIN ? ERR_TIMEOUT : -errno;
+        reply->len += (size_t)got;
+        result = resp_reply_scan(&parser, &limits, bytes_skip(buffer_bytes(reply), at), &scanned);
+        at += scanned;
     }
-    return (unsigned char)reader->data[reader->at++];
-}
-
-/* Up to CR LF, which are not kept. False: it ended, or is no line. */
-static bool reader_line(struct reader *reader, struct buffer *out)
-{
-    buffer_clear(out);
-    while (out->len < LINE_MAX_) {
-        int byte = reader_byte(reader);
-        char c = (char)byte;
-
-        if (byte < 0)
-            return false;
-        if (c == '\n' && out->len > 0 && out->data[out->len - 1] == '\r') {
-            out->data[--out->len] = '\0';
-            return true;
-        }
-        buffer_append(out, &c, 1);
-    }
-    reader->err = ERR_INVALID;
-    return false;
-}
-
-static bool read_item(struct reader *reader, struct buffer *line, struct node_answer *out, bool may_be_list,
-                      uint64_t *list);
-
-static bool read_bulk(struct reader *reader, const struct buffer *line, struct node_answer *out)
-{
-    uint64_t len;
-
-    if (!bytes_to_u64(bytes_of_string(line->data + 1), LINE_MAX_, &len)) {
-        reader->err = ERR_INVALID;
-        return false;
-    }
-    for (uint64_t i = 0; i < len + 2; i++) {
-        int byte = reader_byte(reader);
-        char c = byte == 0 ? ' ' : (char)byte;
-
-        if (byte < 0)
-            return false;
-        if (i < len)
-            buffer_append(&out->text, &c, 1);
-    }
-    return true;
-}
-
-static bool read_item(struct reader *reader, struct buffer *line, struct node_answer *out, bool may_be_list,
-                      uint64_t *list)
-{
-    if (!reader_line(reader, line))
-        return false;
-    switch (line->data[0]) {
-    case '*':
-        if (may_be_list && bytes_to_u64(bytes_of_string(line->data + 1), ITEMS_MAX, list))
-            return true;
-        break;
-    case '$':
-        if (!read_bulk(reader, line, out))
-            return false;
-        buffer_append(&out->text, "", 1);
-        out->count++;
-        return true;
-    case '-':
-        out->is_error = may_be_list;
-        FALLTHROUGH;
-    case '+':
-    case ':':
-        buffer_append(&out->text, line->data + 1, line->len - 1);
-        buffer_append(&out->text, "", 1);
-        out->count++;
-        return true;
-    default:
-        break;
-    }
-    reader->err = ERR_INVALID;
-    return false;
+    return result == PARSE_OK && at == reply->len ? 0 : ERR_INVALID;
 }
 
 /* ---- asking ----------------------------------------------------------------------------------- */
@@ -157,9 +119,8 @@ static void compose(struct buffer *out, const char *command)
 
 static int exchange(int fd, struct bytes request, struct node_answer *out)
 {
-    struct reader reader = {.fd = fd};
-    struct buffer line = {0};
-    uint64_t list = 0;
+    struct buffer reply = {.max = REPLY_MAX};
+    int err;
 
     *out = (struct node_answer){.count = 0};
     while (request.len > 0) {
@@ -171,11 +132,11 @@ static int exchange(int fd, struct bytes request, struct node_answer *out)
             return errno == EAGAIN ? ERR_TIMEOUT : -errno;
         request = bytes_skip(request, (size_t)sent);
     }
-    if (read_item(&reader, &line, out, true, &list))
-        while (list > 0 && read_item(&reader, &line, out, false, &list))
-            list--;
-    buffer_deinit(&line);
-    return reader.err;
+    err = reply_read(fd, &reply);
+    if (err == 0)
+        err = answer_take(buffer_bytes(&reply), out);
+    buffer_deinit(&reply);
+    return err;
 }
 
 int node_ask(int fd, const char *command, struct node_answer *out)
