@@ -92,7 +92,13 @@ static int page_place(struct log_recover *r, size_t size, uint64_t chain)
 
     if (segment != NULL && log_segment_end(segment) - segment->info.used_bytes >= size)
         return 0;
-    if (!log_segment_available(log, false) || size > log->options.segment_size - 2 * PAGE_SIZE_)
+    if (size > log->options.segment_size - 2 * PAGE_SIZE_) {
+        log_error(log->text, "store: the log ring has changes of the process before that do not fit into a segment, start "
+                  "once with a larger segment_size shard=%u segment_size=%llu needed=%zu", log->options.shard,
+                  (unsigned long long)log->options.segment_size, size + 2 * PAGE_SIZE_);
+        return -ENOSPC;
+    }
+    if (!log_segment_available(log, false))
         return -ENOSPC;
     if (segment != NULL)
         log_segment_finish(segment);
