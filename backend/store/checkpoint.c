@@ -22,6 +22,7 @@
 #define PAGE_WEIGHT_MAX    4u        /* of a page's records together, in what a full one weighs */
 #define FILE_WEIGHT_MAX    3u        /* of the file, in what full records of all pages weigh: above, it is made anew */
 #define META_STEP          (256u << 10)
+#define REMAKE_AGAIN_MS    60000u
 #define CHAIN_AGE_MAX      16u /* segments: an older chain gets its image whatever it costs */
 
 /* ---- what has changed ------------------------------------------------------------------------- */
@@ -130,6 +131,7 @@ void checkpoint_destroy(struct store *store)
         io_file_close(c->manifest);
     for (unsigned i = 0; i < CHECKPOINT_BUFFERS; i++)
         buffer_deinit(&c->buffers[i].bytes);
+    checkpoint_load_free(c);
     buffer_deinit(&c->kept);
     checkpoint_table_free(&c->table);
     checkpoint_table_free(&c->next_table);
@@ -198,7 +200,26 @@ bool checkpoint_is_due(const struct store *store)
            MAX(DUE_BYTES_MIN, 4 * index_bytes(store->index));
 }
 
+bool checkpoint_has_got_room(const struct store *store)
+{
+    return store->checkpoint->is_room_given;
+}
+
 /* ---- the end of one --------------------------------------------------------------------------- */
+
+static bool is_no_room(int err)
+{
+    return err == -ENOSPC || err == -EDQUOT;
+}
+
+/* K7 */
+static bool room_give(struct store *store)
+{
+    for (uint32_t i = 0; i < store_log_segment_count(store->log); i++)
+        if (store_log_segment(store->log, i)->state == SEGMENT_CLEANED)
+            return store_log_space_give(store->log);
+    return false;
+}
 
 static void checkpoint_end(struct store *store, int err)
 {
@@ -207,6 +228,9 @@ static void checkpoint_end(struct store *store, int err)
 
     c->done = NULL;
     c->state = CHECKPOINT_IDLE;
+    c->is_room_given = is_no_room(err) && room_give(store);
+    if (!c->is_room_given)
+        store_log_space_take(store->log);
     for (unsigned i = 0; i < CHECKPOINT_BUFFERS; i++)
         buffer_deinit(&c->buffers[i].bytes);
     buffer_deinit(&c->kept);
@@ -215,19 +239,50 @@ static void checkpoint_end(struct store *store, int err)
         c->table = c->next_table;
         c->meta = c->next;
         c->file_end = c->next_end;
+        c->is_broken = false;
         store->stats.checkpoints++;
         store->stats.checkpoint_lsn = c->meta.lsn;
         store_log_release(store->log, c->meta.hot_from, c->meta.cold_from);
     } else {
         checkpoint_table_free(&c->next_table);
         bits_give_back(c);
-        c->is_broken = true;
+        c->is_broken |= !is_no_room(err) || c->is_flushing;
         log_error(store->text_log, "store: no checkpoint was written shard=%u why=\"%s\"",
                   store->options.shard, err_text(err));
     }
     c->next_table = (struct checkpoint_table){0};
     if (done != NULL)
         done(store, err);
+}
+
+static void new_file_removed(struct io_op *op)
+{
+    struct store *store = op->arg;
+
+    MAYBE(op->result < 0);
+    checkpoint_end(store, store->checkpoint->err);
+}
+
+/* Nothing has been flushed yet. Of a new file nothing is left, as it would fill the disk. */
+static void checkpoint_give_up(struct store *store, int err)
+{
+    struct checkpoint *c = store->checkpoint;
+    char path[CHECKPOINT_PATH_MAX];
+
+    if (!is_no_room(err) || !c->is_full) {
+        checkpoint_end(store, err);
+        return;
+    }
+    c->remake_again_ms = store->now_ms + REMAKE_AGAIN_MS;
+    if (c->file != NULL)
+        io_file_close(c->file);
+    c->file = NULL;
+    c->err = err;
+    c->state = CHECKPOINT_ENDING;
+    c->op.done = new_file_removed;
+    c->op.arg = store;
+    checkpoint_path(store, c->next_file, path);
+    io_unlink(store->io, &c->op, path);
 }
 
 static void bytes_count(struct store *store, uint64_t bytes)
@@ -623,7 +678,7 @@ bool checkpoint_work(struct store *store)
         for (unsigned i = 0; i < CHECKPOINT_BUFFERS; i++)
             if (c->buffers[i].is_busy)
                 return false;
-        checkpoint_end(store, c->err);
+        checkpoint_give_up(store, c->err);
         return false;
     }
     switch ((enum checkpoint_state)c->state) {
@@ -641,6 +696,8 @@ bool checkpoint_work(struct store *store)
 
 /* ---- the start -------------------------------------------------------------------------------- */
 
+static void links_known(struct io_op *op);
+
 static void data_opened(struct io_op *op)
 {
     struct store *store = op->arg;
@@ -648,7 +705,12 @@ static void data_opened(struct io_op *op)
 
     if (op->result < 0) {
         c->file = NULL;
-        checkpoint_end(store, (int)op->result);
+        checkpoint_give_up(store, (int)op->result);
+        return;
+    }
+    if (!c->is_full) {
+        op->done = links_known;
+        io_file_links(c->file, op);
         return;
     }
     c->state = CHECKPOINT_PAGES;
@@ -689,6 +751,7 @@ static void links_known(struct io_op *op)
         data_open(store);
     } else {
         c->state = CHECKPOINT_PAGES;
+        store_work_soon(store, 0);
     }
 }
 
@@ -779,13 +842,13 @@ static void next_begin(struct store *store, unsigned bits)
 void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct store *store, int err))
 {
     struct checkpoint *c = store->checkpoint;
-    unsigned bits = bits_wanted(store, c->bits);
+    bool may_wait = c->generation != 0 && !c->is_broken && store->now_ms < c->remake_again_ms; /* K7 */
+    unsigned bits = may_wait ? c->meta.bits : bits_wanted(store, c->bits);
     char path[CHECKPOINT_PATH_MAX];
 
     ASSERT(c->state == CHECKPOINT_IDLE);
-    c->is_full = c->generation == 0 || c->is_broken || bits != c->meta.bits ||
-                 c->file_end > FILE_WEIGHT_MAX * full_bytes(&c->table) + BUFFER_SIZE;
-    c->is_broken = false;
+    c->is_full = !may_wait && (c->generation == 0 || c->is_broken || bits != c->meta.bits ||
+                               c->file_end > FILE_WEIGHT_MAX * full_bytes(&c->table) + BUFFER_SIZE);
     c->is_urgent = is_urgent;
     c->done = done;
     c->state = CHECKPOINT_OPENING;

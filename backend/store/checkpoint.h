@@ -42,6 +42,9 @@
  *       needs may be used again already.)
  *   K6  A data file that has another name (of a backup, or of what was restored from one) is not appended to: two would
  *       write to the same place. It is made anew.
+ *   K7  On a full disk what frees segments must not need what only they would free: a checkpoint that has no room, and
+ *       after which segments would be free, gets that of one that is; it is tried again with
+ *       patches in the file that is there, while a new one can wait.
  */
 #pragma once
 #include "backend/store/store.h"
@@ -67,6 +70,8 @@ uint64_t checkpoint_horizon(const struct store *store);
  * NULL, tells when it is durable, or why it is not. */
 void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct store *store, int err));
 bool checkpoint_is_running(const struct store *store);
+/* K7: the last one found no room, for which a free segment went: it is worth another try, soon. */
+bool checkpoint_has_got_room(const struct store *store);
 /* Whether enough has been logged since the last one. */
 bool checkpoint_is_due(const struct store *store);
 /* A step, about 200 us. True: more is to do now (not: waits for the disk). */

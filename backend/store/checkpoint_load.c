@@ -46,12 +46,12 @@ struct checkpoint_load {
     int err;
 };
 
-static void load_end(struct store *store, int err)
+void checkpoint_load_free(struct checkpoint *c)
 {
-    struct checkpoint *c = store->checkpoint;
     struct checkpoint_load *load = c->load;
-    void (*done)(struct store *, int) = load->done;
 
+    if (load == NULL)
+        return;
     for (unsigned i = 0; i < READ_AHEAD; i++)
         buffer_deinit(&load->reads[i].bytes);
     mem_free(load->meta);
@@ -59,6 +59,14 @@ static void load_end(struct store *store, int err)
     mem_free(load->pages);
     mem_free(load);
     c->load = NULL;
+}
+
+static void load_end(struct store *store, int err)
+{
+    struct checkpoint *c = store->checkpoint;
+    void (*done)(struct store *, int) = c->load->done;
+
+    checkpoint_load_free(c);
     buffer_deinit(&c->kept);
     checkpoint_bits_clear(c); /* it is as it was written */
     done(store, err);

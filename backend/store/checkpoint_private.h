@@ -60,6 +60,8 @@ struct checkpoint {
     uint64_t meta_off, meta_len, meta_hash, hot_bytes_next;
     bool is_urgent, is_full, is_flushing;
     bool is_broken;                /* the last one failed: the next one is made anew */
+    bool is_room_given;            /* the last one found no room; now there may be some */
+    uint64_t remake_again_ms;      /* not before, after there was no room for a new file */
     int err;
     void (*done)(struct store *store, int err);
     /* Loading: checkpoint_load.c's. */
@@ -80,6 +82,9 @@ bool checkpoint_page_compose(struct store *store, uint32_t page, bool is_patch, 
 /* Bits for so many pages, none set. False: no memory. */
 MUST_USE bool checkpoint_bits_make(struct checkpoint *c, unsigned bits);
 void checkpoint_bits_clear(struct checkpoint *c);
+
+/* Of a start that ended before it was done, too. */
+void checkpoint_load_free(struct checkpoint *c);
 
 /* What loading knows of a page while its records are applied, oldest first. */
 struct checkpoint_page_load {

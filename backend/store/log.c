@@ -71,6 +71,8 @@ void store_log_fsync_set(struct store_log *log, enum store_fsync fsync)
 
 static uint32_t reserve_of(const struct store_log_options *options)
 {
+    if (options->disk_max == 0)
+        return LOG_RESERVE_FULL;
     return (uint32_t)MIN(MAX(options->disk_max / LOG_RESERVE_SHARE / options->segment_size, LOG_RESERVE_MIN),
                          LOG_RESERVE_MAX);
 }

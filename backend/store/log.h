@@ -198,6 +198,10 @@ struct store_log_stats {
     uint64_t record_bytes_hot, record_bytes_cold, bytes_written, flushes, page_writes, frames;
     uint64_t segments, segments_free, disk_bytes;
 };
+/* The file system is full, and something beside the log needs room to free segments: one that is free goes, and until
+ * store_log_space_take() no new one is made of what it leaves. False: there is none. */
+MUST_USE bool store_log_space_give(struct store_log *log);
+void store_log_space_take(struct store_log *log);
 uint32_t store_log_commit_us(const struct store_log *log); /* as store_commit_us() */
 void store_log_stats_get(const struct store_log *log, struct store_log_stats *out);
 uint64_t store_log_hash_seed(const struct store_log *log); /* the directory's, since it was made */

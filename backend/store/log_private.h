@@ -42,6 +42,7 @@
 /* Free segments that clients leave to deletes and the cleaner: a 32nd of the disk, in these bounds. */
 #define LOG_RESERVE_MIN    2u
 #define LOG_RESERVE_MAX    16u
+#define LOG_RESERVE_FULL   3u           /* without a bound on the disk: for deletes, the cleaner, a checkpoint */
 #define LOG_RESERVE_SHARE  32u
 #define LOG_SEQUENCE_SKIP  16u          /* of a start: names that a lost header may have used */
 #define LOG_SEGMENT_SIZE   (64u << 20)
@@ -192,6 +193,7 @@ struct store_log {
     uint64_t prev_sequence, prev_end; /* the hot segment before the open one */
     bool is_out_of_space;        /* the file system said so; it is asked again in a while */
     bool is_full;                /* the last time that it was asked it had no room */
+    bool is_space_given;         /* what is free on it is for others */
     /* Of hot segments whose header does not verify, the one with the highest first LSN that was durable; 0: none. */
     uint64_t suspect_lsn;
     uint32_t suspect_slot;

@@ -323,14 +323,18 @@ void log_segment_make_file(struct store_log *log, struct segment *segment)
 
 static bool may_make(const struct store_log *log)
 {
-    return !log->is_out_of_space && (log->options.disk_max == 0 ||
-                                     log->disk_bytes + log->options.segment_size <= log->options.disk_max);
+    return !log->is_out_of_space && !log->is_space_given &&
+           (log->options.disk_max == 0 || log->disk_bytes + log->options.segment_size <= log->options.disk_max);
 }
 
 void log_segments_make(struct store_log *log)
 {
+    /* Who has no bound learns from the last one that is made that the disk is full: the reserve is there then. One more
+     * tells whether it is full still. */
+    uint32_t wanted = LOG_READY_TARGET + (log->options.disk_max == 0) + log->is_full;
+
     if (log->making != NULL || log->error != 0 || log->state >= LOG_CLOSING ||
-        log->ready_count + log->freeing_count >= LOG_READY_TARGET || !may_make(log))
+        log->ready_count + log->freeing_count >= wanted || !may_make(log))
         return;
     log->making = log_segment_create(log, log->next_slot++, log->options.segment_size);
     log_segment_make_file(log, log->making);
@@ -403,7 +407,10 @@ void log_segment_add_ready(struct store_log *log, struct segment *segment)
 
 bool log_segment_available(const struct store_log *log, bool is_hot)
 {
-    return log->ready_count > (is_hot ? 1u : 0u);
+    /* On a file system that is full the last of three is a checkpoint's, which makes others free (store_log_space_give). */
+    uint32_t stay = log->is_full && log->reserve >= LOG_RESERVE_FULL ? 1 : 0;
+
+    return log->ready_count > stay + (is_hot ? 1u : 0u);
 }
 
 void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t kind, uint8_t class, bool is_hot)
@@ -671,10 +678,10 @@ static void segment_give_back(struct store_log *log, struct segment *segment)
         io_file_links(segment->file, &segment->op);
 }
 
-/* The first of those that are free beyond the reserve and may go; NULL: none. */
-static struct segment *spare_take(struct store_log *log)
+/* The first of those that are free beyond so many and may go; NULL: none. */
+static struct segment *spare_take(struct store_log *log, uint32_t stay)
 {
-    for (uint32_t i = 0; i < log->ready_count && log->ready_count > log->reserve; i++) {
+    for (uint32_t i = 0; i < log->ready_count && log->ready_count > stay; i++) {
         struct segment *segment = log->ready[i];
 
         if (!segment_may_go(log, segment))
@@ -683,6 +690,14 @@ static struct segment *spare_take(struct store_log *log)
         return segment;
     }
     return NULL;
+}
+
+static void spare_remove(struct store_log *log, struct segment *segment)
+{
+    log->freeing_count++;
+    list_push_back(&log->freeing, &segment->sealing);
+    segment->info.state = SEGMENT_FREE;
+    segment_unlink(log, segment);
 }
 
 int store_log_blob_room(struct store_log *log, size_t bytes)
@@ -694,14 +709,35 @@ int store_log_blob_room(struct store_log *log, size_t bytes)
         return 0;
     if (log->freeing_count > 0)
         return ERR_AGAIN;
-    segment = spare_take(log);
+    segment = spare_take(log, log->reserve);
     if (segment == NULL)
         return -ENOSPC;
-    log->freeing_count++;
-    list_push_back(&log->freeing, &segment->sealing);
-    segment->info.state = SEGMENT_FREE;
-    segment_unlink(log, segment);
+    spare_remove(log, segment);
     return ERR_AGAIN;
+}
+
+bool store_log_space_give(struct store_log *log)
+{
+    struct segment *segment;
+
+    if (log->error != 0 || log->state != LOG_RUNNING)
+        return false;
+    if (!log->is_space_given || log->freeing_count == 0) { /* else one is on its way */
+        segment = spare_take(log, 0);
+        if (segment == NULL)
+            return false;
+        spare_remove(log, segment);
+    }
+    log->is_space_given = true;
+    return true;
+}
+
+void store_log_space_take(struct store_log *log)
+{
+    if (!log->is_space_given)
+        return;
+    log->is_space_given = false;
+    log_segments_make(log);
 }
 
 static bool is_releasable(const struct store_log *log, const struct segment *segment, uint64_t hot_from)

@@ -18,6 +18,8 @@
 
 #define WORK_BUSY_MS   1u
 #define WORK_IDLE_MS   20u
+#define AGAIN_MS       10000u /* after a checkpoint that failed */
+#define AGAIN_SOON_MS  50u    /* ... and for which there is room now, or soon */
 #define DYING_ELEMENTS 2000u /* a step */
 #define SWEEP_BUCKETS  256u
 #define EXPIRY_BUDGET  2000u
@@ -210,8 +212,10 @@ static void on_state(void *arg);
 static void work_checkpointed(struct store *store, int err)
 {
     cleaner_checkpoint_ended(store);
-    if (err != 0)
-        store->checkpoint_again_ms = store->now_ms + 10000;
+    if (err == 0)
+        return;
+    store->is_checkpoint_wanted |= checkpoint_has_got_room(store);
+    store->checkpoint_again_ms = store->now_ms + (checkpoint_has_got_room(store) ? AGAIN_SOON_MS : AGAIN_MS);
 }
 
 /* There is what those who wait want, or there will not be. */

@@ -87,8 +87,10 @@ static void test_a_flipped_bit_is_seen_or_harmless(void **state)
 
         fill(&w, seed, seed % 2 == 0);
         sim_disk_each(w.node, true, name_each, &names);
-        path = names.path[draw(&w) % names.count];
-        size = sim_disk_size(w.node, path, true);
+        do {
+            path = names.path[draw(&w) % names.count];
+            size = sim_disk_size(w.node, path, true);
+        } while (size <= 0); /* one that was being made */
         off = draw(&w) % 3 == 0 ? draw(&w) % 512 : draw(&w) % MIN((uint64_t)size, 65536u);
         sim_disk_flip_bit(w.node, path, off, (unsigned)(draw(&w) % 8));
         refused += !check(&w, seed % 2 == 0 ? 0 : 40);

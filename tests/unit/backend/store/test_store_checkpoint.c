@@ -683,6 +683,61 @@ static void test_a_newer_version_is_refused(void **state)
     world_deinit(&w);
 }
 
+/* ---- a full disk -------------------------------------------------------------------------------- */
+
+static int big_put(struct world *w, unsigned k, unsigned seed)
+{
+    char name[32], value[2000];
+    struct store_key key;
+    int err = store_may_write(w->store, sizeof(value));
+
+    if (err == 0) {
+        world_fill(value, sizeof(value), seed);
+        store_find(w->store, MANY_DB, many_name(k, name), &key);
+        err = store_put_string(w->store, &key, bytes_of(value, sizeof(value)), NULL);
+    }
+    store_turn_end(w->store);
+    sim_run_for(w->sim, err == 0 ? 1000 : 20000);
+    return err;
+}
+
+/* The file system has no byte left: no checkpoint fits, without which nothing is freed. Once something was deleted, service
+ * goes on all the same, for as long as one likes, and what is there is found again. */
+static void test_a_checkpoint_gets_room_on_a_full_disk(void **state)
+{
+    (void)state;
+    for (unsigned seed = 1; seed <= 3; seed++) {
+        struct world w;
+        unsigned count = 0;
+
+        world_init(&w, seed, NULL);
+        w.options.segment_size = 512u << 10;
+        world_open(&w);
+        if (seed != 1)
+            world_checkpoint(&w);
+        sim_disk_capacity_set(w.node, sim_disk_used(w.node) + 16 * w.options.segment_size);
+        for (int err = 0; err != -ENOSPC; count += err == 0)
+            err = big_put(&w, count, count);
+        sim_run_for(w.sim, 5000000);
+        sim_disk_capacity_set(w.node, sim_disk_used(w.node));
+        for (unsigned k = 0; k < count; k++)
+            if (k % 4 != 0 || k > count / 2)
+                many_delete(&w, k);
+        store_turn_end(w.store);
+        sim_run_for(w.sim, 20000000);
+        for (unsigned i = 0; i < 20000; i++) {
+            unsigned tries = 0;
+
+            while (big_put(&w, count + i % 500, i) != 0)
+                assert_true(++tries < 1000);
+        }
+        checkpoint_and_compare(&w);
+        restart(&w, seed % 2);
+        assert_true(store_count(w.store, MANY_DB) > 500);
+        world_deinit(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -692,6 +747,7 @@ int main(void)
         cmocka_unit_test(test_a_damaged_record_is_refused),
         cmocka_unit_test(test_older_versions_are_read),
         cmocka_unit_test(test_a_newer_version_is_refused),
+        cmocka_unit_test(test_a_checkpoint_gets_room_on_a_full_disk),
     };
 
     return cmocka_run_group_tests_name("store_checkpoint", tests, NULL, NULL);
