@@ -38,6 +38,19 @@ static int set_workers(struct conf_reader *reader, const struct conf_item *item,
     return 0;
 }
 
+static int set_segment_size(struct conf_reader *reader, const struct conf_item *item, void *target)
+{
+    struct bytes text;
+    int err = conf_scalar(reader, item, &text);
+
+    if (err != 0)
+        return err;
+    if (!bytes_equal(text, BYTES("auto")))
+        return conf_set_size32(reader, item, target);
+    ((struct node_conf *)target)->segment_size = 0;
+    return 0;
+}
+
 static int set_log_level(struct conf_reader *reader, const struct conf_item *item, void *target)
 {
     uint32_t level = 0;

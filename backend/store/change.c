@@ -664,7 +664,7 @@ int store_image(struct store *store, uint64_t hash, struct entry *e)
         .value = buffer_bytes(&store->scratch),
     };
     record.slot = key_slot(record.key);
-    err = store_log_cold_append(store->log, &record, cleaner_class(store, record.expire_ms), &address);
+    err = store_log_cold_append(store->log, &record, cleaner_class(store, record.expire_ms, record.lsn), &address);
     if (err != 0)
         return err;
     store_live_remove(store, e->address, store_record_bytes(e));

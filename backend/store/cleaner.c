@@ -25,6 +25,7 @@
 #include "common/base/mem.h"
 
 #define PASSES_MAX       8u
+#define OLD_AGES         2u           /* of a hot segment that is cleaned */
 #define HOUR_MS          3600000ull
 #define DAY_MS           86400000ull
 #define SCRUB_PERIOD_MS  (7 * DAY_MS)
@@ -35,12 +36,25 @@
 #define KEPT_PAUSE_MS    1000u
 #define BACKLOG_MAX      (8u << 20)   /* of copies on their way to the disk */
 
-/* Cold streams, by how long what is in them will live: an hour, a day, longer. */
-unsigned cleaner_class(const struct store *store, uint64_t expire_ms)
+/* Cold streams. What expires, by when: within an hour, within a day. Of the rest, what has lived longer than what comes
+ * out of the hot log usually has will go on living, and lies by itself. */
+unsigned cleaner_class(const struct store *store, uint64_t expire_ms, uint64_t lsn)
 {
-    if (expire_ms == 0 || expire_ms > store->now_ms + DAY_MS)
-        return 2;
-    return expire_ms > store->now_ms + HOUR_MS ? 1 : 0;
+    if (expire_ms != 0 && expire_ms <= store->now_ms + HOUR_MS)
+        return 0;
+    if (expire_ms != 0 && expire_ms <= store->now_ms + DAY_MS)
+        return 1;
+    return store_log_last_lsn(store->log) - lsn >= OLD_AGES * store->cleaner->hot_age ? 2 : 3;
+}
+
+/* A moving average. */
+static void hot_age_see(struct store *store, const struct segment_info *segment)
+{
+    struct cleaner *cleaner = store->cleaner;
+    uint64_t age = store_log_last_lsn(store->log) - segment->last_lsn;
+
+    if (segment->kind == SEGMENT_HOT)
+        cleaner->hot_age = cleaner->hot_age == 0 ? age : cleaner->hot_age - cleaner->hot_age / 16 + age / 16;
 }
 
 int cleaner_create(struct store *store)
@@ -61,7 +75,7 @@ void cleaner_destroy(struct store *store)
 static int clean_move(struct store *store, const struct record *record, uint64_t hash, struct entry *e)
 {
     uint64_t address;
-    int err = store_log_cold_append(store->log, record, cleaner_class(store, record->expire_ms), &address);
+    int err = store_log_cold_append(store->log, record, cleaner_class(store, record->expire_ms, record->lsn), &address);
 
     if (err != 0)
         return err;
@@ -204,6 +218,7 @@ static void clean_emptied(struct store *store)
     store->stats.cleaner_segments++;
     cleaner->state = CLEANER_IDLE;
     clean_plan_forget(store);
+    hot_age_see(store, segment);
 }
 
 /* Until the next piece. */

@@ -7,12 +7,14 @@
  *                       victim, no     faster, and the fuller   cleaned
  *                       pauses         a victim may be
  *
- * Dead space costs nothing while it is not needed, and a segment that waits gets emptier: so cleaning begins late and
- * with the emptiest. `low` is 5 % of the disk (four segments at least), `start` a quarter (twice `low` at least).
- * Without a bound on the disk it begins when half of what is used is dead.
+ * Dead space costs nothing while it is not needed, and a segment that waits gets emptier: so cleaning begins late, and all
+ * that is free beyond what a burst of writes needs is room that what is dead could have waited in. `low` is a 32nd of the
+ * disk (four segments at least), `start` a 64th (two segments) above. What was emptied counts: who waits on a full disk
+ * waits for a checkpoint then, not for fuller victims. Without a bound on the disk cleaning begins when half of what is
+ * used is dead.
  *
- * A checkpoint frees what was emptied before it. As it writes a good part of the index it comes for many victims at a
- * time: for a sixteenth of the disk, or when nothing else can be emptied. What a checkpoint cannot free as it is being
+ * A checkpoint frees what was emptied before it. It costs two flushes, and a record for every page of the index that has
+ * changed, so it comes for several victims at a time: for a 40th of the disk (four segments), or when nothing else can be emptied. What a checkpoint cannot free as it is being
  * read, say, waits for a later one; on a full disk that comes after a second.
  */
 #include "backend/store/checkpoint.h"
@@ -21,11 +23,16 @@
 #define PLAN_AGE_MS        20u
 #define DEAD_PERCENT_START 50u /* of what is used, where disk_max is not set */
 #define SEGMENTS_MIN       4u
+#define RAMP_MIN           2u
 /* Of a victim's room, in 1/256, may at most be live: what is fuller than that is not worth it ever. */
 #define LIVE_MAX           248u
 /* Page headers and padding: a segment never holds more records than this part of it. */
 #define ROOM_OF(size)      ((size) - (size) / 32)
-#define BATCH_SHARE        16u
+#define NEARLY_NOTHING     0.1  /* of a segment: reading it costs something, too */
+/* Parts of the disk: */
+#define LOW_SHARE          32u
+#define RAMP_SHARE         64u
+#define BATCH_SHARE        40u
 #define BATCH_COUNT        16u /* without a bound on the disk */
 
 static uint64_t unit_of(const struct store *store)
@@ -35,7 +42,7 @@ static uint64_t unit_of(const struct store *store)
 
 static uint64_t low_mark(const struct store *store)
 {
-    return MAX(SEGMENTS_MIN * unit_of(store), store->options.disk_max / 20);
+    return MAX(SEGMENTS_MIN * unit_of(store), store->options.disk_max / LOW_SHARE);
 }
 
 /* ---- victims ---------------------------------------------------------------------------------- */
@@ -45,13 +52,14 @@ static uint64_t room_of(const struct segment_info *segment)
     return MAX(segment->record_bytes, ROOM_OF(segment->size));
 }
 
-/* Cost and benefit: (1 - u) * age / (1 + u) for live share u. */
+/* Room gained for what is copied, and the square root of the age: ((1 - u) / u)^2 * age for live share u. */
 static double clean_benefit(const struct store *store, const struct segment_info *segment)
 {
     double u = MIN((double)segment->live_bytes / (double)room_of(segment), 1.0);
     double age = 1.0 + (double)(store_log_next_sequence(store->log) - segment->sequence);
+    double gain = (1.0 - u) / (u + NEARLY_NOTHING);
 
-    return (1.0 - u) * age / (1.0 + u);
+    return gain * gain * age;
 }
 
 static bool is_victim(const struct segment_info *segment, uint32_t live_max)
@@ -83,15 +91,20 @@ static uint64_t victim_find(const struct store *store, uint32_t urgency)
 
 /* ---- the plan --------------------------------------------------------------------------------- */
 
+static bool room_is_wanted(const struct store *store)
+{
+    return store_log_is_disk_full(store->log) || store->waits_for_cleaner;
+}
+
 static uint32_t urgency_of(const struct store *store, const struct clean_plan *plan, uint64_t used, uint64_t used_dead)
 {
-    uint64_t low = low_mark(store), start = MAX(store->options.disk_max / 4, 2 * low);
+    uint64_t low = low_mark(store), start = low + MAX(RAMP_MIN * unit_of(store), store->options.disk_max / RAMP_SHARE);
     uint64_t left = plan->free + plan->emptied;
 
     if (plan->dead < unit_of(store))
         return 0;
-    if (store_log_is_disk_full(store->log) || store->waits_for_cleaner)
-        return CLEAN_URGENT;
+    if (room_is_wanted(store)) /* what was emptied may be enough: then it is a checkpoint that they wait for */
+        return plan->emptied > 0 && left >= start + store->blob_wanted ? 0 : CLEAN_URGENT;
     if (store->options.disk_max == 0)
         return used_dead * 100 > used * DEAD_PERCENT_START && used_dead >= 2 * unit_of(store) ? CLEAN_URGENT / 2 : 0;
     if (left >= start)
@@ -107,7 +120,8 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
     uint64_t used = 0, used_dead = 0, total = store->options.disk_max;
 
     store_log_stats_get(store->log, &stats);
-    *plan = (struct clean_plan){.made_ms = store->now_ms, .is_made = true};
+    *plan = (struct clean_plan){
+        .made_ms = store->now_ms, .next_sequence = store_log_next_sequence(store->log), .is_made = true};
     for (uint32_t i = 0; i < store_log_segment_count(store->log); i++) {
         const struct segment_info *segment = store_log_segment(store->log, i);
         uint64_t room = room_of(segment), dead = room - MIN(segment->live_bytes, room);
@@ -127,7 +141,9 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
             used_dead += dead;
         }
     }
-    plan->free = stats.segments_free * unit_of(store) + (total > stats.disk_bytes ? total - stats.disk_bytes : 0);
+    plan->freeing = stats.bytes_freeing;
+    plan->free = stats.segments_free * unit_of(store) + plan->freeing +
+                 (total > stats.disk_bytes ? total - stats.disk_bytes : 0);
     plan->urgency = urgency_of(store, plan, used, used_dead);
     plan->victim = victim_find(store, plan->urgency);
 }
@@ -135,9 +151,10 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
 const struct clean_plan *clean_plan_of(const struct store *store)
 {
     struct clean_plan *plan = &store->cleaner->plan;
-    uint64_t age_max = store_log_is_disk_full(store->log) || store->waits_for_cleaner ? 1 : PLAN_AGE_MS;
+    uint64_t age_max = room_is_wanted(store) ? 1 : PLAN_AGE_MS;
 
-    if (!plan->is_made || store->now_ms >= plan->made_ms + age_max)
+    if (!plan->is_made || store->now_ms >= plan->made_ms + age_max ||
+        plan->next_sequence != store_log_next_sequence(store->log))
         plan_make(store, plan);
     return plan;
 }
@@ -156,7 +173,7 @@ bool cleaner_will_help(const struct store *store)
 
     if (store_log_is_stalled(store->log) || store->now_ms < store->checkpoint_again_ms)
         return false; /* no checkpoint will come */
-    if (plan->emptied > 0)
+    if (plan->emptied > 0 || plan->freeing > 0)
         return true;
     return (cleaner->state != CLEANER_IDLE || plan->victim != 0) && !cleaner->is_starved;
 }
@@ -172,7 +189,7 @@ bool cleaner_wants_checkpoint(const struct store *store)
     const struct clean_plan *plan = clean_plan_of(store);
     uint64_t unit = unit_of(store), total = store->options.disk_max;
 
-    bool is_wanted = store_log_is_disk_full(store->log) || store->waits_for_cleaner;
+    bool is_wanted = room_is_wanted(store);
 
     if (plan->kept > 0 && is_wanted && store->now_ms >= cleaner->kept_again_ms)
         return true;

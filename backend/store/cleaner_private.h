@@ -14,9 +14,11 @@ enum cleaner_state { CLEANER_IDLE, CLEANER_WALKING, CLEANER_PAUSED, CLEANER_FETC
 /* How things stand, as of `made_ms`. */
 struct clean_plan {
     uint64_t made_ms;
+    uint64_t next_sequence; /* another segment has been taken since: it is out of date */
     bool is_made;      /* false: something has changed since */
     uint64_t victim;   /* sequence; 0: none is worth it */
-    uint64_t free;     /* bytes that the log may take, and */
+    uint64_t free;     /* bytes that the log may take, now or in a moment; */
+    uint64_t freeing;  /* of those: in a moment */
     uint64_t emptied;  /* that it may when a checkpoint has come */
     uint64_t kept;     /* nothing lives there, but the last checkpoint could not free it */
     uint64_t dead;     /* that cleaning all that is worth it would give */
@@ -30,6 +32,7 @@ struct cleaner {
     uint32_t passes;
     uint64_t next_ms;    /* of the next piece */
     uint64_t again_ms;   /* no victim before: the last one was given up */
+    uint64_t hot_age;    /* records that were appended behind a hot segment until it was cleaned, on average; 0: not known */
     bool is_starved;     /* it stopped as there is no segment for its copies */
     int err;
     /* Deltas of cold chains in the victim: their keys come into memory first. */

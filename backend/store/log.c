@@ -488,6 +488,9 @@ void store_log_stats_get(const struct store_log *log, struct store_log_stats *ou
     out->segments = log->used_count;
     out->segments_free = log->ready_count;
     out->disk_bytes = log->disk_bytes;
+    out->bytes_freeing = 0;
+    LIST_FOR_EACH(&log->freeing, node)
+        out->bytes_freeing += CONTAINER_OF(node, struct segment, sealing)->info.size;
 }
 
 const unsigned char *store_log_uuid(const struct store_log *log)

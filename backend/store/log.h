@@ -197,6 +197,7 @@ size_t store_log_cold_backlog(const struct store_log *log);
 struct store_log_stats {
     uint64_t record_bytes_hot, record_bytes_cold, bytes_written, flushes, page_writes, frames;
     uint64_t segments, segments_free, disk_bytes;
+    uint64_t bytes_freeing; /* of segments that are being given back or removed: free in a moment */
 };
 /* The file system is full, and something beside the log needs room to free segments: one that is free goes, and until
  * store_log_space_take() no new one is made of what it leaves. False: there is none. */

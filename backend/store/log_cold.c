@@ -156,6 +156,21 @@ static int cold_place(struct store_log *log, struct log_cold *cold, unsigned cla
     return 0;
 }
 
+/* Streams are for the sake of order only: without a free segment, what any other one has room for goes there. */
+static int cold_place_anywhere(struct store_log *log, unsigned class, size_t size, struct log_cold **out)
+{
+    int err = -ENOSPC;
+
+    for (unsigned i = 0; i < LOG_CLASSES && err == -ENOSPC; i++) {
+        unsigned at = (class + i) % LOG_CLASSES;
+        struct log_cold *cold = &log->classes[at];
+
+        *out = cold;
+        err = cold->data != NULL && cold->at + size <= cold->cap ? 0 : cold_place(log, cold, at, size);
+    }
+    return err;
+}
+
 int store_log_cold_append(struct store_log *log, const struct record *record, unsigned class,
                           uint64_t *address)
 {
@@ -170,7 +185,7 @@ int store_log_cold_append(struct store_log *log, const struct record *record, un
     if (size > log->blob_from)
         return cold_blob(log, record, size, address);
     if (cold->data == NULL || cold->at + size > cold->cap) {
-        int err = cold_place(log, cold, class, size);
+        int err = cold_place_anywhere(log, class, size, &cold);
 
         if (err != 0)
             return err;

@@ -39,11 +39,11 @@
 #define LOG_HELD_MAX       (4u << 20)   /* of cold page writes that wait: above, the hot log is flushed */
 #define LOG_ZERO_SIZE      (256u << 10)
 #define LOG_READY_TARGET   3u
-/* Free segments that clients leave to deletes and the cleaner: a 32nd of the disk, in these bounds. */
+/* Free segments that clients leave to deletes and the cleaner: a 64th of the disk, in these bounds. */
 #define LOG_RESERVE_MIN    2u
 #define LOG_RESERVE_MAX    16u
 #define LOG_RESERVE_FULL   3u           /* without a bound on the disk: for deletes, the cleaner, a checkpoint */
-#define LOG_RESERVE_SHARE  32u
+#define LOG_RESERVE_SHARE  64u
 #define LOG_SEQUENCE_SKIP  16u          /* of a start: names that a lost header may have used */
 #define LOG_SEGMENT_SIZE   (64u << 20)
 #define LOG_SEGMENT_MIN    (64u << 10)

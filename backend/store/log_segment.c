@@ -321,10 +321,33 @@ void log_segment_make_file(struct store_log *log, struct segment *segment)
     io_file_open(log->io, &segment->op, path, flags, &segment->file);
 }
 
+/* Bytes of free segments that have another size than new ones, and go with the next checkpoints. */
+static uint64_t odd_free_bytes(const struct store_log *log)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < log->used_count; i++) {
+        const struct segment_info *info = &log->used[i]->info;
+
+        if (info->state == SEGMENT_CLEANED && info->size != log->options.segment_size)
+            bytes += info->size;
+    }
+    return bytes;
+}
+
+/* A start must not fail for want of a segment where all that are free have another size: what it makes, a few, may for a
+ * while be too much. */
 static bool may_make(const struct store_log *log)
 {
-    return !log->is_out_of_space && !log->is_space_given &&
-           (log->options.disk_max == 0 || log->disk_bytes + log->options.segment_size <= log->options.disk_max);
+    uint64_t bytes = log->disk_bytes;
+
+    if (log->is_out_of_space || log->is_space_given)
+        return false;
+    if (log->options.disk_max == 0)
+        return true;
+    if (log->state < LOG_RUNNING)
+        bytes -= odd_free_bytes(log);
+    return bytes + log->options.segment_size <= log->options.disk_max;
 }
 
 void log_segments_make(struct store_log *log)
@@ -549,6 +572,7 @@ static void free_done(struct io_op *op)
         log_segment_destroy(segment);
         return;
     }
+    log->stats.bytes_written += 2 * PAGE_SIZE_; /* its footer and its header */
     mem_free(segment->scratch);
     segment->scratch = NULL;
     log_segment_add_ready(log, segment);

@@ -29,6 +29,10 @@
 /* LSNs left out at a start: those of changes that a power cut took are not given again, as memcache's cas shows them. */
 #define LSN_GAP        (1u << 20)
 #define EFFECTS_KEEP   (64u << 10)
+/* By default. With less a page write that was in the log ring would not fit, whatever size it was made with. */
+#define SEGMENT_SIZE_MIN (2u << 20)
+#define SEGMENT_SIZE_MAX (64u << 20)
+#define SEGMENTS_WANTED  512u
 
 /* ---- the end ---------------------------------------------------------------------------------- */
 
@@ -480,6 +484,19 @@ static int open_memory(struct store *store)
     return err != 0 ? err : spill_create(store);
 }
 
+/* Many segments, so that the cleaner has a choice and a partly filled one is little room; a power of two, so that a disk
+ * that grows somewhat goes on with the files there are. */
+static uint32_t segment_size_of(const struct store_options *options)
+{
+    uint32_t size = SEGMENT_SIZE_MAX;
+
+    if (options->segment_size != 0 || options->disk_max == 0)
+        return options->segment_size != 0 ? options->segment_size : size;
+    while (size > SEGMENT_SIZE_MIN && options->disk_max / size < SEGMENTS_WANTED)
+        size /= 2;
+    return size;
+}
+
 int store_create(const struct store_options *options, void (*done)(void *arg, int err), void *arg,
                  struct store **out)
 {
@@ -490,6 +507,7 @@ int store_create(const struct store_options *options, void (*done)(void *arg, in
     if (err != 0)
         return err;
     store->options = *options;
+    store->options.segment_size = segment_size_of(options);
     store->io = options->io;
     store->text_log = io_log(options->io);
     store->open_done = done;

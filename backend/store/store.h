@@ -66,7 +66,7 @@ struct store_options {
     enum store_fsync fsync;
     uint64_t memory_max;         /* bytes accounted: index, entries, objects; 0: no bound */
     uint64_t disk_max;           /* bytes of segments; 0: no bound */
-    uint32_t segment_size;       /* 0: 64 MiB */
+    uint32_t segment_size;       /* 0: a 512th of disk_max, from 2 to 64 MiB, a power of two */
     uint32_t ring_size;          /* 0: 4 MiB */
     bool direct;                 /* O_DIRECT where the file system lets us */
     struct store_namespace namespaces[STORE_DBS];

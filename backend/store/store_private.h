@@ -215,4 +215,4 @@ void checkpoint_touch_replayed(struct store *store, uint64_t hash, const struct 
 /* ---- cleaner.c ---- */
 
 /* Which cold stream a record goes to, by how long it will live. */
-unsigned cleaner_class(const struct store *store, uint64_t expire_ms);
+unsigned cleaner_class(const struct store *store, uint64_t expire_ms, uint64_t lsn);

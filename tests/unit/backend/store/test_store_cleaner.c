@@ -135,10 +135,12 @@ static void test_a_checkpoint_knows_what_was_moved(void **state)
 
     (void)state;
     world_init(&w, 22, NULL);
+    w.options.disk_max = 64u << 20; /* nothing is to be moved yet */
     world_open(&w);
     many_put(&w);
     world_checkpoint(&w);
     before = many_moved(&w);
+    store_disk_max_set(w.store, 6u << 20);
     overwrite(&w, 8000);
     assert_true(many_moved(&w) > before + MANY / 10);
     for (unsigned i = 0; i < 3; i++) { /* the copies are behind where a recovery starts, the originals overwritten */

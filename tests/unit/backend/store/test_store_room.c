@@ -122,14 +122,14 @@ static double fill_and_overwrite(uint64_t disk, unsigned percent, uint64_t bytes
 static void test_overwriting_at_three_quarters(void **state)
 {
     (void)state;
-    assert_true(fill_and_overwrite(64u << 20, 75, 640u << 20) <= 3.2);
+    assert_true(fill_and_overwrite(64u << 20, 75, 640u << 20) <= 2.7);
 }
 
 static void test_overwriting_at_nine_tenths(void **state)
 {
     (void)state;
     /* A sample, or ten times the disk. */
-    assert_true(fill_and_overwrite(128u << 20, 90, getenv("STORE_SEEDS") != NULL ? 1280u << 20 : 40u << 20) <= 13.0);
+    assert_true(fill_and_overwrite(128u << 20, 90, getenv("STORE_SEEDS") != NULL ? 1280u << 20 : 40u << 20) <= 9.0);
 }
 
 /* What lives does not fit: that is said at once, not after waiting; and when keys go it is over. */
