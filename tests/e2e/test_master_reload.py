@@ -43,7 +43,7 @@ def test_reload_hands_idle_clients_over(demo):
         assert named.ask("name?") == "anna"
         half.send("finished\n")
         assert half.line() == "unfinished"
-        assert half.who()["generation"] == old["generation"] + 1
+        wait_for(lambda: half.who()["generation"] == old["generation"] + 1, "moved")
         assert named.who()["tag"] == 0
     d.settle()
 
