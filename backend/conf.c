@@ -25,7 +25,9 @@ static int set_version(struct conf_reader *reader, const struct conf_item *item,
     return err;
 }
 
-static int set_workers(struct conf_reader *reader, const struct conf_item *item, void *target)
+/* "auto" is 0, which `set` would not take. */
+static int set_or_auto(struct conf_reader *reader, const struct conf_item *item, void *target,
+                       int (*set)(struct conf_reader *reader, const struct conf_item *item, void *target))
 {
     struct bytes text;
     int err = conf_scalar(reader, item, &text);
@@ -33,22 +35,19 @@ static int set_workers(struct conf_reader *reader, const struct conf_item *item,
     if (err != 0)
         return err;
     if (!bytes_equal(text, BYTES("auto")))
-        return conf_set_u32(reader, item, target);
-    ((struct node_conf *)target)->workers = 0;
+        return set(reader, item, target);
+    *(uint32_t *)((char *)target + item->key->offset) = 0;
     return 0;
+}
+
+static int set_workers(struct conf_reader *reader, const struct conf_item *item, void *target)
+{
+    return set_or_auto(reader, item, target, conf_set_u32);
 }
 
 static int set_segment_size(struct conf_reader *reader, const struct conf_item *item, void *target)
 {
-    struct bytes text;
-    int err = conf_scalar(reader, item, &text);
-
-    if (err != 0)
-        return err;
-    if (!bytes_equal(text, BYTES("auto")))
-        return conf_set_size32(reader, item, target);
-    ((struct node_conf *)target)->segment_size = 0;
-    return 0;
+    return set_or_auto(reader, item, target, conf_set_size32);
 }
 
 static int set_log_level(struct conf_reader *reader, const struct conf_item *item, void *target)

@@ -395,15 +395,21 @@ bool store_log_is_disk_full(const struct store_log *log)
            log->disk_bytes + (log->reserve + 1 - count) * log->options.segment_size > log->options.disk_max;
 }
 
-/* Beside the reserve, of which some may be there already. */
-bool log_blob_fits(const struct store_log *log, size_t page_bytes)
+/* Beside the reserve, of which some may be there already, when `spare` bytes of what is there have gone. */
+static bool blob_fits_without(const struct store_log *log, size_t page_bytes, uint64_t spare)
 {
     uint64_t count = (uint64_t)log->ready_count + log->freeing_count, size = log->options.segment_size;
     uint64_t need = 2 * PAGE_SIZE_ + round_up(page_bytes, PAGE_SIZE_);
 
     if (log->reserve > count)
         need += (log->reserve - count) * size;
-    return !log->is_out_of_space && (log->options.disk_max == 0 || log->disk_bytes + need <= log->options.disk_max);
+    return !log->is_out_of_space &&
+           (log->options.disk_max == 0 || log->disk_bytes - spare + need <= log->options.disk_max);
+}
+
+bool log_blob_fits(const struct store_log *log, size_t page_bytes)
+{
+    return blob_fits_without(log, page_bytes, 0);
 }
 
 bool store_log_makes_room(const struct store_log *log)
@@ -733,6 +739,10 @@ int store_log_blob_room(struct store_log *log, size_t bytes)
         return 0;
     if (log->freeing_count > 0)
         return ERR_AGAIN;
+    /* None goes for what would not fit without all of them. */
+    if (log->ready_count <= log->reserve ||
+        !blob_fits_without(log, page_bytes, (uint64_t)(log->ready_count - log->reserve) * log->options.segment_size))
+        return -ENOSPC;
     segment = spare_take(log, log->reserve);
     if (segment == NULL)
         return -ENOSPC;

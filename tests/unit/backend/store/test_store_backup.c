@@ -93,15 +93,34 @@ static void keeper_all(struct keeper *keeper)
     assert_int_equal(keeper_wait(keeper), 0);
 }
 
-/* Opens the backup as a store of its own, in the same world, and looks at all of it. */
-static void backup_check(struct world *w, uint64_t lsn, bool lives_on)
+/* A store of its own in the same world, on what the backup has. */
+static struct world other_open(const struct world *w, uint64_t disk_max)
 {
     struct world other = *w;
 
     other.options.dir = BACKUP_DIR;
     other.options.ring_path = "/dev/shm/weir-test-backup";
+    other.options.disk_max = disk_max;
     other.store = NULL;
     assert_int_equal(world_try_open(&other), 0);
+    return other;
+}
+
+static void other_close(struct world *other)
+{
+    other->is_told = false;
+    store_turn_end(other->store);
+    store_close(other->store, world_told, other);
+    sim_run_while_not(other->sim, &other->is_told, WORLD_OPEN_US);
+    assert_true(other->is_told);
+    store_destroy(&other->store);
+}
+
+/* Opens the backup as a store of its own, in the same world, and looks at all of it. */
+static void backup_check(struct world *w, uint64_t lsn, bool lives_on)
+{
+    struct world other = other_open(w, w->options.disk_max);
+
     assert_int_equal(store_lsn(other.store), lsn);
     other.ops = must_alloc(w->count * sizeof(*w->ops));
     memcpy(other.ops, w->ops, w->count * sizeof(*w->ops));
@@ -113,12 +132,7 @@ static void backup_check(struct world *w, uint64_t lsn, bool lives_on)
         store_turn_end(other.store);
         world_check(&other, UINT64_MAX);
     }
-    other.is_told = false;
-    store_turn_end(other.store);
-    store_close(other.store, world_told, &other);
-    sim_run_while_not(other.sim, &other.is_told, WORLD_OPEN_US);
-    assert_true(other.is_told);
-    store_destroy(&other.store);
+    other_close(&other);
     mem_free(other.ops);
     w->random = other.random;
 }
@@ -239,12 +253,7 @@ static void test_life_on_a_smaller_disk(void **state)
     keeper_ready(&keeper);
     keeper_all(&keeper);
     assert_true(backup_end(w.store, keeper.id));
-    other = w;
-    other.options.dir = BACKUP_DIR;
-    other.options.ring_path = "/dev/shm/weir-test-backup";
-    other.options.disk_max = 9u * (256u << 10);
-    other.store = NULL;
-    assert_int_equal(world_try_open(&other), 0);
+    other = other_open(&w, 9u * (256u << 10));
     assert_true(other.store->stats.checkpoints == 0);
     for (unsigned i = 0; i < 3000; i++) {
         struct store_key key;
@@ -259,12 +268,7 @@ static void test_life_on_a_smaller_disk(void **state)
         if (i % 8 == 0)
             store_turn_end(other.store);
     }
-    other.is_told = false;
-    store_turn_end(other.store);
-    store_close(other.store, world_told, &other);
-    sim_run_while_not(other.sim, &other.is_told, WORLD_OPEN_US);
-    assert_true(other.is_told);
-    store_destroy(&other.store);
+    other_close(&other);
     world_deinit(&w);
 }
 
