@@ -61,10 +61,16 @@ size_t ahead_resp(struct store *store, uint8_t db, struct bytes data)
 
 uint64_t ahead_resp_first(struct store *store, uint8_t db, struct bytes data)
 {
-    const char *at = data.data;
-    struct bytes name, key;
+    const char *at = data.data, *end = data.data + data.len;
+    uint32_t count, len;
 
-    return skip_request(&at, at + data.len, &name, &key) && key.len > 0 ? store_prefetch(store, db, key) : 0;
+    if (!skip_header(&at, end, '*', &count) || count < 2 || !skip_header(&at, end, '$', &len) ||
+        (size_t)(end - at) < (size_t)len + 2)
+        return 0;
+    at += len + 2;
+    if (!skip_header(&at, end, '$', &len) || len == 0 || (size_t)(end - at) < len)
+        return 0;
+    return store_prefetch(store, db, bytes_of(at, len));
 }
 
 void ahead_fetch(struct session *session, struct bytes data)

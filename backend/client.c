@@ -362,7 +362,8 @@ static size_t client_consume(struct client *client, struct bytes data)
         bool is_authenticated = session->is_authenticated;
         size_t used;
 
-        if (consumed >= looked && session->protocol == SESSION_RESP)
+        /* The first was asked for by client_ahead(). */
+        if (consumed > 0 && consumed >= looked && session->protocol == SESSION_RESP)
             looked = consumed + client_look_ahead(client, bytes_skip(data, consumed));
         used = client_handle(client, &limits, bytes_skip(data, consumed));
 

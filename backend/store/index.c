@@ -162,15 +162,16 @@ static inline unsigned node_match(const struct node *n, uint8_t tag)
     return found;
 }
 
-/* Entries in the bucket itself, in the node itself. */
+/* Entries in the bucket itself, in the node itself: they lie without holes, and behind them is the link or nothing
+ * (X3, X4). */
 static inline unsigned bucket_used(const struct bucket *b)
 {
-    return BUCKET_PLACES - (unsigned)__builtin_popcount(bucket_match(b, 0));
+    return (unsigned)__builtin_ctz(bucket_match(b, 0) | 1u << BUCKET_PLACES);
 }
 
 static inline unsigned node_used(const struct node *n)
 {
-    return NODE_PLACES - (unsigned)__builtin_popcount(node_match(n, 0));
+    return (unsigned)__builtin_ctz(node_match(n, 0) | 1u << NODE_PLACES);
 }
 
 static inline struct node *bucket_link(const struct bucket *b)

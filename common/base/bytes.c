@@ -45,17 +45,21 @@ bool bytes_to_i64(struct bytes b, int64_t *out)
     return true;
 }
 
+static size_t digits_of(uint64_t value)
+{
+    size_t count = 1;
+
+    for (; value >= 10000; value /= 10000)
+        count += 4;
+    return count + (value >= 10) + (value >= 100) + (value >= 1000);
+}
+
 size_t u64_to_digits(uint64_t value, char *out)
 {
-    char reversed[20];
-    size_t count = 0;
+    size_t count = digits_of(value);
 
-    do {
-        reversed[count++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    for (size_t i = 0; i < count; i++)
-        out[i] = reversed[count - 1 - i];
+    for (size_t i = count; i-- > 0; value /= 10)
+        out[i] = (char)('0' + value % 10);
     return count;
 }
 
