@@ -136,6 +136,8 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
         }
         if (is_victim(segment, LIVE_MAX))
             plan->dead += dead;
+        if (segment->kind == SEGMENT_BLOB && segment->state == SEGMENT_OPEN && segment->live_bytes == 0)
+            plan->closing += dead;
         if (segment->state == SEGMENT_SEALED) {
             used += room;
             used_dead += dead;
@@ -173,7 +175,7 @@ bool cleaner_will_help(const struct store *store)
 
     if (store_log_is_stalled(store->log) || store->now_ms < store->checkpoint_again_ms)
         return false; /* no checkpoint will come */
-    if (plan->emptied > 0 || plan->freeing > 0)
+    if (plan->emptied > 0 || plan->freeing > 0 || plan->closing > 0)
         return true;
     return (cleaner->state != CLEANER_IDLE || plan->victim != 0) && !cleaner->is_starved;
 }

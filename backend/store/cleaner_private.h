@@ -21,6 +21,7 @@ struct clean_plan {
     uint64_t freeing;  /* of those: in a moment */
     uint64_t emptied;  /* that it may when a checkpoint has come */
     uint64_t kept;     /* nothing lives there, but the last checkpoint could not free it */
+    uint64_t closing;  /* in files of large records that died before they were written: victims in a moment */
     uint64_t dead;     /* that cleaning all that is worth it would give */
     uint32_t urgency;  /* 0: nothing is to be done; CLEAN_URGENT: as fast as it goes, writers wait or soon will */
 };

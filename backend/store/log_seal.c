@@ -3,6 +3,9 @@
  * Ending the open segments before they are full, so that their files never change again: for a backup.
  *
  *     page writes closed, segments finished ──flush──> all durable: footers written ──flush──> footers durable
+ *
+ * And the hot one alone, where large records are all that comes: they have files of their own, fill no segment, and can
+ * only go when a later one is begun.
  */
 #include "backend/store/log_private.h"
 
@@ -43,6 +46,33 @@ static void open_finish(struct store_log *log)
             log_segment_finish(log->classes[i].segment);
         log->classes[i].segment = NULL;
     }
+}
+
+/* Of large records behind the open hot segment, nothing lives in them. */
+static uint64_t held_bytes(const struct store_log *log)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = log->used_count; i > 0; i--) {
+        const struct segment *segment = log->used[i - 1];
+
+        if (segment == log->hot_segment)
+            break;
+        if (segment->is_hot && segment->info.state == SEGMENT_CLEANED)
+            bytes += segment->info.size;
+    }
+    return bytes;
+}
+
+bool store_log_roll(struct store_log *log)
+{
+    if (log->error != 0 || log->state != LOG_RUNNING || log->is_atomic || log->is_unit_open || log->hot_segment == NULL ||
+        held_bytes(log) < log->options.segment_size || !log_segment_available(log, true) || !store_log_has_room(log))
+        return false;
+    log_page_close(log);
+    log_segment_finish(log->hot_segment);
+    log->hot_segment = NULL;
+    return true;
 }
 
 int store_log_seal(struct store_log *log, void (*done)(void *arg, int err), void *arg)

@@ -667,7 +667,7 @@ static void segment_unlink(struct store_log *log, struct segment *segment)
     char path[LOG_PATH_MAX];
 
     log_segment_path(log, segment->info.slot, path);
-    segment->op.done = unlink_done;
+    segment->op = (struct io_op){.done = unlink_done, .arg = segment}; /* found at the start, it had none yet */
     io_unlink(log->io, &segment->op, path);
 }
 
@@ -785,19 +785,20 @@ static bool is_releasable(const struct store_log *log, const struct segment *seg
     return !segment->is_hot || segment->is_orphan || (segment->info.sequence < hot_from && log->has_successor);
 }
 
-/* Whether something of the hot log from there on is durable. Otherwise a recovery may have to read the newest segment
- * before, to know how the chain goes on: all of the chain in it must be there, blobs too. */
+/* Whether something of the hot log from there on is durable, by a flush or, with fsync always, by itself. Otherwise a
+ * recovery may have to read the newest segment before, to know how the chain goes on: all of the chain in it must be
+ * there, blobs too. */
 static bool has_successor(const struct store_log *log, uint64_t hot_from)
 {
     for (uint32_t i = used_place(log, hot_from); i < log->used_count; i++) {
         const struct segment *segment = log->used[i];
 
-        if (segment->is_hot && segment->info.kind == SEGMENT_HOT && (segment->flushed_end > 0 || segment->has_page))
+        if (segment->is_hot && segment->info.kind == SEGMENT_HOT &&
+            (segment->has_page || (segment->info.record_bytes > 0 && segment->info.first_lsn <= log->marks.durable)))
             return true;
     }
     return false;
 }
-
 
 void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_from)
 {

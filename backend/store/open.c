@@ -230,6 +230,17 @@ static bool room_is_decided(struct store *store)
     return err == 0 || (err == -ENOSPC && !cleaner_will_help(store));
 }
 
+static void work_roll(struct store *store)
+{
+    struct record record = {.type = RECORD_NOP};
+    uint64_t address;
+
+    if (!store_log_roll(store->log))
+        return;
+    MAYBE(store_append(store, &record, &address) != 0); /* no memory: with the next change */
+    store_turn_end(store);
+}
+
 static bool log_work(struct store *store)
 {
     bool is_busy = false;
@@ -245,6 +256,7 @@ static bool log_work(struct store *store)
         store->is_checkpoint_wanted = false;
         store_turn_end(store);
         cleaner_checkpoint_begins(store);
+        work_roll(store);
         checkpoint_start(store, false, work_checkpointed);
     }
     if (checkpoint_is_running(store))

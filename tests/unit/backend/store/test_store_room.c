@@ -199,10 +199,56 @@ static void test_large_among_small(void **state)
         store_turn_end(o.w.store);
         if (i % 100 == 0)
             assert_int_equal(may_write(&o, disk), -ENOSPC);
+        if (i % 10 == 0) { /* segments that a start has found free are removed as well */
+            world_close(&o.w);
+            world_open(&o.w);
+        }
     }
     mem_free(value);
     mem_free(o.sums);
     world_deinit(&o.w);
+}
+
+/* In every mode of fsync a disk is written over, time and again, by small values, and by nothing but large ones: for each
+ * the files of those before them come back. */
+static void overwrite_in_mode(enum store_fsync fsync, size_t size)
+{
+    struct overwriting o = {.keys = 10};
+    uint64_t disk = 8u << 20;
+    char *value = must_zalloc(size);
+
+    world_init(&o.w, 5, NULL);
+    o.w.options.segment_size = SEGMENT_SIZE / 2;
+    o.w.options.disk_max = disk;
+    o.w.options.fsync = fsync;
+    world_open(&o.w);
+    for (uint64_t i = 0; i < 5 * disk / size; i++) {
+        struct store_key key;
+        char name[32];
+
+        assert_int_equal(may_write(&o, size), 0);
+        store_find(o.w.store, 0, bytes_of(name, (size_t)snprintf(name, sizeof(name), "key:%u", (unsigned)i % 10)), &key);
+        assert_int_equal(store_put_string(o.w.store, &key, bytes_of(value, size), NULL), 0);
+        store_turn_end(o.w.store);
+        if (i % TURN_SETS == 0)
+            sim_run_for(o.w.sim, 300);
+    }
+    world_close(&o.w);
+    world_open(&o.w);
+    assert_int_equal(store_count(o.w.store, 0), 10);
+    mem_free(value);
+    world_deinit(&o.w);
+}
+
+static void test_every_mode_gives_back(void **state)
+{
+    const enum store_fsync modes[] = {STORE_FSYNC_NO, STORE_FSYNC_EVERYSEC, STORE_FSYNC_ALWAYS};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(modes); i++) {
+        overwrite_in_mode(modes[i], VALUE_SIZE);
+        overwrite_in_mode(modes[i], 100u << 10);
+    }
 }
 
 int main(void)
@@ -212,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_overwriting_at_nine_tenths),
         cmocka_unit_test(test_what_does_not_fit),
         cmocka_unit_test(test_large_among_small),
+        cmocka_unit_test(test_every_mode_gives_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
