@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -120,14 +121,31 @@ struct page_key {
     bool is_gone;
 };
 
+/* Where a record lies. */
+struct record_place {
+    uint64_t off;
+    uint32_t page, len, entries;
+};
+
+struct record_list {
+    struct record_place *items; /* owns: page by page, oldest first */
+    size_t count, cap;
+};
+
 /* A page being put together from its records, oldest first. */
 struct page_walk {
     struct shard_checkpoint *checkpoint;
+    struct shard *shard;
+    const char *path;
+    int fd;
     uint64_t seed;
+    struct record_list records;
+    size_t next;           /* of `records`: the page's first one */
     uint32_t page;
     char *data;            /* owns: all records of the page */
     struct page_key *keys; /* owns */
     uint32_t *places;      /* owns: open addressing by hash; 1 + index into `keys`, 0: free */
+    uint32_t *lsns;        /* owns: the same by the LSN of then: what it says may have another one now */
     uint64_t *kept;        /* owns */
     size_t data_cap, place_cap, key_cap, kept_cap;
     uint32_t count;
@@ -138,7 +156,9 @@ static void walk_free(struct page_walk *walk)
     mem_free(walk->data);
     mem_free(walk->keys);
     mem_free(walk->places);
+    mem_free(walk->lsns);
     mem_free(walk->kept);
+    mem_free(walk->records.items);
 }
 
 /* Room for `count` items of `size`; what was there is lost. */
@@ -167,40 +187,85 @@ static uint32_t *key_place(struct page_walk *walk, const struct checkpoint_key *
     }
 }
 
-/* Those that are not named are gone. */
-static void record_keep(struct page_walk *walk, struct bytes kept)
+static size_t lsn_place(const struct page_walk *walk, uint64_t lsn)
 {
-    walk->kept = walk_room(walk->kept, &walk->kept_cap, kept.len / 8, 8);
-    checkpoint_kept_sort(kept, walk->kept);
-    for (uint32_t i = 0; i < walk->count; i++)
-        if (!checkpoint_kept_has(walk->kept, kept.len / 8, walk->keys[i].key.lsn))
-            walk->keys[i].is_gone = true;
+    return (size_t)((lsn * 0x9e3779b97f4a7c15u) >> 32) & (walk->place_cap - 1);
 }
 
-static bool record_apply(struct page_walk *walk, const struct checkpoint_record *record, bool is_first, struct bytes data)
+static void lsn_add(struct page_walk *walk, uint32_t at)
 {
-    struct checkpoint_record_view view;
+    size_t place = lsn_place(walk, walk->keys[at].key.lsn);
 
-    if (!checkpoint_record_take(data, record, walk->checkpoint->meta.bits, &view) ||
-        is_first != (!view.is_kept_all && view.kept.len == 0))
-        return false;
-    if (!view.is_kept_all)
-        record_keep(walk, view.kept);
-    for (uint32_t i = 0; i < record->entries; i++) {
-        struct page_key item = {0};
-        uint32_t *place;
+    while (walk->lsns[place] != 0)
+        place = (place + 1) & (walk->place_cap - 1);
+    walk->lsns[place] = at + 1;
+}
 
-        if (!checkpoint_key_take(&view.entries, &item.key))
-            return false;
-        item.hash = key_hash(walk->seed, item.key.db, item.key.key);
-        if ((item.hash & ((1ull << walk->checkpoint->meta.bits) - 1)) != walk->page)
-            return false;
-        place = key_place(walk, &item.key, item.hash);
-        if (*place == 0)
-            *place = ++walk->count;
-        walk->keys[*place - 1] = item;
+/* The key that has this LSN; NULL: none does. */
+static struct page_key *lsn_find(struct page_walk *walk, const struct checkpoint_key *key)
+{
+    for (size_t place = lsn_place(walk, key->lsn); walk->lsns[place] != 0; place = (place + 1) & (walk->place_cap - 1)) {
+        struct page_key *found = &walk->keys[walk->lsns[place] - 1];
+
+        if (found->key.lsn == key->lsn && found->key.db == key->db && !found->is_gone)
+            return found;
     }
-    return view.entries.len == 0;
+    return NULL;
+}
+
+/* Those that are not named are gone. */
+static bool record_keep(struct page_walk *walk, const struct checkpoint_record *record)
+{
+    walk->kept = walk_room(walk->kept, &walk->kept_cap, MAX(record->kept_count, (size_t)1), 8);
+    if (!checkpoint_kept_sort(record, walk->kept))
+        return false;
+    for (uint32_t i = 0; i < walk->count; i++)
+        if (!checkpoint_kept_has(walk->kept, record->kept_count, walk->keys[i].key.lsn))
+            walk->keys[i].is_gone = true;
+    return true;
+}
+
+static bool key_apply(struct page_walk *walk, struct page_key *item)
+{
+    uint32_t *place;
+
+    if (item->key.is_moved) {
+        struct page_key *found = lsn_find(walk, &item->key);
+
+        if (found == NULL)
+            return false;
+        item->key.key = found->key.key;
+        item->hash = found->hash;
+        *found = *item;
+        return true;
+    }
+    item->hash = key_hash(walk->seed, item->key.db, item->key.key);
+    if ((item->hash & ((1ull << walk->checkpoint->meta.bits) - 1)) != walk->page)
+        return false;
+    place = key_place(walk, &item->key, item->hash);
+    if (*place == 0)
+        *place = ++walk->count;
+    walk->keys[*place - 1] = *item;
+    lsn_add(walk, *place - 1);
+    return true;
+}
+
+static bool record_apply(struct page_walk *walk, bool is_first, struct bytes data)
+{
+    struct checkpoint_record record;
+
+    if (!checkpoint_record_take(&data, walk->checkpoint->meta.bits, &record) || data.len > 0 ||
+        (is_first && !checkpoint_record_is_full(&record)))
+        return false;
+    if (!record.is_kept_all && !record_keep(walk, &record))
+        return false;
+    for (uint32_t i = 0; i < record.entries; i++) {
+        struct page_key item = {0};
+
+        if (!checkpoint_key_take(&record, &item.key) || !key_apply(walk, &item))
+            return false;
+    }
+    return record.rest.len == 0;
 }
 
 /* A flush since the page was written hides what was there before. */
@@ -223,62 +288,137 @@ static bool page_has_all(const struct page_walk *walk)
     return keys == c->table.pages[walk->page].keys;
 }
 
-/* NULL: the page is put together; else what is wrong, with the record at *off. */
-static const char *page_read(struct page_walk *walk, int fd, uint64_t *off)
+static void page_room(struct page_walk *walk, size_t len, size_t entries)
 {
-    const struct checkpoint_table *table = &walk->checkpoint->table;
-    const struct checkpoint_page *page = &table->pages[walk->page];
-    const struct checkpoint_record *records = &table->records[page->first];
-    size_t len = 0, entries = 0, places = 64, at = 0;
+    size_t places = 64;
 
-    for (uint32_t i = 0; i < page->count; i++) {
-        len += records[i].len;
-        entries += records[i].entries;
-    }
-    *off = records[0].off;
-    if (entries > len / CHECKPOINT_ENTRY_SIZE)
-        return "it does not verify";
     while (places < 2 * entries)
         places *= 2;
     walk->data = walk_room(walk->data, &walk->data_cap, len, 1);
     walk->keys = walk_room(walk->keys, &walk->key_cap, MAX(entries, (size_t)1), sizeof(*walk->keys));
     if (walk->place_cap != places) {
         mem_free(walk->places);
+        mem_free(walk->lsns);
         walk->places = must_alloc(sizeof(*walk->places) * places);
+        walk->lsns = must_alloc(sizeof(*walk->lsns) * places);
         walk->place_cap = places;
     }
     memset(walk->places, 0, sizeof(*walk->places) * places);
+    memset(walk->lsns, 0, sizeof(*walk->lsns) * places);
     walk->count = 0;
-    for (uint32_t i = 0; i < page->count; at += records[i++].len) {
-        int err = read_whole(fd, walk->data + at, records[i].len, records[i].off);
+}
+
+/* NULL: the page is put together; else what is wrong, with the record at *off. */
+static const char *page_read(struct page_walk *walk, uint64_t *off)
+{
+    const struct checkpoint_page *page = &walk->checkpoint->table.pages[walk->page];
+    const struct record_place *records = &walk->records.items[walk->next];
+    size_t len = 0, entries = 0, at = 0, count = 0;
+
+    for (; walk->next < walk->records.count && records[count].page == walk->page; count++, walk->next++) {
+        len += records[count].len;
+        entries += records[count].entries;
+    }
+    *off = count > 0 ? records[0].off : 0;
+    if (count != page->records)
+        return "not all of its records are there";
+    page_room(walk, len, entries);
+    for (size_t i = 0; i < count; at += records[i++].len) {
+        int err = read_whole(walk->fd, walk->data + at, records[i].len, records[i].off);
 
         *off = records[i].off;
         if (err != 0)
             return err_text(err);
-        if (!record_apply(walk, &records[i], i == 0, bytes_of(walk->data + at, records[i].len)))
+        if (!record_apply(walk, i == 0, bytes_of(walk->data + at, records[i].len)))
             return "it does not verify";
     }
     return page_has_all(walk) ? NULL : "its records do not make what it was";
+}
+
+/* ---- records ---------------------------------------------------------------------------------- */
+
+static void record_add(struct record_list *list, const struct checkpoint_record *record, uint64_t off)
+{
+    if (list->count == list->cap) {
+        list->cap = list->cap * 2 + 256;
+        list->items = must_realloc(list->items, list->cap * sizeof(*list->items));
+    }
+    list->items[list->count++] = (struct record_place){off, record->page, record->len, record->entries};
+}
+
+/* All records of an extent that verify. Where one does not, the next one that does is looked for. */
+static void extent_scan(struct page_walk *walk, const struct checkpoint_extent *extent, const char *data)
+{
+    const struct bytes all = bytes_of(data, extent->len);
+    bool is_bad = false;
+
+    for (struct bytes cursor = all; cursor.len > 0;) {
+        uint64_t off = extent->off + (all.len - cursor.len);
+        struct checkpoint_record record;
+
+        if (checkpoint_record_take(&cursor, walk->checkpoint->meta.bits, &record)) {
+            record_add(&walk->records, &record, off);
+            is_bad = false;
+            continue;
+        }
+        if (!is_bad)
+            report_damage(walk->shard->report, walk->path, off, "a record of the checkpoint: it does not verify");
+        is_bad = true;
+        cursor = bytes_skip(cursor, 1);
+    }
+}
+
+static int place_compare(const void *a, const void *b)
+{
+    const struct record_place *x = a, *y = b;
+
+    if (x->page != y->page)
+        return x->page < y->page ? -1 : 1;
+    return x->off < y->off ? -1 : x->off > y->off;
+}
+
+static void records_find(struct page_walk *walk)
+{
+    const struct checkpoint_table *table = &walk->checkpoint->table;
+    char *data = NULL;
+    size_t cap = 0;
+
+    for (uint32_t i = 0; i < table->extent_count; i++) {
+        const struct checkpoint_extent *extent = &table->extents[i];
+        int err;
+
+        data = walk_room(data, &cap, extent->len, 1);
+        err = read_whole(walk->fd, data, extent->len, extent->off);
+        if (err != 0)
+            report_damage(walk->shard->report, walk->path, extent->off, "records of the checkpoint: %s", err_text(err));
+        else
+            extent_scan(walk, extent, data);
+    }
+    mem_free(data);
+    if (walk->records.count > 0)
+        qsort(walk->records.items, walk->records.count, sizeof(*walk->records.items), place_compare);
 }
 
 int shard_checkpoint_each(struct shard *shard, struct shard_checkpoint *c,
                           int (*each)(void *arg, uint32_t page, const struct checkpoint_key *key, uint64_t hash),
                           void *arg)
 {
-    struct page_walk walk = {.checkpoint = c, .seed = shard_hash_seed(shard)};
+    struct page_walk walk = {.checkpoint = c, .shard = shard, .seed = shard_hash_seed(shard)};
     char path[SHARD_PATH_MAX];
-    int fd, err = 0;
+    int err = 0;
 
     shard_path(shard, c->name, path);
-    fd = openat(shard->dir_fd, c->name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    walk.path = path;
+    walk.fd = openat(shard->dir_fd, c->name, O_RDONLY | O_CLOEXEC);
+    if (walk.fd < 0)
         return -errno;
+    records_find(&walk);
     for (uint32_t i = 0; i < c->meta.page_count && err == 0; i++) {
         uint64_t off;
         const char *what;
 
         walk.page = i;
-        what = page_read(&walk, fd, &off);
+        what = page_read(&walk, &off);
         if (what != NULL) {
             report_damage(shard->report, path, off, "a page of the checkpoint: %s", what);
             c->pages_bad[i] = 1;
@@ -288,7 +428,7 @@ int shard_checkpoint_each(struct shard *shard, struct shard_checkpoint *c,
             if (!walk.keys[k].is_gone && !is_flushed(&walk, &walk.keys[k]))
                 err = each(arg, i, &walk.keys[k].key, walk.keys[k].hash);
     }
+    close(walk.fd);
     walk_free(&walk);
-    close(fd);
     return err;
 }

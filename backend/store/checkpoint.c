@@ -5,8 +5,8 @@
  *     IDLE -> OPENING -> PAGES (a page a step) -> META -> FLUSHING (data file, log) -> MANIFEST -> ENDING -> IDLE
  *
  * The pages are not of one moment: each is true at its own LSN, and replay mends the rest. So nothing is
- * copied, forked or stopped. Of a page that has changed only the difference is written (K4), until its records weigh too
- * much or are too many: a checkpoint costs what has changed since the last one, not what there is. An object whose chain is not empty gets an image before its page is written,
+ * copied, forked or stopped. Of a page that has changed only the difference is written (K4), until the file
+ * weighs too much and is made anew: a checkpoint costs what has changed since the last one, not what there is. An object whose chain is not empty gets an image before its page is written,
  * if that is cheap; a large one keeps its chain, and the log from the chain's first delta on is kept for it.
  */
 #include "backend/store/checkpoint_private.h"
@@ -19,8 +19,7 @@
 #define PAGE_PASSES_MAX    64u
 #define PAGE_KEYS_WANTED   2048u
 #define DUE_BYTES_MIN      (1ull << 30)
-#define PAGE_WEIGHT_MAX    4u        /* of a page's records together, in what a full one weighs */
-#define FILE_WEIGHT_MAX    3u        /* of the file, in what full records of all pages weigh: above, it is made anew */
+#define FILE_WEIGHT_MAX    4u        /* of the file, in what full records of all pages weigh: above, it is made anew */
 #define META_STEP          (256u << 10)
 #define REMAKE_AGAIN_MS    60000u
 #define CHAIN_AGE_MAX      16u /* segments: an older chain gets its image whatever it costs */
@@ -133,6 +132,7 @@ void checkpoint_destroy(struct store *store)
         buffer_deinit(&c->buffers[i].bytes);
     checkpoint_load_free(c);
     buffer_deinit(&c->kept);
+    buffer_deinit(&c->moved);
     checkpoint_table_free(&c->table);
     checkpoint_table_free(&c->next_table);
     mem_free(c->marks.changed);
@@ -437,12 +437,6 @@ static struct checkpoint_buffer *buffer_get(struct store *store)
     return buffer;
 }
 
-/* Of a page; META has a bound, which so many pages would need that they have one each. */
-static uint32_t records_max(unsigned bits)
-{
-    return bits > 18 ? 1 : CHECKPOINT_RECORDS_MAX;
-}
-
 struct imaging {
     struct store *store;
     uint64_t bytes;
@@ -472,42 +466,21 @@ static void page_image_each(void *arg, struct entry *e)
     MAYBE(store_image(store, index_hash(store->index, entry_db(e), entry_key(e)), e) != 0);
 }
 
-static uint64_t page_bytes(const struct checkpoint_table *table, uint32_t page)
-{
-    uint64_t bytes = 0;
-
-    for (uint32_t i = 0; i < table->pages[page].count; i++)
-        bytes += table->records[table->pages[page].first + i].len;
-    return bytes;
-}
-
-/* The records that the page has had so far stay its records. */
-static void page_keep(struct checkpoint *c, uint32_t page, struct checkpoint_page *row)
-{
-    const struct checkpoint_page *old = &c->table.pages[page];
-
-    row->first = c->next_table.record_count;
-    row->count = old->count;
-    memcpy(&c->next_table.records[row->first], &c->table.records[old->first],
-           sizeof(struct checkpoint_record) * old->count);
-    c->next_table.record_count += old->count;
-}
-
-/* A patch that is no larger than all of it, and whose page does not get too many or too heavy ones. */
-static bool page_patch(struct store *store, struct buffer *out, struct checkpoint_page *row,
-                       struct checkpoint_record *record, bool *has_record)
+/* A patch that is no larger than all of it. */
+static bool page_patch(struct store *store, struct buffer *out, struct checkpoint_page *row, bool *has_record)
 {
     struct checkpoint *c = store->checkpoint;
     size_t start = out->len;
 
-    *has_record = checkpoint_page_compose(store, c->page, true, out, row, record);
+    *has_record = checkpoint_page_compose(store, c->page, true, out, row);
+    if (*has_record && (out->failed || out->len - start >= row->full_len)) {
+        out->len = start;
+        return false;
+    }
+    row->records = c->table.pages[c->page].records + *has_record;
     if (!*has_record)
-        return true;
-    if (!out->failed && c->table.pages[c->page].count < records_max(c->next.bits) && record->len < row->full_len &&
-        page_bytes(&c->table, c->page) + record->len <= PAGE_WEIGHT_MAX * (uint64_t)row->full_len)
-        return true;
-    out->len = start;
-    return false;
+        row->lsn = c->table.pages[c->page].lsn;
+    return true;
 }
 
 /* One page, or a part of the images that it wants before. */
@@ -516,30 +489,24 @@ static void page_step(struct store *store, struct checkpoint_buffer *buffer)
     struct checkpoint *c = store->checkpoint;
     struct imaging imaging = {.store = store};
     struct checkpoint_page *row = &c->next_table.pages[c->page];
-    struct checkpoint_record record = {0};
+    size_t start = buffer->bytes.len;
     bool has_record = true;
 
     index_page_each(store->index, c->next.bits, c->page, page_image_each, &imaging);
     if (imaging.is_left && ++c->passes < PAGE_PASSES_MAX)
         return;
     c->passes = 0;
-    if (!c->is_full && page_patch(store, &buffer->bytes, row, &record, &has_record)) {
-        page_keep(c, c->page, row);
-    } else {
-        MAYBE(checkpoint_page_compose(store, c->page, false, &buffer->bytes, row, &record));
-        row->first = c->next_table.record_count;
+    if (c->is_full || !page_patch(store, &buffer->bytes, row, &has_record)) {
+        MAYBE(checkpoint_page_compose(store, c->page, false, &buffer->bytes, row));
+        row->records += c->is_full ? 0 : c->table.pages[c->page].records;
     }
     bit_move(c->marks.changed, c->marks.taken, c->page);
     bit_move(c->marks.gone, c->marks.taken_gone, c->page);
-    if (has_record) {
-        record.off = c->next_end;
-        c->next_end += record.len;
-        c->next_table.records[c->next_table.record_count++] = record;
-        row->count++;
-    }
     c->page++;
-    if (buffer->bytes.failed)
+    if (buffer->bytes.failed ||
+        (has_record && !checkpoint_table_add(&c->next_table, c->next_end, (uint32_t)(buffer->bytes.len - start))))
         c->err = ERR_FULL;
+    c->next_end += buffer->bytes.len - start;
 }
 
 static bool pages_step(struct store *store)
@@ -555,7 +522,6 @@ static bool pages_step(struct store *store)
         if (is_old || bit_is_set(c->marks.changed, c->page))
             break;
         c->next_table.pages[c->page] = *row; /* K4 */
-        page_keep(c, c->page, &c->next_table.pages[c->page]);
         c->page++;
         if (++skipped == 4096)
             return true;
@@ -596,7 +562,7 @@ static size_t meta_pages_size(const struct checkpoint *c)
 
 static size_t meta_size(const struct checkpoint *c)
 {
-    return sizeof(c->next) + meta_pages_size(c) + sizeof(struct checkpoint_record) * c->next_table.record_count;
+    return sizeof(c->next) + meta_pages_size(c) + sizeof(struct checkpoint_extent) * c->next_table.extent_count;
 }
 
 static void meta_head_fill(struct store *store)
@@ -608,7 +574,7 @@ static void meta_head_fill(struct store *store)
     memcpy(c->next.places, store->places, sizeof(c->next.places));
     c->next.swap_lsn = store->swap_lsn;
     c->next.wall_ms = store->now_ms;
-    c->next.records = c->next_table.record_count;
+    c->next.rows = c->next_table.extent_count;
 }
 
 /* The part of META from `at` on, as far as it lies in one piece of memory. */
@@ -620,7 +586,7 @@ static struct bytes meta_part(const struct checkpoint *c, size_t at)
         return bytes_skip(bytes_of(&c->next, head), at);
     if (at < pages)
         return bytes_skip(bytes_of(c->next_table.pages, pages - head), at - head);
-    return bytes_skip(bytes_of(c->next_table.records, meta_size(c) - pages), at - pages);
+    return bytes_skip(bytes_of(c->next_table.extents, meta_size(c) - pages), at - pages);
 }
 
 /* META goes into one write, and is hashed, a part at a time. */
@@ -734,6 +700,7 @@ static void data_open(struct store *store)
 static void full_begin(struct checkpoint *c)
 {
     c->is_full = true;
+    c->next_table.extent_count = 0;
     c->next_file = MAX(c->file_numbers[0], c->file_numbers[1]) + 1;
     c->next_end = 0;
 }
@@ -803,16 +770,20 @@ static uint64_t full_bytes(const struct checkpoint_table *table)
     return bytes;
 }
 
-/* Each page gets one record more at most. */
+/* Begins with what is in the file already. */
 static bool next_table_make(struct checkpoint *c)
 {
     struct checkpoint_table *table = &c->next_table;
-    size_t records = c->next.page_count + (c->is_full ? 0 : (size_t)c->table.record_count);
+    uint32_t count = c->is_full ? 0 : c->table.extent_count;
 
     *table = (struct checkpoint_table){.page_count = c->next.page_count};
     table->pages = mem_zalloc(sizeof(*table->pages) * c->next.page_count);
-    table->records = mem_alloc(sizeof(*table->records) * records);
-    return table->pages != NULL && table->records != NULL;
+    if (table->pages == NULL)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (!checkpoint_table_add(table, c->table.extents[i].off, c->table.extents[i].len))
+            return false;
+    return true;
 }
 
 static void next_begin(struct store *store, unsigned bits)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/store/checkpoint_format.h"
 
+#include "backend/store/effect.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
 
@@ -31,14 +32,15 @@ static bool page_take(struct bytes *cursor, void *out, size_t size)
     return true;
 }
 
-bool checkpoint_key_take(struct bytes *cursor, struct checkpoint_key *out)
+/* ---- entries ----------------------------------------------------------------------------------- */
+
+/* Versions 1 and 2. */
+static bool key_take_fixed(struct bytes *cursor, struct checkpoint_key *out)
 {
     struct checkpoint_entry head;
     uint64_t ids[2] = {0, 0};
 
-    *out = (struct checkpoint_key){0};
-    if (!page_take(cursor, &head, sizeof(head)) || head.type == STORE_NONE || head.type >= STORE_TYPE_COUNT ||
-        head.db >= STORE_DBS)
+    if (!page_take(cursor, &head, sizeof(head)))
         return false;
     if ((head.flags & CHECKPOINT_ENTRY_EXPIRES) && !page_take(cursor, &out->expire_ms, 8))
         return false;
@@ -61,26 +63,134 @@ bool checkpoint_key_take(struct bytes *cursor, struct checkpoint_key *out)
     return true;
 }
 
-bool checkpoint_record_take(struct bytes data, const struct checkpoint_record *record, unsigned bits,
-                            struct checkpoint_record_view *out)
+/* What lies between two addresses, so that small steps in either direction are small numbers. */
+static uint64_t step_encode(uint64_t from, uint64_t to)
+{
+    uint64_t step = to - from;
+
+    return (step >> 63) != 0 ? ~step << 1 | 1 : step << 1;
+}
+
+static uint64_t step_decode(uint64_t from, uint64_t step)
+{
+    return from + ((step & 1) != 0 ? ~(step >> 1) : step >> 1);
+}
+
+static bool key_take_packed(struct checkpoint_record *record, struct checkpoint_key *out)
+{
+    struct bytes *cursor = &record->rest;
+    uint64_t back, step, value_len;
+    uint8_t head;
+
+    if (!page_take(cursor, &head, 1) || ((head & CHECKPOINT_KEY_DB) != 0 && !page_take(cursor, &out->db, 1)) ||
+        !varint_read(cursor, &back) || back > record->lsn || !varint_read(cursor, &step) ||
+        !varint_read(cursor, &value_len) || value_len > UINT32_MAX)
+        return false;
+    if ((head & CHECKPOINT_KEY_EXPIRES) != 0 && !varint_read(cursor, &out->expire_ms))
+        return false;
+    if ((head & CHECKPOINT_KEY_MC_FLAGS) != 0 && !varint_read(cursor, &out->mc_flags))
+        return false;
+    out->has_chain = (head & CHECKPOINT_KEY_CHAIN) != 0;
+    if (out->has_chain && (!page_take(cursor, &out->base_lsn, 8) || !page_take(cursor, &out->image_lsn, 8)))
+        return false;
+    out->is_moved = (head & CHECKPOINT_KEY_MOVED) != 0;
+    out->type = head & ENTRY_TYPE_MASK;
+    out->lsn = record->lsn - back;
+    out->address = record->address = step_decode(record->address, step);
+    out->value_len = (uint32_t)value_len;
+    return out->is_moved ? page_take(cursor, &out->tag, 2) && out->tag >> CHECKPOINT_TAG_BITS == 0
+                         : varint_read_bytes(cursor, &out->key) && out->key.len <= STORE_KEY_MAX;
+}
+
+bool checkpoint_key_take(struct checkpoint_record *record, struct checkpoint_key *out)
+{
+    bool is_whole;
+
+    *out = (struct checkpoint_key){0};
+    is_whole = record->version >= 3 ? key_take_packed(record, out) : key_take_fixed(&record->rest, out);
+    return is_whole && out->type != STORE_NONE && out->type < STORE_TYPE_COUNT && out->db < STORE_DBS;
+}
+
+void checkpoint_key_put(struct buffer *out, const struct checkpoint_key *key, uint64_t lsn, uint64_t address)
+{
+    uint8_t head[2] = {
+        (uint8_t)(key->type | (key->expire_ms != 0 ? CHECKPOINT_KEY_EXPIRES : 0) |
+                  (key->mc_flags != 0 ? CHECKPOINT_KEY_MC_FLAGS : 0) | (key->has_chain ? CHECKPOINT_KEY_CHAIN : 0) |
+                  (key->is_moved ? CHECKPOINT_KEY_MOVED : 0) | (key->db != 0 ? CHECKPOINT_KEY_DB : 0)),
+        key->db,
+    };
+
+    ASSERT(key->lsn <= lsn);
+    buffer_append(out, head, key->db != 0 ? 2 : 1);
+    varint_append(out, lsn - key->lsn);
+    varint_append(out, step_encode(address, key->address));
+    varint_append(out, key->value_len);
+    if (key->expire_ms != 0)
+        varint_append(out, key->expire_ms);
+    if (key->mc_flags != 0)
+        varint_append(out, key->mc_flags);
+    if (key->has_chain) {
+        buffer_append(out, &key->base_lsn, 8);
+        buffer_append(out, &key->image_lsn, 8);
+    }
+    if (key->is_moved)
+        buffer_append(out, &key->tag, 2);
+    else
+        varint_append_bytes(out, key->key);
+}
+
+static size_t varint_size(uint64_t number)
+{
+    return (70u - (unsigned)__builtin_clzll(number | 1)) / 7u;
+}
+
+size_t checkpoint_key_size(const struct checkpoint_key *key, uint64_t lsn, uint64_t address)
+{
+    return (key->db != 0 ? 2u : 1u) + varint_size(lsn - key->lsn) + varint_size(step_encode(address, key->address)) +
+           varint_size(key->value_len) + (key->expire_ms != 0 ? varint_size(key->expire_ms) : 0) +
+           (key->mc_flags != 0 ? varint_size(key->mc_flags) : 0) + (key->has_chain ? 16u : 0u) +
+           (key->is_moved ? 2u : varint_size(key->key.len) + key->key.len);
+}
+
+/* ---- records ----------------------------------------------------------------------------------- */
+
+static size_t kept_count(struct bytes kept, uint32_t version)
+{
+    size_t count = 0;
+
+    if (version < 3)
+        return kept.len / 8;
+    for (size_t i = 0; i < kept.len; i++)
+        count += (kept.data[i] & 0x80) == 0;
+    return count;
+}
+
+bool checkpoint_record_take(struct bytes *cursor, unsigned bits, struct checkpoint_record *out)
 {
     struct checkpoint_page_header header;
-    struct bytes cursor = data;
+    struct bytes data;
     size_t kept;
 
-    if (!page_take(&cursor, &header, sizeof(header)) || header.magic != CHECKPOINT_MAGIC_PAGE ||
-        header.version == 0 || header.version > CHECKPOINT_PAGE_VERSION || header.bits != bits ||
-        header.page != record->page || header.len != data.len || header.len != record->len ||
-        header.entries != record->entries || header.lsn != record->lsn ||
-        header.hash != checkpoint_page_hash(data.data, data.len))
+    if (cursor->len < sizeof(header))
         return false;
-    kept = header.kept == CHECKPOINT_KEPT_ALL ? 0 : (size_t)header.kept * 8;
-    if (kept > cursor.len)
+    memcpy(&header, cursor->data, sizeof(header));
+    if (header.magic != CHECKPOINT_MAGIC_PAGE || header.version == 0 || header.version > CHECKPOINT_PAGE_VERSION ||
+        header.bits != bits || header.page >> bits != 0 || header.len < sizeof(header) || header.len > cursor->len ||
+        header.hash != checkpoint_page_hash(cursor->data, header.len))
         return false;
-    out->is_kept_all = header.kept == CHECKPOINT_KEPT_ALL;
-    out->entries = bytes_first(cursor, cursor.len - kept);
-    out->kept = bytes_skip(cursor, cursor.len - kept);
-    return true;
+    data = bytes_skip(bytes_first(*cursor, header.len), sizeof(header));
+    kept = header.kept == CHECKPOINT_KEPT_ALL ? 0 : (size_t)header.kept * (header.version < 3 ? 8 : 1);
+    if (kept > data.len)
+        return false;
+    *out = (struct checkpoint_record){
+        .lsn = header.lsn, .page = header.page, .len = header.len, .version = header.version, .entries = header.entries,
+        .rest = bytes_first(data, data.len - kept),
+        .kept = bytes_skip(data, data.len - kept),
+        .is_kept_all = header.kept == CHECKPOINT_KEPT_ALL,
+    };
+    out->kept_count = kept_count(out->kept, out->version);
+    *cursor = bytes_skip(*cursor, header.len);
+    return header.entries <= out->rest.len / CHECKPOINT_ENTRY_MIN;
 }
 
 static int lsn_compare(const void *a, const void *b)
@@ -90,12 +200,33 @@ static int lsn_compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-void checkpoint_kept_sort(struct bytes kept, uint64_t *out)
+void checkpoint_kept_put(struct buffer *out, uint64_t lsn, uint64_t kept_lsn)
 {
-    if (kept.len == 0)
-        return;
-    memcpy(out, kept.data, kept.len);
-    qsort(out, kept.len / 8, 8, lsn_compare);
+    ASSERT(kept_lsn <= lsn);
+    varint_append(out, lsn - kept_lsn);
+}
+
+bool checkpoint_kept_sort(const struct checkpoint_record *record, uint64_t *out)
+{
+    struct bytes cursor = record->kept;
+
+    if (record->kept_count == 0)
+        return record->kept.len == 0;
+    if (record->version < 3) {
+        memcpy(out, cursor.data, cursor.len);
+    } else {
+        for (size_t i = 0; i < record->kept_count; i++) {
+            uint64_t back;
+
+            if (!varint_read(&cursor, &back) || back > record->lsn)
+                return false;
+            out[i] = record->lsn - back;
+        }
+        if (cursor.len > 0)
+            return false;
+    }
+    qsort(out, record->kept_count, 8, lsn_compare);
+    return true;
 }
 
 bool checkpoint_kept_has(const uint64_t *sorted, size_t count, uint64_t lsn)
@@ -132,8 +263,38 @@ uint64_t checkpoint_slot_durable(const struct checkpoint_slot *slot)
 void checkpoint_table_free(struct checkpoint_table *table)
 {
     mem_free(table->pages);
-    mem_free(table->records);
+    mem_free(table->extents);
     *table = (struct checkpoint_table){0};
+}
+
+static bool table_reserve(struct checkpoint_table *table, uint32_t count)
+{
+    struct checkpoint_extent *extents;
+
+    if (count <= table->extent_cap)
+        return true;
+    extents = mem_realloc(table->extents, sizeof(*extents) * count);
+    if (extents == NULL)
+        return false;
+    table->extents = extents;
+    table->extent_cap = count;
+    return true;
+}
+
+bool checkpoint_table_add(struct checkpoint_table *table, uint64_t off, uint32_t len)
+{
+    struct checkpoint_extent *last = table->extent_count > 0 ? &table->extents[table->extent_count - 1] : NULL;
+
+    ASSERT(last == NULL || off >= last->off + last->len);
+    if (last != NULL && off == last->off + last->len && last->len < CHECKPOINT_EXTENT_MAX) {
+        last->len += len;
+        return true;
+    }
+    if (table->extent_count == table->extent_cap &&
+        !table_reserve(table, table->extent_cap + table->extent_cap / 2 + 8))
+        return false;
+    table->extents[table->extent_count++] = (struct checkpoint_extent){off, len, 0};
+    return true;
 }
 
 /* Of versions 1 and 2: a record a page. */
@@ -144,44 +305,102 @@ struct page_row_1 {
 };
 _Static_assert(sizeof(struct page_row_1) == 32, "no padding");
 
+/* Of version 3: the records of a page lie in a second table. */
+struct page_row_3 {
+    uint64_t chain_sequence;
+    uint32_t keys, first, count, full_len;
+};
+struct record_row_3 {
+    uint64_t off, lsn;
+    uint32_t len, entries, page, zero;
+};
+_Static_assert(sizeof(struct page_row_3) == 24 && sizeof(struct record_row_3) == 32, "no padding");
+
+static int extent_compare(const void *a, const void *b)
+{
+    const struct checkpoint_extent *x = a, *y = b;
+
+    return x->off < y->off ? -1 : x->off > y->off;
+}
+
 static void table_take_1(const char *data, struct checkpoint_table *table)
 {
     for (uint32_t i = 0; i < table->page_count; i++) {
         struct page_row_1 row;
 
         memcpy(&row, data + sizeof(row) * (size_t)i, sizeof(row));
-        table->pages[i] = (struct checkpoint_page){row.chain_sequence, row.entries, i, 1, row.len};
-        table->records[i] = (struct checkpoint_record){row.off, row.lsn, row.len, row.entries, i, 0};
+        table->pages[i] = (struct checkpoint_page){row.lsn, row.chain_sequence, row.entries, 1, row.len, 0};
+        table->extents[i] = (struct checkpoint_extent){row.off, row.len, 0};
     }
 }
 
-/* All records lie before META, those of a page in the order in which they were written. */
-static bool table_is_valid(const struct checkpoint_table *table, uint64_t meta_off)
+/* False: the records of the pages are not those that are there. */
+static bool table_take_3(const char *data, struct checkpoint_table *table)
 {
+    const char *records = data + sizeof(struct page_row_3) * (size_t)table->page_count;
+    struct record_row_3 record;
     uint32_t first = 0;
 
     for (uint32_t i = 0; i < table->page_count; i++) {
-        const struct checkpoint_page *page = &table->pages[i];
-        uint64_t end = 0, lsn = 0;
+        struct page_row_3 row;
 
-        if (page->first != first || page->count == 0 || page->count > table->record_count - first)
+        memcpy(&row, data + sizeof(row) * (size_t)i, sizeof(row));
+        if (row.first != first || row.count == 0 || row.count > table->extent_count - first)
             return false;
-        for (uint32_t k = 0; k < page->count; k++) {
-            const struct checkpoint_record *record = &table->records[first + k];
-
-            if (record->page != i || record->len < CHECKPOINT_PAGE_HEADER || record->off < end ||
-                record->off > meta_off || record->len > meta_off - record->off || record->lsn < lsn)
-                return false;
-            end = record->off + record->len;
-            lsn = record->lsn;
+        for (uint32_t k = 0; k < row.count; k++) {
+            memcpy(&record, records + sizeof(record) * (size_t)(first + k), sizeof(record));
+            table->extents[first + k] = (struct checkpoint_extent){record.off, record.len, 0};
         }
-        first += page->count;
+        table->pages[i] = (struct checkpoint_page){record.lsn, row.chain_sequence, row.keys, row.count, row.full_len, 0};
+        first += row.count;
     }
-    return first == table->record_count;
+    return first == table->extent_count;
+}
+
+/* All extents lie before META, one behind the other. */
+static bool table_is_valid(const struct checkpoint_table *table, uint64_t meta_off)
+{
+    uint64_t end = 0;
+
+    for (uint32_t i = 0; i < table->extent_count; i++) {
+        const struct checkpoint_extent *extent = &table->extents[i];
+
+        if (extent->len < CHECKPOINT_PAGE_HEADER || extent->off < end || extent->off > meta_off ||
+            extent->len > meta_off - extent->off)
+            return false;
+        end = extent->off + extent->len;
+    }
+    for (uint32_t i = 0; i < table->page_count; i++)
+        if (table->pages[i].records == 0)
+            return false;
+    return true;
+}
+
+static bool table_take(uint32_t version, const char *data, struct checkpoint_table *table)
+{
+    size_t size = sizeof(*table->pages) * (size_t)table->page_count;
+
+    if (version == 4) {
+        memcpy(table->pages, data, size);
+        memcpy(table->extents, data + size, sizeof(*table->extents) * (size_t)table->extent_count);
+        return true;
+    }
+    if (version == 3 && !table_take_3(data, table))
+        return false;
+    if (version < 3)
+        table_take_1(data, table);
+    qsort(table->extents, table->extent_count, sizeof(*table->extents), extent_compare);
+    return true;
 }
 
 static const uint32_t meta_sizes[CHECKPOINT_META_VERSION + 1] = {
-    0, CHECKPOINT_META_SIZE_1, CHECKPOINT_META_SIZE_2, sizeof(struct checkpoint_meta),
+    0, CHECKPOINT_META_SIZE_1, CHECKPOINT_META_SIZE_2, sizeof(struct checkpoint_meta), sizeof(struct checkpoint_meta),
+};
+/* Of the table behind it: a page, an extent (version 3: a record). */
+static const uint32_t row_sizes[CHECKPOINT_META_VERSION + 1][2] = {
+    {0, 0}, {sizeof(struct page_row_1), 0}, {sizeof(struct page_row_1), 0},
+    {sizeof(struct page_row_3), sizeof(struct record_row_3)},
+    {sizeof(struct checkpoint_page), sizeof(struct checkpoint_extent)},
 };
 
 /* The head, and how long the table behind it has to be. */
@@ -202,11 +421,10 @@ static int meta_head_take(const struct checkpoint_slot *slot, const char *data, 
     memcpy(out, data, meta_sizes[out->version]);
     for (uint8_t db = 0; db < STORE_DBS && out->version == 1; db++)
         out->places[db] = db;
+    *table_size = row_sizes[out->version][0] * (uint64_t)out->page_count +
+                  row_sizes[out->version][1] * (uint64_t)out->rows;
     if (out->version < 3)
-        out->records = out->page_count;
-    *table_size = out->version < 3 ? sizeof(struct page_row_1) * (uint64_t)out->page_count
-                                   : sizeof(struct checkpoint_page) * (uint64_t)out->page_count +
-                                         sizeof(struct checkpoint_record) * (uint64_t)out->records;
+        out->rows = out->page_count;
     return slot->meta_len == meta_sizes[out->version] + *table_size ? 0 : ERR_CORRUPT;
 }
 
@@ -219,23 +437,14 @@ int checkpoint_meta_take(const struct checkpoint_slot *slot, const char *data, s
     *table = (struct checkpoint_table){0};
     if (err != 0)
         return err;
-    data += meta_sizes[out->version];
     table->page_count = out->page_count;
-    table->record_count = out->records;
     table->pages = mem_alloc(sizeof(*table->pages) * (size_t)out->page_count);
-    table->records = mem_alloc(sizeof(*table->records) * MAX((size_t)out->records, 1u));
-    if (table->pages == NULL || table->records == NULL) {
+    if (table->pages == NULL || !table_reserve(table, MAX(out->rows, 1u))) {
         checkpoint_table_free(table);
         return ERR_FULL;
     }
-    if (out->version < 3) {
-        table_take_1(data, table);
-    } else {
-        size = sizeof(*table->pages) * (size_t)out->page_count;
-        memcpy(table->pages, data, size);
-        memcpy(table->records, data + size, sizeof(*table->records) * (size_t)out->records);
-    }
-    if (table_is_valid(table, slot->meta_off))
+    table->extent_count = out->rows;
+    if (table_take(out->version, data + meta_sizes[out->version], table) && table_is_valid(table, slot->meta_off))
         return 0;
     checkpoint_table_free(table);
     return ERR_CORRUPT;

@@ -2,9 +2,9 @@
 /*
  * Reading a checkpoint at start.
  *
- *     MANIFEST -> the newer slot whose META verifies -> all records of its pages, in the order of the file, read ahead
+ *     MANIFEST -> the newer slot whose META verifies -> the extents that it names, in the order of the file, read ahead
  *
- * A page's records lie in the file in the order in which they were written, so each mends what those before it have left
+ * The records in them lie in the order in which they were written, so each mends what those before it have left
  * (K1); only one file is read, from its start to its end. What an older record names may have been given back since:
  * that counts only for what is left in the end.
  *
@@ -16,8 +16,6 @@
 
 #include "common/base/mem.h"
 
-#include <stdlib.h>
-
 #define READ_SIZE   (2u << 20)
 #define READ_AHEAD  3u
 #define READ_GAP    65536u /* of records that are out of date: a longer one is not read */
@@ -26,7 +24,7 @@ struct load_read {
     struct io_op op;
     struct store *store;
     struct buffer bytes;
-    uint32_t first, count; /* rows of `order` that it has */
+    uint32_t first, count; /* extents that it has */
     uint64_t off;
     bool is_done;
 };
@@ -37,9 +35,8 @@ struct checkpoint_load {
     unsigned slot;       /* the one being tried */
     unsigned tried;
     char *meta;          /* owns */
-    uint32_t *order;     /* owns: records by offset */
     struct checkpoint_page_load *pages; /* owns */
-    uint32_t next;       /* of `order`: to be read next */
+    uint32_t next;       /* extent, to be read next */
     uint32_t reads_under_way;
     unsigned oldest;     /* of `reads`: they are applied in turn */
     struct load_read reads[READ_AHEAD];
@@ -55,7 +52,6 @@ void checkpoint_load_free(struct checkpoint *c)
     for (unsigned i = 0; i < READ_AHEAD; i++)
         buffer_deinit(&load->reads[i].bytes);
     mem_free(load->meta);
-    mem_free(load->order);
     mem_free(load->pages);
     mem_free(load);
     c->load = NULL;
@@ -68,6 +64,7 @@ static void load_end(struct store *store, int err)
 
     checkpoint_load_free(c);
     buffer_deinit(&c->kept);
+    buffer_deinit(&c->moved);
     checkpoint_bits_clear(c); /* it is as it was written */
     done(store, err);
 }
@@ -83,11 +80,6 @@ static void load_corrupt(struct store *store, uint64_t off, const char *what)
 }
 
 /* ---- pages ------------------------------------------------------------------------------------ */
-
-static const struct checkpoint_record *record_at(const struct checkpoint *c, uint32_t at)
-{
-    return &c->table.records[c->load->order[at]];
-}
 
 /* The page has all of its records. Its keys are those that it had then, and all of them lie in segments that are there. A
  * flush since may have taken some. */
@@ -105,24 +97,41 @@ static int page_check(struct store *store, uint32_t page)
     }
     for (unsigned db = 0; db < STORE_DBS; db++)
         is_flushed |= store->flush_lsn[db] > lsn;
-    return is_flushed || load->keys == c->table.pages[page].keys ? 0 : ERR_CORRUPT;
+    return load->lsn == lsn && (is_flushed || load->keys == c->table.pages[page].keys) ? 0 : ERR_CORRUPT;
 }
 
-static void record_apply(struct store *store, const struct load_read *read, uint32_t at)
+/* Its records, one after the other. */
+static void extent_apply(struct store *store, const struct load_read *read, const struct checkpoint_extent *extent)
 {
     struct checkpoint *c = store->checkpoint;
-    const struct checkpoint_record *record = record_at(c, at);
-    const struct checkpoint_page *page = &c->table.pages[record->page];
-    bool is_first = c->load->order[at] == page->first;
-    bool is_last = c->load->order[at] == page->first + page->count - 1;
+    struct checkpoint_load *load = c->load;
+    struct bytes cursor = bytes_of(read->bytes.data + (extent->off - read->off), extent->len);
 
-    c->load->err = checkpoint_record_apply(store, record, is_first,
-                                           bytes_of(read->bytes.data + (record->off - read->off), record->len),
-                                           &c->load->pages[record->page]);
-    if (c->load->err == 0 && is_last)
-        c->load->err = page_check(store, record->page);
-    if (c->load->err == ERR_CORRUPT)
-        load_corrupt(store, record->off, "a page");
+    while (cursor.len > 0 && load->err == 0) {
+        uint64_t off = extent->off + extent->len - cursor.len;
+        struct checkpoint_record record;
+
+        load->err = checkpoint_record_take(&cursor, c->meta.bits, &record)
+                        ? checkpoint_record_apply(store, &record, &load->pages[record.page]) : ERR_CORRUPT;
+        if (load->err == 0 && load->pages[record.page].records == c->table.pages[record.page].records)
+            load->err = page_check(store, record.page);
+        if (load->err == ERR_CORRUPT)
+            load_corrupt(store, off, "a page");
+    }
+}
+
+/* All extents were there, but they may not have all records. */
+static void pages_check(struct store *store)
+{
+    struct checkpoint *c = store->checkpoint;
+    struct checkpoint_load *load = c->load;
+
+    for (uint32_t i = 0; i < c->table.page_count && load->err == 0; i++) {
+        if (load->pages[i].records == c->table.pages[i].records)
+            continue;
+        load->err = ERR_CORRUPT;
+        load_corrupt(store, load->slots[load->slot].meta_off, "the records of a page");
+    }
 }
 
 static void read_start(struct store *store, struct load_read *read);
@@ -135,12 +144,14 @@ static void load_step(struct store *store)
 
     for (struct load_read *read; (read = &load->reads[load->oldest])->is_done; load->oldest = (load->oldest + 1) % READ_AHEAD) {
         for (uint32_t i = 0; i < read->count && load->err == 0; i++)
-            record_apply(store, read, read->first + i);
+            extent_apply(store, read, &c->table.extents[read->first + i]);
         read->is_done = false;
         read_start(store, read);
     }
-    if (load->reads_under_way == 0)
-        load_end(store, load->err);
+    if (load->reads_under_way > 0)
+        return;
+    pages_check(store);
+    load_end(store, load->err);
 }
 
 static void record_read(struct io_op *op)
@@ -158,23 +169,23 @@ static void record_read(struct io_op *op)
     load_step(store);
 }
 
-/* The next records, unless there are none. */
+/* The next extents, unless there are none. */
 static void read_start(struct store *store, struct load_read *read)
 {
     struct checkpoint *c = store->checkpoint;
     struct checkpoint_load *load = c->load;
     uint64_t end;
 
-    if (load->err != 0 || load->next == c->table.record_count)
+    if (load->err != 0 || load->next == c->table.extent_count)
         return;
     read->first = load->next;
-    read->off = end = record_at(c, load->next)->off;
-    while (load->next < c->table.record_count) {
-        const struct checkpoint_record *record = record_at(c, load->next);
+    read->off = end = c->table.extents[load->next].off;
+    while (load->next < c->table.extent_count) {
+        const struct checkpoint_extent *extent = &c->table.extents[load->next];
 
-        if (load->next > read->first && (record->off + record->len - read->off > READ_SIZE || record->off > end + READ_GAP))
+        if (load->next > read->first && (extent->off + extent->len - read->off > READ_SIZE || extent->off > end + READ_GAP))
             break;
-        end = MAX(end, record->off + record->len);
+        end = extent->off + extent->len;
         load->next++;
     }
     read->count = load->next - read->first;
@@ -188,38 +199,6 @@ static void read_start(struct store *store, struct load_read *read)
     read->op.arg = read;
     read->store = store;
     io_file_read(c->file, &read->op, read->bytes.data, end - read->off, read->off);
-}
-
-struct order_row {
-    uint64_t off;
-    uint32_t at;
-};
-
-static int order_compare(const void *a, const void *b)
-{
-    uint64_t left = ((const struct order_row *)a)->off, right = ((const struct order_row *)b)->off;
-
-    return left < right ? -1 : left > right;
-}
-
-static int records_order(struct checkpoint *c)
-{
-    uint32_t count = c->table.record_count;
-    struct order_row *rows = mem_alloc(sizeof(*rows) * count);
-
-    c->load->order = mem_alloc(sizeof(uint32_t) * count);
-    c->load->pages = mem_zalloc(sizeof(*c->load->pages) * c->table.page_count);
-    if (rows == NULL || c->load->order == NULL || c->load->pages == NULL) {
-        mem_free(rows);
-        return ERR_FULL;
-    }
-    for (uint32_t i = 0; i < count; i++)
-        rows[i] = (struct order_row){c->table.records[i].off, i};
-    qsort(rows, count, sizeof(*rows), order_compare);
-    for (uint32_t i = 0; i < count; i++)
-        c->load->order[i] = rows[i].at;
-    mem_free(rows);
-    return 0;
 }
 
 /* ---- META ------------------------------------------------------------------------------------- */
@@ -251,7 +230,8 @@ static int meta_accept(struct store *store, const struct checkpoint_slot *slot, 
     c->file_end = slot->meta_off + slot->meta_len;
     if (!store_places_set(store, c->meta.places, c->meta.swap_lsn))
         return ERR_CORRUPT;
-    return records_order(c);
+    c->load->pages = mem_zalloc(sizeof(*c->load->pages) * c->table.page_count);
+    return c->load->pages == NULL ? ERR_FULL : 0;
 }
 
 static void load_newer(struct store *store, uint64_t off)

@@ -33,111 +33,101 @@ bool checkpoint_is_since(const struct checkpoint *c, uint64_t page_lsn, uint64_t
 struct page_compose {
     struct store *store;
     struct buffer *out;
-    struct buffer *kept;  /* LSNs of the keys that are left out; NULL: not wanted */
+    struct buffer *kept;  /* keys that older records have, and that stay; NULL: not wanted */
     struct checkpoint_page *row;
+    uint64_t lsn;         /* of the record */
     uint64_t patch_lsn;   /* what older records have is left out; 0: nothing is */
+    uint64_t address, full_address; /* of the last entry in this record; in a full one */
     uint64_t full_len;
     uint32_t entries;
 };
 
-/* What an entry is with all that hangs on it. */
-struct page_entry {
-    struct checkpoint_entry head;
-    uint64_t expire_ms, mc_flags, ids[2], sequence;
-    struct bytes key;
-};
-
-static void page_entry_write(struct buffer *out, const struct page_entry *entry)
+/* The oldest segment that is needed for it; 0: none is. False: nothing of it is in the log yet. */
+static bool page_entry_chain(struct store *store, const struct entry *e, uint64_t hash, struct checkpoint_key *out,
+                             uint64_t *sequence)
 {
-    buffer_append(out, &entry->head, sizeof(entry->head));
-    if (entry->expire_ms != 0)
-        buffer_append(out, &entry->expire_ms, 8);
-    if (entry->mc_flags != 0)
-        buffer_append(out, &entry->mc_flags, 8);
-    if (entry->sequence != 0)
-        buffer_append(out, entry->ids, sizeof(entry->ids));
-    buffer_append(out, entry->key.data, entry->key.len);
-}
-
-static size_t page_entry_size(const struct page_entry *entry)
-{
-    return sizeof(entry->head) + (entry->expire_ms != 0 ? 8u : 0u) + (entry->mc_flags != 0 ? 8u : 0u) +
-           (entry->sequence != 0 ? sizeof(entry->ids) : 0u) + entry->key.len;
-}
-
-/* False: nothing of it is in the log yet. */
-static bool page_entry_chain(struct store *store, const struct entry *e, struct page_entry *out)
-{
+    *sequence = 0;
     if (entry_is_object(e)) {
         const struct object *object = entry_object(e);
 
         if (object->base_lsn == 0)
             return false;
-        out->head.value_len = (uint32_t)MIN(object->image_bytes, (uint64_t)ENTRY_VALUE_LEN_MAX);
-        out->ids[0] = object->base_lsn;
-        out->ids[1] = object->image_lsn;
-        out->sequence = object->image_lsn == entry_lsn(e) ? 0 : object->chain_sequence;
+        out->value_len = (uint32_t)MIN(object->image_bytes, (uint64_t)ENTRY_VALUE_LEN_MAX);
+        out->base_lsn = object->base_lsn;
+        out->image_lsn = object->image_lsn;
+        *sequence = object->image_lsn == entry_lsn(e) ? 0 : object->chain_sequence;
     } else if (entry_is_cold(e) && store->chains != NULL) {
-        const struct chain *chain = chain_find(store, index_hash(store->index, out->head.db, out->key), e);
+        const struct chain *chain = chain_find(store, hash, e);
 
         if (chain != NULL) {
-            out->ids[0] = chain->base_lsn;
-            out->ids[1] = chain->image_lsn;
-            out->sequence = chain->chain_sequence;
+            out->base_lsn = chain->base_lsn;
+            out->image_lsn = chain->image_lsn;
+            *sequence = chain->chain_sequence;
         }
     }
+    out->has_chain = *sequence != 0;
     return true;
+}
+
+/* What a patch says of an entry: all; that it has moved; nothing, as older records say the same. */
+static void page_entry_patch(struct page_compose *page, struct checkpoint_key *key, uint64_t hash)
+{
+    const struct checkpoint *c = page->store->checkpoint;
+
+    if (page->patch_lsn != 0 && key->lsn <= page->patch_lsn) {
+        if (page->kept != NULL)
+            checkpoint_kept_put(page->kept, page->lsn, key->lsn);
+        if (!checkpoint_is_since(c, page->patch_lsn, key->lsn, key->address))
+            return;
+        key->is_moved = true;
+        key->tag = hash >> c->next.bits & ((1u << CHECKPOINT_TAG_BITS) - 1);
+    }
+    checkpoint_key_put(page->out, key, page->lsn, page->address);
+    page->address = key->address;
+    page->entries++;
 }
 
 static void page_entry_compose(void *arg, struct entry *e)
 {
     struct page_compose *page = arg;
     struct store *store = page->store;
-    uint64_t lsn = entry_lsn(e);
-    struct page_entry entry = {
-        .head = {
-            .address = e->address,
-            .lsn_low = (uint32_t)lsn,
-            .lsn_high = (uint16_t)(lsn >> 32),
-            .type = (uint8_t)entry_type(e),
-            .value_len = entry_value_len(e),
-            .db = entry_db(e),
-        },
+    uint64_t hash, sequence;
+    struct checkpoint_key key = {
+        .address = e->address,
+        .lsn = entry_lsn(e),
+        .type = (uint8_t)entry_type(e),
+        .value_len = entry_value_len(e),
+        .db = entry_db(e),
         .expire_ms = entry_expire_ms(e),
         .mc_flags = entry_mc_flags(e),
         .key = entry_key(e),
     };
 
-    if (entry.head.type == STORE_NONE || store_is_flushed(store, e) || !page_entry_chain(store, e, &entry))
+    if (key.type == STORE_NONE || store_is_flushed(store, e))
         return;
-    entry.head.key_len = (uint16_t)entry.key.len;
-    entry.head.flags = (uint8_t)((entry.expire_ms != 0 ? CHECKPOINT_ENTRY_EXPIRES : 0) |
-                                 (entry.mc_flags != 0 ? CHECKPOINT_ENTRY_MC_FLAGS : 0) |
-                                 (entry.sequence != 0 ? CHECKPOINT_ENTRY_CHAIN : 0));
-    if (entry.sequence != 0 && (page->row->chain_sequence == 0 || entry.sequence < page->row->chain_sequence))
-        page->row->chain_sequence = entry.sequence;
+    hash = index_hash(store->index, key.db, key.key);
+    if (!page_entry_chain(store, e, hash, &key, &sequence))
+        return;
+    if (sequence != 0 && (page->row->chain_sequence == 0 || sequence < page->row->chain_sequence))
+        page->row->chain_sequence = sequence;
     page->row->keys++;
-    page->full_len += page_entry_size(&entry);
-    if (page->patch_lsn != 0 && !checkpoint_is_since(store->checkpoint, page->patch_lsn, lsn, e->address)) {
-        if (page->kept != NULL)
-            buffer_append(page->kept, &lsn, 8);
-        return;
-    }
-    page_entry_write(page->out, &entry);
-    page->entries++;
+    page->full_len += checkpoint_key_size(&key, page->lsn, page->full_address);
+    page->full_address = key.address;
+    page_entry_patch(page, &key, hash);
 }
 
-static void page_record_seal(struct buffer *out, size_t start, const struct checkpoint_record *record, unsigned bits,
-                             uint32_t kept)
+/* What it says of itself, and how long it is, is known in the end. */
+static void page_record_seal(struct buffer *out, size_t start, const struct page_compose *page,
+                             uint32_t number, unsigned bits, uint32_t kept)
 {
     struct checkpoint_page_header header = {
         .magic = CHECKPOINT_MAGIC_PAGE,
         .version = CHECKPOINT_PAGE_VERSION,
         .bits = (uint16_t)bits,
-        .page = record->page,
-        .entries = record->entries,
-        .lsn = record->lsn,
-        .len = record->len,
+        .page = number,
+        .entries = page->entries,
+        .lsn = page->lsn,
+        .len = (uint32_t)(out->len - start),
         .kept = kept,
     };
 
@@ -147,17 +137,18 @@ static void page_record_seal(struct buffer *out, size_t start, const struct chec
 }
 
 bool checkpoint_page_compose(struct store *store, uint32_t page, bool is_patch, struct buffer *out,
-                             struct checkpoint_page *row, struct checkpoint_record *record)
+                             struct checkpoint_page *row)
 {
     struct checkpoint *c = store->checkpoint;
     bool is_gone = (c->marks.gone[page / 64] & 1ull << (page % 64)) != 0;
-    struct page_compose compose = {.store = store, .out = out, .row = row, .full_len = CHECKPOINT_PAGE_HEADER};
+    struct page_compose compose = {
+        .store = store, .out = out, .row = row, .lsn = store_lsn(store), .full_len = CHECKPOINT_PAGE_HEADER,
+    };
     size_t start = out->len;
-    uint32_t kept = is_patch ? CHECKPOINT_KEPT_ALL : 0;
     char header[CHECKPOINT_PAGE_HEADER] = {0};
 
     buffer_clear(&c->kept);
-    *row = (struct checkpoint_page){0};
+    *row = (struct checkpoint_page){.lsn = compose.lsn, .records = 1};
     if (is_patch) {
         compose.patch_lsn = MAX(checkpoint_table_lsn(&c->table, page), 1u);
         compose.kept = is_gone ? &c->kept : NULL;
@@ -169,16 +160,11 @@ bool checkpoint_page_compose(struct store *store, uint32_t page, bool is_patch, 
         out->len = start;
         return false;
     }
-    if (is_patch && is_gone)
-        kept = (uint32_t)(c->kept.len / 8);
     buffer_append(out, c->kept.data, c->kept.len);
     out->failed |= c->kept.failed;
-    if (out->failed)
-        return true;
-    *record = (struct checkpoint_record){
-        .lsn = store_lsn(store), .len = (uint32_t)(out->len - start), .entries = compose.entries, .page = page,
-    };
-    page_record_seal(out, start, record, c->next.bits, kept);
+    if (!out->failed)
+        page_record_seal(out, start, &compose, page, c->next.bits,
+                         is_patch && !is_gone ? CHECKPOINT_KEPT_ALL : (uint32_t)c->kept.len);
     return true;
 }
 
@@ -188,7 +174,6 @@ struct page_apply {
     struct store *store;
     struct checkpoint_page_load *load;
     const struct checkpoint_record *record;
-    unsigned bits;
     bool is_first;
     const uint64_t *kept; /* sorted */
     size_t kept_count;
@@ -227,35 +212,78 @@ static int apply_chain(struct store *store, uint64_t hash, const struct checkpoi
     return 0;
 }
 
-static int apply_entry(struct page_apply *apply, struct bytes *cursor)
+struct moved_search {
+    uint64_t lsn;
+    struct entry *found;
+};
+
+static void moved_each(void *arg, struct entry *e)
+{
+    struct moved_search *search = arg;
+
+    if (entry_lsn(e) == search->lsn)
+        search->found = e;
+}
+
+/* Whose name older records have. `name` gets it, as `key` must not point into an entry that is about to be replaced. */
+static struct entry *apply_moved(struct page_apply *apply, struct checkpoint_key *key, struct buffer *name)
 {
     struct store *store = apply->store;
-    struct checkpoint_key key;
+    unsigned bits = store->checkpoint->meta.bits, tag_bits = CHECKPOINT_TAG_BITS;
+    struct moved_search search = {.lsn = key->lsn};
+
+    index_page_each(store->index, bits + tag_bits, apply->record->page | (uint64_t)key->tag << bits, moved_each, &search);
+    if (search.found == NULL || entry_db(search.found) != key->db)
+        return NULL;
+    buffer_clear(name);
+    buffer_append(name, entry_key(search.found).data, entry_key(search.found).len);
+    key->key = buffer_bytes(name);
+    return name->failed ? NULL : search.found;
+}
+
+/* The entry that the key has from older records; NULL: it has none. */
+static int apply_find(struct page_apply *apply, struct checkpoint_key *key, uint64_t *hash, struct entry **e)
+{
+    struct store *store = apply->store;
+
+    *e = NULL;
+    if (key->is_moved) {
+        *e = apply->is_first ? NULL : apply_moved(apply, key, &store->checkpoint->moved);
+        if (*e == NULL)
+            return store->checkpoint->moved.failed ? ERR_FULL : ERR_CORRUPT;
+    }
+    *hash = index_hash(store->index, key->db, key->key);
+    if ((*hash & ((1ull << store->checkpoint->meta.bits) - 1)) != apply->record->page)
+        return ERR_CORRUPT;
+    if (!apply->is_first && !key->is_moved)
+        *e = index_find(store->index, *hash, key->db, key->key);
+    return 0;
+}
+
+static int apply_entry(struct page_apply *apply, struct checkpoint_key *key)
+{
+    struct store *store = apply->store;
     struct entry_parts parts;
-    struct entry *e = NULL;
+    struct entry *e;
     uint64_t hash;
     int err;
 
-    if (!checkpoint_key_take(cursor, &key))
-        return ERR_CORRUPT;
-    hash = index_hash(store->index, key.db, key.key);
-    if ((hash & ((1ull << apply->bits) - 1)) != apply->record->page)
-        return ERR_CORRUPT;
-    if (key.lsn < store->flush_lsn[key.db]) /* gone since, and where it was may be used again */
+    if (key->lsn < store->flush_lsn[key->db]) /* gone since, and where it was may be used again */
         return 0;
+    err = apply_find(apply, key, &hash, &e);
+    if (err != 0)
+        return err;
     parts = (struct entry_parts){
-        .address = key.address,
-        .lsn = key.lsn,
-        .expire_ms = key.expire_ms,
-        .mc_flags = key.mc_flags,
-        .type = key.type,
-        .db = key.db,
+        .address = key->address,
+        .lsn = key->lsn,
+        .expire_ms = key->expire_ms,
+        .mc_flags = key->mc_flags,
+        .type = key->type,
+        .db = key->db,
         .is_cold = true,
-        .key = key.key,
-        .value = bytes_of("", key.value_len),
+        .key = key->key,
+        .value = bytes_of("", key->value_len),
     };
-    if (!apply->is_first)
-        e = index_find(store->index, hash, key.db, key.key);
     if (e != NULL) {
         apply->load->missing -= is_missing(store, e->address);
         store_live_remove(store, e->address, store_record_bytes(e));
@@ -266,33 +294,44 @@ static int apply_entry(struct page_apply *apply, struct bytes *cursor)
     err = store_entry_put(store, hash, &e, &parts);
     if (err != 0)
         return err;
-    apply->load->missing += is_missing(store, key.address);
+    apply->load->missing += is_missing(store, key->address);
     store_live_add(store, e->address, store_record_bytes(e));
-    return key.has_chain ? apply_chain(store, hash, &key) : 0;
+    return key->has_chain ? apply_chain(store, hash, key) : 0;
 }
 
-int checkpoint_record_apply(struct store *store, const struct checkpoint_record *record, bool is_first,
-                            struct bytes data, struct checkpoint_page_load *load)
+/* Older keys go, unless the record says that they stay. */
+static int apply_kept(struct page_apply *apply)
 {
-    struct checkpoint *c = store->checkpoint;
-    struct page_apply apply = {
-        .store = store, .load = load, .record = record, .bits = c->meta.bits, .is_first = is_first,
-    };
-    struct checkpoint_record_view view;
-    int err = 0;
+    struct checkpoint *c = apply->store->checkpoint;
+    const struct checkpoint_record *record = apply->record;
+    uint64_t *kept;
 
-    if (!checkpoint_record_take(data, record, c->meta.bits, &view) || is_first != (!view.is_kept_all && view.kept.len == 0))
+    if (record->is_kept_all || apply->is_first)
+        return 0;
+    buffer_clear(&c->kept);
+    kept = (uint64_t *)(void *)buffer_reserve(&c->kept, MAX(record->kept_count, (size_t)1) * 8);
+    if (kept == NULL)
+        return ERR_FULL;
+    if (!checkpoint_kept_sort(record, kept))
         return ERR_CORRUPT;
-    if (!view.is_kept_all && !is_first) {
-        buffer_clear(&c->kept);
-        apply.kept_count = view.kept.len / 8;
-        apply.kept = (const uint64_t *)(const void *)buffer_reserve(&c->kept, view.kept.len);
-        if (apply.kept == NULL)
-            return ERR_FULL;
-        checkpoint_kept_sort(view.kept, (uint64_t *)(void *)c->kept.data);
-        index_page_each(store->index, c->meta.bits, record->page, apply_keep_each, &apply);
-    }
+    apply->kept = kept;
+    apply->kept_count = record->kept_count;
+    index_page_each(apply->store->index, c->meta.bits, record->page, apply_keep_each, apply);
+    return 0;
+}
+
+int checkpoint_record_apply(struct store *store, struct checkpoint_record *record, struct checkpoint_page_load *load)
+{
+    struct page_apply apply = {.store = store, .load = load, .record = record, .is_first = load->records == 0};
+    struct checkpoint_key key;
+    int err;
+
+    if (record->lsn < load->lsn || (apply.is_first && !checkpoint_record_is_full(record)))
+        return ERR_CORRUPT;
+    load->lsn = record->lsn;
+    load->records++;
+    err = apply_kept(&apply);
     for (uint32_t i = 0; i < record->entries && err == 0; i++)
-        err = apply_entry(&apply, &view.entries);
-    return err == 0 && view.entries.len > 0 ? ERR_CORRUPT : err;
+        err = checkpoint_key_take(record, &key) ? apply_entry(&apply, &key) : ERR_CORRUPT;
+    return err == 0 && record->rest.len > 0 ? ERR_CORRUPT : err;
 }

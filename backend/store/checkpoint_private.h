@@ -49,7 +49,8 @@ struct checkpoint {
     struct io_op op;
     struct checkpoint_meta next;
     struct checkpoint_table next_table;
-    struct buffer kept;            /* of the record being composed */
+    struct buffer kept;            /* of the record being composed, or applied */
+    struct buffer moved;           /* the name of the key being applied */
     uint64_t next_file;
     uint32_t page;                 /* the next one to look at */
     uint32_t passes;               /* over the page's chains */
@@ -74,10 +75,10 @@ void checkpoint_path(const struct store *store, uint64_t file, char out[CHECKPOI
 /* Whether a page whose newest record is of `page_lsn` may not know that an entry has this LSN and this place: it was
  * changed since, or moved. */
 bool checkpoint_is_since(const struct checkpoint *c, uint64_t page_lsn, uint64_t lsn, uint64_t address);
-/* Composes a record at the end of `out`: with all keys, or (`patch`) what the records before it do not have. `row` gets
- * all but `first` and `count`, `record` all but `off`. False: it would say nothing, and nothing was composed. */
+/* Composes a record at the end of `out`: with all keys, or (`is_patch`) what the records before it do not have. `row` is
+ * what META would say of the page if it was the only one. False: it would say nothing, and nothing was composed. */
 bool checkpoint_page_compose(struct store *store, uint32_t page, bool is_patch, struct buffer *out,
-                             struct checkpoint_page *row, struct checkpoint_record *record);
+                             struct checkpoint_page *row);
 
 /* Bits for so many pages, none set. False: no memory. */
 MUST_USE bool checkpoint_bits_make(struct checkpoint *c, unsigned bits);
@@ -88,9 +89,11 @@ void checkpoint_load_free(struct checkpoint *c);
 
 /* What loading knows of a page while its records are applied, oldest first. */
 struct checkpoint_page_load {
+    uint64_t lsn;     /* of the last one */
+    uint32_t records; /* so far */
     uint32_t keys;
     uint32_t missing; /* of these, whose segment is not there */
 };
 /* Applies one record to the index. ERR_CORRUPT, ERR_FULL. */
-MUST_USE int checkpoint_record_apply(struct store *store, const struct checkpoint_record *record, bool is_first,
-                                     struct bytes data, struct checkpoint_page_load *load);
+MUST_USE int checkpoint_record_apply(struct store *store, struct checkpoint_record *record,
+                                     struct checkpoint_page_load *load);

@@ -86,13 +86,17 @@ def covered(directory):
         if slot[2]:
             yield "manifest", "MANIFEST", i * PAGE, i * PAGE + 56
     yield "meta", f"checkpoint.{newest[3]}", newest[4], newest[4] + newest[5]
-    meta = open(os.path.join(directory, f"checkpoint.{newest[3]}"), "rb").read()[newest[4]:newest[4] + newest[5]]
+    data = open(os.path.join(directory, f"checkpoint.{newest[3]}"), "rb").read()
+    meta = data[newest[4]:newest[4] + newest[5]]
     pages, = struct.unpack_from("<I", meta, 52)
     head = 64 + 8 * 16 + 8 + 16 + 8 + 8 * 8
-    for at in range(head + 24 * pages, len(meta), 32):
-        off, _lsn, size = struct.unpack_from("<QQI", meta, at)
-        kept, = struct.unpack_from("<I", open(os.path.join(directory, f"checkpoint.{newest[3]}"), "rb").read(), off + 28)
-        yield "checkpoint patch" if kept else "checkpoint page", f"checkpoint.{newest[3]}", off, off + size
+    for at in range(head + 32 * pages, len(meta), 16):
+        off, size = struct.unpack_from("<QI", meta, at)
+        end = off + size
+        while off < end:
+            size, kept = struct.unpack_from("<II", data, off + 24)
+            yield "checkpoint patch" if kept else "checkpoint page", f"checkpoint.{newest[3]}", off, off + size
+            off += size
     for name in sorted(os.listdir(directory)):
         if not name.endswith(".seg"):
             continue

@@ -12,9 +12,10 @@
 #define MANY_DB   3u
 #define MANY_MAX  9000u
 #define NAME_MAX_ 40u
+#define ENTRY_BYTES_MIN 20u /* with a name of many_name() */
 
 /* What was met. */
-static unsigned patch_count, full_count, kept_count, chain_count, moved_count;
+static unsigned patch_count, full_count, kept_count, chain_count, moved_count, nameless_count;
 
 static uint64_t times(uint64_t sample)
 {
@@ -164,39 +165,36 @@ static void disk_close(struct disk_checkpoint *d)
     checkpoint_table_free(&d->table);
 }
 
-static bool kept_has(struct bytes kept, uint64_t lsn)
+/* One more record of a page, as K1 has it. */
+static void disk_record(struct said_list *page, struct checkpoint_record *record)
 {
-    for (size_t i = 0; i < kept.len; i += 8) {
-        uint64_t one;
-
-        memcpy(&one, kept.data + i, 8);
-        if (one == lsn)
-            return true;
-    }
-    return false;
-}
-
-/* One page's records, one after the other, as K1 has it. */
-static void disk_record(struct said_list *page, const struct checkpoint_record *record, unsigned bits, struct bytes data)
-{
-    struct checkpoint_record_view view;
+    uint64_t *kept = must_alloc(MAX(record->kept_count, (size_t)1) * 8);
     size_t left = 0;
 
-    assert_true(checkpoint_record_take(data, record, bits, &view));
-    kept_count += view.kept.len > 0;
+    assert_true(checkpoint_kept_sort(record, kept));
+    kept_count += record->kept_count > 0;
     for (size_t i = 0; i < page->count; i++)
-        if (view.is_kept_all || kept_has(view.kept, page->items[i].lsn))
+        if (record->is_kept_all || checkpoint_kept_has(kept, record->kept_count, page->items[i].lsn))
             page->items[left++] = page->items[i];
+    mem_free(kept);
     page->count = left;
     said_sort(page);
     for (uint32_t i = 0; i < record->entries; i++) {
-        struct said wanted = {0}, *said;
+        struct said wanted = {0}, *said = NULL;
         struct checkpoint_key key;
 
-        assert_true(checkpoint_key_take(&view.entries, &key));
-        memcpy(wanted.name, key.key.data, key.key.len);
+        assert_true(checkpoint_key_take(record, &key));
         wanted.db = key.db;
-        said = said_find(&(struct said_list){.items = page->items, .count = left}, &wanted);
+        if (key.is_moved) {
+            for (size_t k = 0; k < left; k++)
+                if (page->items[k].lsn == key.lsn && page->items[k].db == key.db)
+                    said = &page->items[k];
+            assert_true(said != NULL);
+            nameless_count++;
+        } else {
+            memcpy(wanted.name, key.key.data, key.key.len);
+            said = said_find(&(struct said_list){.items = page->items, .count = left}, &wanted);
+        }
         if (said == NULL)
             said = said_add(page, key.db, key.key);
         said->lsn = key.lsn;
@@ -208,28 +206,69 @@ static void disk_record(struct said_list *page, const struct checkpoint_record *
         said->base_lsn = key.base_lsn;
         said->image_lsn = key.image_lsn;
     }
-    assert_int_equal(view.entries.len, 0);
+    assert_int_equal(record->rest.len, 0);
+}
+
+/* A record with its place in the file. */
+typedef void (*disk_record_fn)(void *arg, uint64_t off, struct checkpoint_record *record);
+
+static void disk_each(struct world *w, const struct disk_checkpoint *d, disk_record_fn each, void *arg)
+{
+    for (uint32_t i = 0; i < d->table.extent_count; i++) {
+        const struct checkpoint_extent *extent = &d->table.extents[i];
+        char *data = disk_read(w, d->path, extent->off, extent->len);
+
+        for (struct bytes cursor = bytes_of(data, extent->len); cursor.len > 0;) {
+            uint64_t off = extent->off + extent->len - cursor.len;
+            struct checkpoint_record record;
+
+            assert_true(checkpoint_record_take(&cursor, d->meta.bits, &record));
+            each(arg, off, &record);
+        }
+        mem_free(data);
+    }
+}
+
+struct disk_pages {
+    struct said_list *lists; /* owns: one a page */
+    uint32_t *records;       /* owns: of each */
+    uint64_t *lsns;          /* owns: of the newest */
+};
+
+static void disk_list_each(void *arg, uint64_t off, struct checkpoint_record *record)
+{
+    struct disk_pages *pages = arg;
+
+    MAYBE(off);
+    assert_true(record->lsn >= pages->lsns[record->page]);
+    pages->lsns[record->page] = record->lsn;
+    pages->records[record->page]++;
+    disk_record(&pages->lists[record->page], record);
 }
 
 static struct said_list disk_list(struct world *w, const struct disk_checkpoint *d)
 {
     struct said_list list = {0};
+    struct disk_pages pages = {
+        .lists = must_zalloc(sizeof(*pages.lists) * d->table.page_count),
+        .records = must_zalloc(sizeof(*pages.records) * d->table.page_count),
+        .lsns = must_zalloc(sizeof(*pages.lsns) * d->table.page_count),
+    };
 
+    disk_each(w, d, disk_list_each, &pages);
     for (uint32_t i = 0; i < d->table.page_count; i++) {
-        struct said_list page = {0};
+        const struct said_list *page = &pages.lists[i];
 
-        for (uint32_t k = 0; k < d->table.pages[i].count; k++) {
-            const struct checkpoint_record *record = &d->table.records[d->table.pages[i].first + k];
-            char *data = disk_read(w, d->path, record->off, record->len);
-
-            disk_record(&page, record, d->meta.bits, bytes_of(data, record->len));
-            mem_free(data);
-        }
-        for (size_t k = 0; k < page.count; k++)
-            if (page.items[k].lsn >= d->meta.flush_lsn[page.items[k].db])
-                *said_add(&list, page.items[k].db, bytes_of_string(page.items[k].name)) = page.items[k];
-        mem_free(page.items);
+        assert_int_equal(pages.records[i], d->table.pages[i].records);
+        assert_int_equal(pages.lsns[i], checkpoint_table_lsn(&d->table, i));
+        for (size_t k = 0; k < page->count; k++)
+            if (page->items[k].lsn >= d->meta.flush_lsn[page->items[k].db])
+                *said_add(&list, page->items[k].db, bytes_of_string(page->items[k].name)) = page->items[k];
+        mem_free(page->items);
     }
+    mem_free(pages.lists);
+    mem_free(pages.records);
+    mem_free(pages.lsns);
     said_sort(&list);
     return list;
 }
@@ -327,8 +366,8 @@ static void checkpoint_and_compare(struct world *w)
     for (size_t i = 0; i < after.count; i++)
         assert_true(said_find(&said, &after.items[i]) != NULL);
     for (uint32_t i = 0; i < d.table.page_count; i++) {
-        full_count += d.table.pages[i].count == 1;
-        patch_count += d.table.pages[i].count > 1;
+        full_count += d.table.pages[i].records == 1;
+        patch_count += d.table.pages[i].records > 1;
     }
     for (size_t i = 0; i < said.count; i++)
         chain_count += said.items[i].has_chain;
@@ -434,7 +473,8 @@ static void test_the_disk_says_what_memory_does(void **state)
         world_check(&w, UINT64_MAX);
         world_deinit(&w);
     }
-    assert_true(patch_count > 100 && kept_count > 20 && full_count > 20 && chain_count > 10 && moved_count > 100);
+    assert_true(patch_count > 100 && kept_count > 20 && full_count > 20 && chain_count > 10 && moved_count > 100 &&
+                nameless_count > 100);
 }
 
 /* Keys whose copies a recovery does not see, while it sees where they were before. */
@@ -520,9 +560,9 @@ static void test_a_checkpoint_costs_what_has_changed(void **state)
         }
     }
     full = checkpoint_bytes(&w);
-    assert_true(full > 8000 * CHECKPOINT_ENTRY_SIZE);
+    assert_true(full > 8000 * ENTRY_BYTES_MIN);
     many_live(&w, 80, 8000, false);
-    assert_in_range(checkpoint_bytes(&w), 80 * CHECKPOINT_ENTRY_SIZE, full / 20);
+    assert_in_range(checkpoint_bytes(&w), 80 * ENTRY_BYTES_MIN, full / 20);
     for (unsigned k = 0; k < 80; k++)
         many_delete(&w, k * 100);
     assert_in_range(checkpoint_bytes(&w), 8, full / 4);
@@ -546,6 +586,24 @@ static void world_give_up(struct world *w)
     w->io = sim_node_start(w->node);
 }
 
+struct disk_choice {
+    struct world *w;
+    uint64_t seen, off;
+    uint32_t len, page;
+};
+
+/* Any of them, as likely as the others. */
+static void disk_choose(void *arg, uint64_t off, struct checkpoint_record *record)
+{
+    struct disk_choice *choice = arg;
+
+    if (world_random(choice->w, ++choice->seen) != 0)
+        return;
+    choice->off = off;
+    choice->len = record->len;
+    choice->page = record->page;
+}
+
 /* A bit flips in any of the records that a page is made of: the start is refused, whatever the others say. */
 static void test_a_damaged_record_is_refused(void **state)
 {
@@ -567,11 +625,13 @@ static void test_a_damaged_record_is_refused(void **state)
         world_close(&w);
         disk_open(&w, &d);
         for (uint32_t i = 0; i < 20; i++) {
-            const struct checkpoint_record *record = &d.table.records[world_random(&w, d.table.record_count)];
-            uint64_t at = record->off + world_random(&w, record->len);
+            struct disk_choice choice = {.w = &w};
             unsigned bit = (unsigned)world_random(&w, 8);
+            uint64_t at;
 
-            of_many += d.table.pages[record->page].count > 1;
+            disk_each(&w, &d, disk_choose, &choice);
+            at = choice.off + world_random(&w, choice.len);
+            of_many += d.table.pages[choice.page].records > 1;
             sim_disk_flip_bit(w.node, d.path, at, bit);
             assert_int_equal(world_try_open(&w), ERR_CORRUPT);
             world_give_up(&w);
@@ -600,35 +660,131 @@ static void meta_put(struct world *w, struct disk_checkpoint *d, const struct bu
     sim_disk_overwrite(w->node, WORLD_DIR "/MANIFEST", d->place * 4096u, bytes_of(page, sizeof(page)));
 }
 
-/* What a program of then would have written: one record a page, that said nothing of older ones. */
+/* A record as it was before version 3. */
+static void old_record(struct buffer *out, const struct checkpoint_page_header *header, const struct said_list *keys,
+                       const struct said_list *kept)
+{
+    size_t start = out->len;
+    struct checkpoint_page_header head = *header;
+
+    buffer_append(out, header, sizeof(*header));
+    for (size_t i = 0; i < keys->count; i++) {
+        const struct said *said = &keys->items[i];
+        struct checkpoint_entry entry = {
+            .address = said->address, .lsn_low = (uint32_t)said->lsn, .lsn_high = (uint16_t)(said->lsn >> 32),
+            .type = said->type, .db = said->db, .value_len = said->value_len, .key_len = (uint16_t)strlen(said->name),
+            .flags = (uint8_t)((said->expire_ms != 0 ? CHECKPOINT_ENTRY_EXPIRES : 0) |
+                               (said->has_chain ? CHECKPOINT_ENTRY_CHAIN : 0)),
+        };
+
+        buffer_append(out, &entry, sizeof(entry));
+        if (said->expire_ms != 0)
+            buffer_append(out, &said->expire_ms, 8);
+        if (said->has_chain) {
+            buffer_append(out, &said->base_lsn, 8);
+            buffer_append(out, &said->image_lsn, 8);
+        }
+        buffer_append_string(out, said->name);
+    }
+    for (size_t i = 0; i < kept->count; i++)
+        buffer_append(out, &kept->items[i].lsn, 8);
+    head.entries = (uint32_t)keys->count;
+    head.len = (uint32_t)(out->len - start);
+    head.kept = header->version == 2 && kept->count > 0 ? (uint32_t)kept->count : 0;
+    memcpy(out->data + start, &head, sizeof(head));
+    head.hash = checkpoint_page_hash(out->data + start, head.len);
+    memcpy(out->data + start, &head, sizeof(head));
+}
+
+struct old_pages {
+    struct said_list lists[64];
+    uint64_t lsns[64];
+};
+
+static void old_pages_each(void *arg, uint64_t off, struct checkpoint_record *record)
+{
+    struct old_pages *pages = arg;
+
+    MAYBE(off);
+    assert_true(record->page < 64);
+    pages->lsns[record->page] = record->lsn;
+    disk_record(&pages->lists[record->page], record);
+}
+
+/* A page's records: all of it, or (version 3) without the last keys, then those, while the others stay. */
+static void old_page(struct buffer *file, struct buffer *rows, struct buffer *records, const struct disk_checkpoint *d,
+                     const struct said_list *list, uint32_t page, uint32_t version)
+{
+    size_t last = version == 3 ? list->count / 3 : 0;
+    struct said_list first = {.items = list->items, .count = list->count - last}, none = {0};
+    struct said_list rest = {.items = list->items + first.count, .count = last};
+    uint64_t lsn = checkpoint_table_lsn(&d->table, page), zero = 0;
+    uint32_t count = last > 0 ? 2 : 1, keys = (uint32_t)list->count, number = (uint32_t)(records->len / 32);
+    struct checkpoint_page_header header = {
+        .magic = CHECKPOINT_MAGIC_PAGE, .version = version == 3 ? 2 : 1, .bits = (uint16_t)d->meta.bits, .page = page,
+        .lsn = lsn,
+    };
+
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t off = file->len;
+        uint32_t len, entries = (uint32_t)(i == 0 ? first.count : rest.count);
+
+        old_record(file, &header, i == 0 ? &first : &rest, i == 0 ? &none : &first);
+        len = (uint32_t)(file->len - off);
+        buffer_append(records, &off, 8);
+        if (version == 3)
+            buffer_append(records, &lsn, 8);
+        buffer_append(records, &len, 4);
+        buffer_append(records, &entries, 4);
+        if (version == 3) {
+            buffer_append(records, &page, 4);
+            buffer_append(records, &zero, 4);
+        } else {
+            buffer_append(records, &lsn, 8);
+            buffer_append(records, &d->table.pages[page].chain_sequence, 8);
+        }
+    }
+    buffer_append(rows, &d->table.pages[page].chain_sequence, 8);
+    buffer_append(rows, &keys, 4);
+    buffer_append(rows, &number, 4);
+    buffer_append(rows, &count, 4);
+    buffer_append(rows, &keys, 4);
+}
+
+/* What a program of then would have written. */
 static void make_old(struct world *w, uint32_t version)
 {
     struct disk_checkpoint d;
-    struct buffer meta = {0};
+    struct buffer file = {0}, meta = {0}, rows = {0}, records = {0};
+    struct old_pages pages = {0};
 
     disk_open(w, &d);
-    assert_int_equal(d.table.record_count, d.table.page_count);
-    d.meta.version = version;
-    d.meta.records = 0;
-    buffer_append(&meta, &d.meta, version == 1 ? 64 + 8 * STORE_DBS : 64 + 8 * STORE_DBS + 24);
+    disk_each(w, &d, old_pages_each, &pages);
     for (uint32_t i = 0; i < d.table.page_count; i++) {
-        const struct checkpoint_record *record = &d.table.records[i];
-        char *data = disk_read(w, d.path, record->off, record->len);
-        struct checkpoint_page_header *header = (void *)data;
+        struct said_list *list = &pages.lists[i];
+        size_t left = 0;
 
-        assert_int_equal(header->kept, 0);
-        header->version = 1;
-        header->hash = checkpoint_page_hash(data, record->len);
-        sim_disk_overwrite(w->node, d.path, record->off, bytes_of(data, record->len));
-        mem_free(data);
-        buffer_append(&meta, &record->off, 8);
-        buffer_append(&meta, &record->len, 4);
-        buffer_append(&meta, &record->entries, 4);
-        buffer_append(&meta, &record->lsn, 8);
-        buffer_append(&meta, &d.table.pages[i].chain_sequence, 8);
+        for (size_t k = 0; k < list->count; k++)
+            if (list->items[k].lsn >= d.meta.flush_lsn[list->items[k].db])
+                list->items[left++] = list->items[k];
+        list->count = left;
+        old_page(&file, &rows, &records, &d, list, i, version);
+        mem_free(list->items);
     }
+    d.meta.version = version;
+    d.meta.rows = version < 3 ? 0 : (uint32_t)(records.len / 32);
+    buffer_append(&meta, &d.meta, version == 1 ? 64 + 8 * STORE_DBS : version == 2 ? 64 + 8 * STORE_DBS + 24 : sizeof(d.meta));
+    if (version == 3)
+        buffer_append(&meta, rows.data, rows.len);
+    buffer_append(&meta, records.data, records.len);
+    d.slot.meta_off = file.len;
+    buffer_append(&file, meta.data, meta.len);
+    sim_disk_put(w->node, d.path, buffer_bytes(&file));
     meta_put(w, &d, &meta);
+    buffer_deinit(&file);
     buffer_deinit(&meta);
+    buffer_deinit(&rows);
+    buffer_deinit(&records);
     disk_close(&d);
 }
 
