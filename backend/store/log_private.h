@@ -193,6 +193,7 @@ struct store_log {
     uint64_t prev_sequence, prev_end; /* the hot segment before the open one */
     bool is_out_of_space;        /* the file system said so; it is asked again in a while */
     bool is_full;                /* the last time that it was asked it had no room */
+    bool is_segment_wanted;      /* a recovery waits for one, whatever disk_max says */
     bool is_space_given;         /* what is free on it is for others */
     /* Of hot segments whose header does not verify, the one with the highest first LSN that was durable; 0: none. */
     uint64_t suspect_lsn;
@@ -337,6 +338,7 @@ bool log_page_belongs(const struct segment *segment, uint64_t off, const struct 
 /* ---- log_recover.c, log_replay.c ---- */
 void log_recover_end(struct log_recover *recover, int err);
 void log_replay_ring(struct log_recover *recover);
+void log_replay_made(struct store_log *log); /* as log_open_made() */
 void log_recover_soon(struct store_log *log);
 void log_recover_free(struct store_log *log);
 

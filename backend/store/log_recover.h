@@ -34,7 +34,7 @@ struct log_recover {
     bool has_blob, is_over;
 
     struct ring_frame *frames; /* owns */
-    uint32_t frame_count;
+    uint32_t frame_count, frame_replayed;
 };
 
 /* Every record of a frame that verifies; `address` is of the frame. */

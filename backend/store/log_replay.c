@@ -4,6 +4,8 @@
  *
  * The ring stays as it is until its frames are durable in a new segment: whoever is killed meanwhile leaves it to the
  * next. They go there as they are, byte by byte. What `appended` promised must be there in the end.
+ *
+ * They may need more segments than are free: then it goes on when the next one is made.
  */
 #include "backend/store/format_private.h"
 #include "backend/store/log_recover.h"
@@ -85,6 +87,17 @@ static uint32_t page_frames(const struct log_recover *r, uint32_t from, size_t *
     return to;
 }
 
+/* ERR_AGAIN: one is being made. */
+static int segment_wait(struct store_log *log)
+{
+    log->is_segment_wanted = true;
+    log_segments_make(log);
+    if (log->making != NULL)
+        return ERR_AGAIN;
+    log->is_segment_wanted = false;
+    return log->error != 0 ? log->error : -ENOSPC;
+}
+
 static int page_place(struct log_recover *r, size_t size, uint64_t chain)
 {
     struct store_log *log = r->log;
@@ -98,8 +111,8 @@ static int page_place(struct log_recover *r, size_t size, uint64_t chain)
                   (unsigned long long)log->options.segment_size, size + 2 * PAGE_SIZE_);
         return -ENOSPC;
     }
-    if (!log_segment_available(log, false))
-        return -ENOSPC;
+    if (log->ready_count == 0)
+        return segment_wait(log);
     if (segment != NULL)
         log_segment_finish(segment);
     log->chain = chain;
@@ -145,16 +158,16 @@ static int page_replay(struct log_recover *r, uint32_t from, uint32_t to, size_t
 
 static int frames_replay(struct log_recover *r)
 {
-    int err = 0;
-
-    for (uint32_t i = 0; i < r->frame_count && err == 0;) {
+    while (r->frame_replayed < r->frame_count) {
         size_t used;
-        uint32_t to = page_frames(r, i, &used);
+        uint32_t to = page_frames(r, r->frame_replayed, &used);
+        int err = page_replay(r, r->frame_replayed, to, used);
 
-        err = page_replay(r, i, to, used);
-        i = to;
+        if (err != 0)
+            return err;
+        r->frame_replayed = to;
     }
-    return err;
+    return 0;
 }
 
 /* ---- the end ---------------------------------------------------------------------------------- */
@@ -243,27 +256,52 @@ static int suspect_check(const struct log_recover *r)
     return ERR_CORRUPT;
 }
 
-void log_replay_ring(struct log_recover *r)
+static int promise_check(const struct log_recover *r)
 {
     struct store_log *log = r->log;
+    uint64_t promised = log->ring.had_content ? log_ring_appended(&log->ring) : 0;
+
+    if (lsn_known(r) >= promised)
+        return 0;
+    log_error(log->text, "store: the log ring promises changes that are neither in it nor on disk; remove it to go on "
+              "without them ring=%s lsn=%llu found=%llu", log->options.ring_path, (unsigned long long)promised,
+              (unsigned long long)r->lsn);
+    return ERR_CORRUPT;
+}
+
+static void ring_replay(struct log_recover *r)
+{
+    int err = frames_replay(r);
+
+    if (err == ERR_AGAIN)
+        return;
+    if (err == 0)
+        err = promise_check(r);
+    if (err != 0)
+        log_recover_end(r, err);
+    else
+        log_flush(r->log, true, replay_durable, r);
+}
+
+void log_replay_made(struct store_log *log)
+{
+    if (!log->is_segment_wanted)
+        return;
+    log->is_segment_wanted = false;
+    ring_replay(log->recover);
+}
+
+void log_replay_ring(struct log_recover *r)
+{
     int err = suspect_check(r);
 
-    if (err == 0 && log->ring.had_content) {
-        frames_collect(r);
-        frames_choose(r);
-        err = frames_replay(r);
-        if (err == 0 && lsn_known(r) < log_ring_appended(&log->ring)) {
-            log_error(log->text,
-                      "store: the log ring promises changes that are neither in it nor on disk; remove it to go on "
-                      "without them ring=%s lsn=%llu found=%llu",
-                      log->options.ring_path, (unsigned long long)log_ring_appended(&log->ring),
-                      (unsigned long long)r->lsn);
-            err = ERR_CORRUPT;
-        }
-    }
     if (err != 0) {
         log_recover_end(r, err);
         return;
     }
-    log_flush(log, true, replay_durable, r);
+    if (r->log->ring.had_content) {
+        frames_collect(r);
+        frames_choose(r);
+    }
+    ring_replay(r);
 }

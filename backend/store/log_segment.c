@@ -8,6 +8,8 @@
  *
  * A full disk is no failure: whoever needs a free segment and finds none is refused, and once a second it is tried
  * again. Of the last `reserve` free ones, clients take none, the hot log takes all but one, the cleaner that one.
+ * A recovery takes what there is, and has more made if `disk_max` has no room for them: who was killed again and again
+ * leaves no free one. What is more than `disk_max` then is removed when it is free again.
  */
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
@@ -174,6 +176,13 @@ static void space_again(struct store_log *log)
         io_timer_start(log->io, &log->space_timer, LOG_TIMER_MS);
 }
 
+/* Or it can not be. */
+static void segment_is_made(struct store_log *log)
+{
+    log_open_made(log);
+    log_replay_made(log);
+}
+
 static void make_given_up(struct io_op *op)
 {
     struct segment *segment = op->arg;
@@ -182,7 +191,7 @@ static void make_given_up(struct io_op *op)
     if (segment == log->making) {
         log->making = NULL;
         log_segment_destroy(segment);
-        log_open_made(log);
+        segment_is_made(log);
     } else {
         segment->is_stalled = true;
     }
@@ -195,7 +204,11 @@ static void make_failed(struct segment *segment, ssize_t result)
 
     if (!is_no_space(result)) {
         log_fail(log, (int)result, segment, "make segment");
-        log_open_made(log);
+        if (segment == log->making) {
+            log->making = NULL;
+            log_segment_destroy(segment);
+        }
+        segment_is_made(log);
         return;
     }
     if (!log->is_full)
@@ -226,7 +239,7 @@ static void make_done(struct io_op *op)
         log->making = NULL;
         log_segment_add_ready(log, segment);
         log_segments_make(log);
-        log_open_made(log);
+        segment_is_made(log);
     } else {
         log_writes_submit(log);
     }
@@ -343,7 +356,7 @@ static bool may_make(const struct store_log *log)
 
     if (log->is_out_of_space || log->is_space_given)
         return false;
-    if (log->options.disk_max == 0)
+    if (log->options.disk_max == 0 || (log->is_segment_wanted && log->ready_count == 0))
         return true;
     if (log->state < LOG_RUNNING)
         bytes -= odd_free_bytes(log);
@@ -671,18 +684,26 @@ static void segment_unlink(struct store_log *log, struct segment *segment)
     io_unlink(log->io, &segment->op, path);
 }
 
+/* More than there may be; and without this one clients can go on. */
+static bool is_surplus(const struct store_log *log)
+{
+    return log->options.disk_max != 0 && log->disk_bytes > log->options.disk_max &&
+           log->ready_count + log->freeing_count > log->reserve + 1;
+}
+
 /* A backup has it under another name: then it must stay as it is, and we take another file. */
 static void links_known(struct io_op *op)
 {
     struct segment *segment = op->arg;
     struct store_log *log = segment->log;
+    bool is_ours = op->result <= 1;
 
     if (op->result < 0) {
         free_done(op);
-    } else if (op->result <= 1) {
-        segment_free(segment);
-    } else if (segment_may_go(log, segment)) {
+    } else if ((!is_ours || is_surplus(log)) && segment_may_go(log, segment)) {
         segment_unlink(log, segment);
+    } else if (is_ours) {
+        segment_free(segment);
     } else { /* with the next checkpoint */
         log->freeing_count--;
         list_remove(&segment->sealing);

@@ -100,12 +100,16 @@ static void close_checkpointed(struct store *store, int err)
     store_log_close(store->log, log_closed, store);
 }
 
-/* One that was under way has ended: the last one begins. */
+/* One that was under way has ended: the last one begins, unless the log has failed. */
 static void close_step(struct store *store)
 {
     if (checkpoint_is_running(store))
         return;
     store->is_last_checkpoint = true;
+    if (store_log_error(store->log) != 0) {
+        store_log_close(store->log, log_closed, store);
+        return;
+    }
     store_turn_end(store);
     cleaner_checkpoint_begins(store);
     checkpoint_start(store, true, close_checkpointed);
@@ -119,10 +123,6 @@ void store_close(struct store *store, void (*done)(void *arg, int err), void *ar
     store->close_arg = arg;
     if (store->log == NULL) {
         log_closed(store, 0);
-        return;
-    }
-    if (store_log_error(store->log) != 0) {
-        store_log_close(store->log, log_closed, store);
         return;
     }
     close_step(store);

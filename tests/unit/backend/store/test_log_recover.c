@@ -157,6 +157,37 @@ static void test_a_ring_gets_its_new_size(void **state)
     world_deinit(&w);
 }
 
+/* What was sealed and not written yet takes more segments than are free: they are smaller now, the free ones of before are
+ * of no use, and beside them `disk_max` has no room. A start makes as many as it needs. */
+static void test_what_the_ring_has_takes_many_small_segments(void **state)
+{
+    struct world w;
+    uint64_t bytes = 0;
+
+    (void)state;
+    world_init(&w, 11);
+    w.options.segment_size = w.options.ring_size = 2 << 20;
+    assert_int_equal(world_start(&w), 0);
+    sim_run_for(w.sim, SECOND); /* there are three */
+    while (bytes < 118 << 10) {
+        uint64_t drawn = draw(&w);
+
+        if (draw_len(drawn) > 4000)
+            continue;
+        assert_int_equal(world_append_draw(&w, drawn), 0);
+        store_log_turn_end(w.log);
+        bytes += draw_len(drawn) + 100;
+        w.unit_next++;
+    }
+    world_crash(&w, false);
+    w.options.segment_size = 64 << 10;
+    w.options.disk_max = 6 << 20;
+    assert_int_equal(world_start(&w), 0);
+    world_check_prefix(&w, UINT64_MAX);
+    world_check_reads(&w, 1);
+    world_deinit(&w);
+}
+
 static void test_without_a_ring_what_was_written_is_there(void **state)
 {
     (void)state;
@@ -299,6 +330,7 @@ int main(void)
         cmocka_unit_test(test_a_killed_process_loses_nothing_that_was_sealed),
         cmocka_unit_test(test_another_ring_size_loses_nothing_that_was_sealed),
         cmocka_unit_test(test_a_ring_gets_its_new_size),
+        cmocka_unit_test(test_what_the_ring_has_takes_many_small_segments),
         cmocka_unit_test(test_without_a_ring_what_was_written_is_there),
         cmocka_unit_test(test_a_power_cut_loses_nothing_that_was_durable),
         cmocka_unit_test(test_kills_and_power_cuts_in_any_order),

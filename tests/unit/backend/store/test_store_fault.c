@@ -149,6 +149,31 @@ static void test_one_failure(void **state)
     assert_true(read_only > count / 4);
 }
 
+/* No new segment can be made: nothing more is written, and who closes is not kept waiting for it. */
+static void test_a_segment_can_not_be_made(void **state)
+{
+    static const enum sim_disk_op at[] = {SIM_DISK_OPEN, SIM_DISK_ALLOCATE, SIM_DISK_DIRSYNC};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(at); i++) {
+        struct faulty f;
+        struct log *text = begin(&f, i + 1, STORE_FSYNC_EVERYSEC);
+        struct world *w = &f.w;
+
+        w->value_max = 3000;
+        world_open(w);
+        sim_run_for(w->sim, 1000000); /* three are ready */
+        sim_disk_fail(w->node, at[i], NULL, -EIO, 1);
+        for (unsigned n = 0; n < 100 && !w->store->stats.is_read_only; n++)
+            ops(w, 5);
+        assert_true(w->store->stats.is_read_only);
+        world_close(w);
+        world_open(w);
+        judge_open(w);
+        end(&f, &text);
+    }
+}
+
 /* A flush fails, the shard is started anew and goes on, and then the power fails: what had only looked as if it were on
  * disk would be gone, and with it all that was built upon it. */
 static void test_a_failed_flush_is_not_believed_after_a_restart(void **state)
@@ -328,6 +353,47 @@ static void put_or_delete(struct world *w, unsigned number, bool is_put)
     sim_run_for(w->sim, 1000);
 }
 
+static unsigned fill(struct world *w)
+{
+    unsigned count = 0;
+    int err;
+
+    w->options.segment_size = 4 * SEGMENT; /* what is left of the disk holds a checkpoint */
+    world_open(w);
+    sim_disk_capacity_set(w->node, sim_disk_used(w->node) + 20 * 4 * SEGMENT + 2 * SEGMENT);
+    while ((err = store_may_write(w->store, 1)) != -ENOSPC) {
+        if (err == 0)
+            put_or_delete(w, count++, true);
+        else
+            sim_run_for(w->sim, 10000);
+    }
+    sim_run_for(w->sim, 5000000);
+    assert_int_equal(store_may_write(w->store, 1), -ENOSPC);
+    return count;
+}
+
+/* Each start takes a segment for what the log ring has, the last one, too. */
+static void test_killed_again_on_a_full_disk(void **state)
+{
+    struct faulty f;
+    struct log *text = begin(&f, 1, STORE_FSYNC_EVERYSEC);
+    struct world *w = &f.w;
+    unsigned count = fill(w);
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        put_or_delete(w, i, false);
+        world_die(w, false);
+        world_open(w);
+        assert_int_equal(store_marks_of(w->store).appended, w->marks.appended);
+    }
+    sim_disk_capacity_set(w->node, 1ull << 30);
+    sim_run_for(w->sim, 5000000);
+    assert_int_equal(store_may_write(w->store, 1), 0);
+    put_or_delete(w, count, true);
+    end(&f, &text);
+}
+
 /* Nobody has said how much of the disk is ours: when it is full the cleaner finds room all the same, once something was
  * deleted, and service goes on though nobody gives the disk more. */
 static void test_deletes_make_room_on_a_full_disk(void **state)
@@ -337,19 +403,8 @@ static void test_deletes_make_room_on_a_full_disk(void **state)
         struct faulty f;
         struct log *text = begin(&f, nth, STORE_FSYNC_EVERYSEC);
         struct world *w = &f.w;
-        unsigned count = 0;
+        unsigned count = fill(w);
 
-        w->options.segment_size = 4 * SEGMENT; /* what is left of the disk holds a checkpoint */
-        world_open(w);
-        sim_disk_capacity_set(w->node, sim_disk_used(w->node) + 20 * 4 * SEGMENT + 2 * SEGMENT);
-        while (store_may_write(w->store, 1) != -ENOSPC) {
-            if (store_may_write(w->store, 1) == 0)
-                put_or_delete(w, count++, true);
-            else
-                sim_run_for(w->sim, 10000);
-        }
-        sim_run_for(w->sim, 5000000);
-        assert_int_equal(store_may_write(w->store, 1), -ENOSPC);
         for (unsigned i = 0; i < count; i++)
             if (i % 4 < nth)
                 put_or_delete(w, i, false);
@@ -614,10 +669,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_failure),
+        cmocka_unit_test(test_a_segment_can_not_be_made),
         cmocka_unit_test(test_a_failed_flush_is_not_believed_after_a_restart),
         cmocka_unit_test(test_a_failed_write_is_in_the_ring),
         cmocka_unit_test(test_making_a_directory_fails_anywhere),
         cmocka_unit_test(test_a_full_disk),
+        cmocka_unit_test(test_killed_again_on_a_full_disk),
         cmocka_unit_test(test_deletes_make_room_on_a_full_disk),
         cmocka_unit_test(test_lies_are_seen),
         cmocka_unit_test(test_falling_back_to_the_older_checkpoint),

@@ -139,6 +139,53 @@ static void test_overwriting_at_nine_tenths(void **state)
     assert_true(fill_and_overwrite(128u << 20, 90, getenv("STORE_SEEDS") != NULL ? 1280u << 20 : 40u << 20) <= 9.0);
 }
 
+static void gone(struct overwriting *o, uint32_t k)
+{
+    struct store_key key;
+    char name[32];
+
+    assert_int_equal(store_may_write(o->w.store, 0), 0);
+    store_find(o->w.store, 0, bytes_of(name, (size_t)snprintf(name, sizeof(name), "key:%012u", k)), &key);
+    assert_non_null(key.entry);
+    assert_int_equal(store_delete(o->w.store, &key), 0);
+}
+
+/* Killed again and again on a full disk, before a checkpoint has made room: each start takes a segment for what the log
+ * ring has, and has one made when none is left. What is more than `disk` then goes when it is free. */
+static void test_killed_again_and_again_on_a_full_disk(void **state)
+{
+    struct overwriting o = {.keys = 1};
+    struct store_stats stats;
+    uint64_t disk = 16u << 20;
+    uint32_t k = 0, first = 0;
+
+    (void)state;
+    world_init(&o.w, 5, NULL);
+    o.w.options.segment_size = SEGMENT_SIZE / 2;
+    o.w.options.disk_max = disk;
+    world_open(&o.w);
+    for (; may_write(&o, VALUE_SIZE) == 0; k++)
+        set(&o, k, k);
+    for (; first < 12; first++) {
+        gone(&o, first);
+        store_turn_end(o.w.store);
+        world_die(&o.w, false);
+        world_open(&o.w);
+        assert_int_equal(store_marks_of(o.w.store).appended, o.w.marks.appended);
+    }
+    store_stats_get(o.w.store, &stats);
+    assert_int_equal(stats.keys, k - first);
+    assert_true(stats.disk_bytes > disk);
+    for (; first < k / 2; first++)
+        gone(&o, first);
+    for (uint32_t i = 0; i < 2 * k; i++)
+        set(&o, k / 2 + i % (k / 2), i);
+    sim_run_for(o.w.sim, 5000000);
+    store_stats_get(o.w.store, &stats);
+    assert_true(stats.disk_bytes <= disk);
+    world_deinit(&o.w);
+}
+
 /* What lives does not fit: that is said at once, not after waiting; and when keys go it is over. */
 static void test_what_does_not_fit(void **state)
 {
@@ -157,14 +204,8 @@ static void test_what_does_not_fit(void **state)
     assert_int_equal(err, -ENOSPC);
     assert_true(k > disk / RECORD_SIZE * 3 / 4);
     assert_true(o.longest_wait < 200); /* for a file, at most */
-    for (uint32_t i = 0; i < k; i += 2) {
-        char name[32];
-        struct store_key key;
-
-        assert_int_equal(store_may_write(o.w.store, 0), 0);
-        store_find(o.w.store, 0, bytes_of(name, (size_t)snprintf(name, sizeof(name), "key:%012u", i)), &key);
-        assert_int_equal(store_delete(o.w.store, &key), 0);
-    }
+    for (uint32_t i = 0; i < k; i += 2)
+        gone(&o, i);
     store_turn_end(o.w.store);
     sim_run_for(o.w.sim, 30000);
     assert_int_equal(may_write(&o, VALUE_SIZE), 0);
@@ -256,6 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_overwriting_at_three_quarters),
         cmocka_unit_test(test_overwriting_at_nine_tenths),
+        cmocka_unit_test(test_killed_again_and_again_on_a_full_disk),
         cmocka_unit_test(test_what_does_not_fit),
         cmocka_unit_test(test_large_among_small),
         cmocka_unit_test(test_every_mode_gives_back),
