@@ -286,7 +286,7 @@ static void hot_ended(struct verify *v, const struct shard_segment *segment, uin
 {
     const struct shard_segment *next = segment->next;
 
-    if (!v->has_chain || v->torn_in != NULL)
+    if (!v->has_chain)
         return;
     while (!was_cut(v, segment, off) && blobs_take(v))
         ;

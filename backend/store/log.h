@@ -126,8 +126,8 @@ void store_log_flush(struct store_log *log, void (*done)(void *arg, int err), vo
  * ERR_AGAIN: not now (a transaction is under way, a free segment is); -ENOSPC; -EROFS. */
 MUST_USE int store_log_seal(struct store_log *log, void (*done)(void *arg, int err), void *arg);
 
-/* Before a checkpoint: if large records that nobody needs wait for the open hot segment to end, it ends. True: something
- * must be appended now, for a recovery to begin with. */
+/* Before a checkpoint: if large records that nobody needs wait for the open hot segment to end, it ends. True: a small
+ * record must be appended now, for a recovery to begin with. */
 bool store_log_roll(struct store_log *log);
 
 struct store_marks store_log_marks(const struct store_log *log);

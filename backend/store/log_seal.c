@@ -5,7 +5,7 @@
  *     page writes closed, segments finished ──flush──> all durable: footers written ──flush──> footers durable
  *
  * And the hot one alone, where large records are all that comes: they have files of their own, fill no segment, and can
- * only go when a later one is begun.
+ * only go when a later one is begun, and has something in it.
  */
 #include "backend/store/log_private.h"
 
@@ -48,30 +48,42 @@ static void open_finish(struct store_log *log)
     }
 }
 
-/* Of large records behind the open hot segment, nothing lives in them. */
-static uint64_t held_bytes(const struct store_log *log)
+/* What nobody needs, and the next checkpoint cannot give back: behind the hot segment that a recovery would begin with, or
+ * before it when it has nothing in it yet. Bytes of both. */
+static void held_count(const struct store_log *log, uint64_t *behind, uint64_t *before)
 {
-    uint64_t bytes = 0;
+    uint64_t from = store_log_hot_sequence(log);
+    bool is_empty = true;
 
-    for (uint32_t i = log->used_count; i > 0; i--) {
-        const struct segment *segment = log->used[i - 1];
+    *behind = *before = 0;
+    for (uint32_t i = 0; i < log->used_count; i++) {
+        const struct segment *segment = log->used[i];
+        uint64_t sequence = segment->info.sequence;
 
-        if (segment == log->hot_segment)
-            break;
-        if (segment->is_hot && segment->info.state == SEGMENT_CLEANED)
-            bytes += segment->info.size;
+        if (sequence == from)
+            is_empty = segment->info.record_bytes == 0 && !segment->has_page;
+        else if (segment->is_hot && segment->info.state == SEGMENT_CLEANED)
+            *(sequence > from ? behind : before) += segment->info.size;
     }
-    return bytes;
+    if (!is_empty)
+        *before = 0;
 }
 
 bool store_log_roll(struct store_log *log)
 {
-    if (log->error != 0 || log->state != LOG_RUNNING || log->is_atomic || log->is_unit_open || log->hot_segment == NULL ||
-        held_bytes(log) < log->options.segment_size || !log_segment_available(log, true) || !store_log_has_room(log))
+    uint64_t behind, before;
+
+    if (log->error != 0 || log->state != LOG_RUNNING || log->is_atomic || log->is_unit_open)
+        return false;
+    held_count(log, &behind, &before);
+    if (behind + before < log->options.segment_size || !store_log_has_room(log) ||
+        ((behind > 0 || log->hot_segment == NULL) && !log_segment_available(log, true)))
         return false;
     log_page_close(log);
-    log_segment_finish(log->hot_segment);
-    log->hot_segment = NULL;
+    if (behind > 0 && log->hot_segment != NULL) {
+        log_segment_finish(log->hot_segment);
+        log->hot_segment = NULL;
+    }
     return true;
 }
 

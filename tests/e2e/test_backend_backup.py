@@ -249,6 +249,23 @@ class Sequence(threading.Thread):
         return last
 
 
+def test_verify_of_a_log_that_ends_with_large_values(weir_backend):
+    """They lie in files of their own, behind a segment that has room left: nothing is missing there."""
+    node = weir_backend(None, *SEGMENT, "--fsync", "always")
+    with redis_client(node) as client:
+        client.set("small", "x")
+        for i in range(5):
+            client.set(f"large:{i}", "x" * 200000)
+    node._sent.add(signal.SIGKILL)
+    for pid in weirtest.pids_of_session(node.pid):
+        os.kill(pid, signal.SIGKILL)
+    node.stop(signal.SIGKILL)
+    assert "damage      0" in ctl("verify", node.data)
+    node.restart(signal.SIGKILL)
+    node.stop()
+    assert "damage      0" in ctl("verify", node.data)
+
+
 def test_backup_under_load(weir_backend, tmp_path):
     """While others write, and the cleaner and checkpoints give segments back: each backup verifies, and what is
     restored is the state at one moment between its beginning and its end. The node that runs on it harms neither the

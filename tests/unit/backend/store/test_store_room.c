@@ -273,6 +273,10 @@ static void overwrite_in_mode(enum store_fsync fsync, size_t size)
         store_turn_end(o.w.store);
         if (i % TURN_SETS == 0)
             sim_run_for(o.w.sim, 300);
+        if (i % 50 == 49) { /* by and by with everything cleaned that is there, and nothing of the hot log open */
+            world_die(&o.w, false);
+            world_open(&o.w);
+        }
     }
     world_close(&o.w);
     world_open(&o.w);
