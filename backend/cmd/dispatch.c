@@ -229,7 +229,7 @@ static enum verdict check_write(struct cmd *c, uint32_t flags, bool is_queued)
 
     if (UNLIKELY(error != NULL)) {
         /* A queue takes memory, whatever is in it; the disk is only the business of what writes. */
-        if (!(flags & CMD_WRITE) && error != (const char *)ERROR_MEMORY)
+        if (!(flags & CMD_WRITE) && strcmp(error, ERROR_MEMORY) != 0)
             return VERDICT_RUN;
         return refuse(c, error);
     }

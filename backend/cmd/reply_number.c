@@ -23,7 +23,7 @@ size_t format_double(double value, char out[FORMAT_DOUBLE_MAX])
         !(value == 0 && signbit(value)))
         return i64_to_digits((int64_t)value, out);
     if (isinf(value)) {
-        memcpy(out, "-inf" + (value > 0), value > 0 ? 3 : 4);
+        memcpy(out, value > 0 ? "inf" : "-inf", value > 0 ? 3 : 4);
         return value > 0 ? 3 : 4;
     }
     len = snprintf(out, FORMAT_DOUBLE_MAX, "%.17g", value);
@@ -37,7 +37,7 @@ size_t format_human_double(long double value, char out[FORMAT_HUMAN_DOUBLE_MAX])
     size_t len;
 
     if (isinf(value)) {
-        memcpy(out, "-inf" + (value > 0), value > 0 ? 3 : 4);
+        memcpy(out, value > 0 ? "inf" : "-inf", value > 0 ? 3 : 4);
         return value > 0 ? 3 : 4;
     }
     written = snprintf(out, FORMAT_HUMAN_DOUBLE_MAX, "%.17Lf", value);
