@@ -363,9 +363,11 @@ static void process_opened(void *arg, int err)
         /* Forked again while an upgrade is under way: the new binary's worker has it, and may yet fail. */
         bool is_later = err == ERR_EXISTS && worker_is_respawn(process->worker);
 
-        log_error(worker_log(process->worker), "shard: cannot be opened, it %s shard=%u dir=%s why=\"%s\"",
+        log_error(worker_log(process->worker), "shard: cannot be opened, it %s shard=%u dir=%s why=\"%s\"%s",
                   is_later ? "is tried again" : "stays down", worker_index(process->worker), process->config->dir,
-                  err_text(err));
+                  err_text(err),
+                  err == ERR_CORRUPT ? " help=\"weirctl verify DIR names all damage; restore a backup, or weirctl salvage\""
+                                     : "");
         process_end_loop(process, is_later ? EXIT_AGAIN : MASTER_EXIT_DISK);
         return;
     }

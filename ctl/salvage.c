@@ -84,18 +84,42 @@ static void names_print(struct salvage *salvage)
     salvage->shard->report = told;
 }
 
+/* The LSN from which on the checkpoint needs the log; 0: all of it counts, as there is none that is whole. What is missing
+ * below was given back by the cleaner. */
+static uint64_t needed_from(const struct salvage *salvage)
+{
+    const struct shard *shard = salvage->shard;
+
+    if (!salvage->has_checkpoint)
+        return 0;
+    for (uint32_t page = 0; page < salvage->checkpoint.meta.page_count; page++)
+        if (salvage->checkpoint.pages_bad[page])
+            return 0;
+    for (uint32_t i = 0; i < shard->count; i++)
+        if (!shard->segments[i].is_free && shard->segments[i].has_header &&
+            shard->segments[i].sequence == shard->hot_from)
+            return shard->segments[i].header.first_lsn;
+    return 0;
+}
+
 static void ranges_print(const struct salvage *salvage)
 {
+    uint64_t from = needed_from(salvage);
+    bool has_any = false;
+
     for (uint32_t i = 0; i < MIN(salvage->range_count, SALVAGE_RANGES_MAX); i++) {
         const struct salvage_range *range = &salvage->ranges[i];
 
+        if (range->last != 0 && range->last < from)
+            continue;
+        has_any = true;
         if (range->last != 0)
             fprintf(salvage->out, "lost: lsn %llu to %llu, but for single records among them\n",
                     (unsigned long long)range->first, (unsigned long long)range->last);
         else
             fprintf(salvage->out, "lost: what came after lsn %llu\n", (unsigned long long)range->first - 1);
     }
-    if (salvage->range_count > 0)
+    if (has_any)
         fputs("  keys that were changed then have the value from before, or lack that change\n", salvage->out);
 }
 

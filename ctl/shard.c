@@ -203,8 +203,8 @@ static int segment_open(struct shard *shard, const char *name)
     if (fstat(fd, &status) != 0)
         err = -errno;
     segment->size = (uint64_t)status.st_size;
+    shard_path(shard, name, path);
     if (err == 0 && segment->size >= 3 * PAGE_SIZE_ && segment->size % PAGE_SIZE_ == 0) {
-        shard_path(shard, name, path);
         err = read_at(fd, pages, 2 * PAGE_SIZE_, 0);
         if (err == 0)
             err = read_at(fd, pages + 2 * PAGE_SIZE_, PAGE_SIZE_, segment->size - PAGE_SIZE_);
@@ -214,6 +214,8 @@ static int segment_open(struct shard *shard, const char *name)
         shard->bytes += segment->is_free ? 0 : segment->size;
         shard->count++;
         err = 0;
+    } else if (err == 0 && segment->size > 0) { /* without anything in it a start removes it; this one it refuses */
+        report_damage(shard->report, path, segment->size, "the file is cut");
     }
     close(fd);
     return err;

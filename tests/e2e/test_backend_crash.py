@@ -11,7 +11,8 @@ import time
 import pytest
 
 import acknowledged
-from weirtest import LOOPBACK, Conn, Process, children_of, cmdline_of, free_port, pids_of_session, program, wait_for
+from weirtest import (LOOPBACK, Conn, Process, children_of, cmdline_of, free_port, pids_of_session, program, resp,
+                      wait_for)
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 
@@ -208,6 +209,17 @@ def test_the_bound_of_disk_is_reached(weir_backend):
     """--disk: writes are refused, reads and deletes go on, the cleaner makes room, nothing was lost."""
     node = weir_backend(None, "--disk", "16mb", "--segment_size", "1mb", "--memory", "64mb")
     full_and_back(node, lambda: None)
+
+
+def test_large_values_in_transactions_wait_for_room(weir_backend):
+    """--disk, written over many times by little that lives: EXEC waits for the cleaner as a single command does."""
+    node = weir_backend(None, "--disk", "16mb", "--segment_size", "1mb", "--memory", "64mb", "--fsync", "no")
+    with Conn(node.port, timeout=30) as c:
+        for i in range(200):
+            batch = [("SET", f"k{(i + j) % 6}", chr(97 + j) * 180000) for j in range(3)]
+            c.send(resp("MULTI") + b"".join(resp(*b) for b in batch) + resp("EXEC"))
+            assert [c.recv_resp() for _ in range(4)] == [b"+OK\r\n"] + 3 * [b"+QUEUED\r\n"]
+            assert c.recv_resp() == b"*3\r\n" + 3 * b"+OK\r\n", i
 
 
 def test_a_full_file_system(stage, tmp_path):
