@@ -17,7 +17,7 @@
  * from open to close, edge-triggered: the kernel tells once that something came, and the stream remembers
  * (is_readable) until a receive finds the socket empty. So nothing is asked again that was told before:
  * libev's level-triggered set polls each socket once more, a turn after every report. To pause, to resume
- * and to stop at a budget costs no system call. EPOLLOUT is asked for with the first short send only, as
+ * and to stop at a budget costs no system call. What a turn has no time for (IO_EV_STREAMS_US) waits in the array. EPOLLOUT is asked for with the first short send only, as
  * unix sockets report it for every message that the peer reads.
  *
  *   I1  is_readable is cleared only by a receive that got less than it had room for, and, once a hang-up
@@ -634,16 +634,34 @@ static void streams_serve(struct io_ev *ev, const struct epoll_event *events, in
     }
 }
 
+/* As many as a turn has time for. The rest is served by the next, before anything else is asked for. */
+static void streams_serve_some(struct io_ev *ev)
+{
+    while (ev->stream_event_at < ev->stream_event_count) {
+        int first = ev->stream_event_at, count = MIN(ev->stream_event_count - first, IO_EV_AHEAD_STREAMS);
+
+        ev->stream_event_at += count;
+        streams_serve(ev, ev->stream_events + first, count);
+        if (ev->stream_event_at < ev->stream_event_count &&
+            io_clock_us(&ev->io) >= ev->io.now_us + IO_EV_STREAMS_US) {
+            io_ev_wake(&ev->io);
+            return;
+        }
+    }
+}
+
 static void streams_event(struct ev_loop *loop, ev_io *watcher, int libev_events)
 {
     struct io_ev *ev = CONTAINER_OF(watcher, struct io_ev, stream_watcher);
-    int count = epoll_wait(ev->stream_fd, ev->stream_events, IO_EV_STREAM_EVENTS, 0);
 
     (void)loop, (void)libev_events;
-    if (count > 0)
+    if (ev->stream_event_at < ev->stream_event_count)
+        return; /* this turn has had enough */
+    ev->stream_event_at = 0;
+    ev->stream_event_count = epoll_wait(ev->stream_fd, ev->stream_events, IO_EV_STREAM_EVENTS, 0);
+    if (ev->stream_event_count > 0)
         io_turn_mark(&ev->io);
-    for (int first = 0; first < count; first += IO_EV_AHEAD_STREAMS)
-        streams_serve(ev, ev->stream_events + first, MIN(count - first, IO_EV_AHEAD_STREAMS));
+    streams_serve_some(ev);
 }
 
 static void stream_todo_one(struct io_ev *ev, struct io_stream *stream)
@@ -668,6 +686,7 @@ void io_ev_stream_todo(struct io_ev *ev)
     struct list batch;
     struct list_node *node;
 
+    streams_serve_some(ev);
     list_init(&batch);
     list_move_all(&ev->stream_todo, &batch);
     while ((node = list_pop_front(&batch)) != NULL) {
