@@ -2,7 +2,7 @@
 /*
  * Writing checkpoints, a page at a time between commands.
  *
- *     IDLE -> OPENING -> PAGES (a page a step) -> META -> FLUSHING (data file, log) -> MANIFEST -> ENDING -> IDLE
+ *     IDLE -> OPENING -> PAGES (a few a step) -> META -> FLUSHING (data file, log) -> MANIFEST -> ENDING -> IDLE
  *
  * The pages are not of one moment: each is true at its own LSN, and replay mends the rest. So nothing is
  * copied, forked or stopped. Of a page that has changed only the difference is written (K4), until the file
@@ -13,11 +13,18 @@
 
 #include "common/base/mem.h"
 
-#define BUFFER_SIZE        (1u << 20)
+#define BUFFER_SIZE        (256u << 10)
+#define BUFFER_KEEP        (512u << 10) /* from one checkpoint to the next: fresh memory costs more than what is put there */
 #define IMAGE_CHEAP_BYTES  (64u << 10)
-#define IMAGE_BUDGET_BYTES (256u << 10) /* a step */
-#define PAGE_PASSES_MAX    64u
-#define PAGE_KEYS_WANTED   2048u
+#define IMAGE_BUDGET_BYTES (64u << 10) /* a step */
+#define IMAGE_PART_BITS    2u
+#define PAGE_PASSES_MAX    256u
+/* Keys of a page, on average: a page is composed in one go, which takes about 100 us for so many. */
+#define PAGE_KEYS_HIGH     768u
+#define PAGE_KEYS_LOW      64u
+#define STEP_US            150u /* what a step takes at most, beside the last part of it */
+#define STEP_PARTS_MAX     32u
+#define SKIPPED_MAX        512u
 #define DUE_BYTES_MIN      (1ull << 30)
 #define FILE_WEIGHT_MAX    4u        /* of the file, in what full records of all pages weigh: above, it is made anew */
 #define META_STEP          (256u << 10)
@@ -232,7 +239,10 @@ static void checkpoint_end(struct store *store, int err)
     if (!c->is_room_given)
         store_log_space_take(store->log);
     for (unsigned i = 0; i < CHECKPOINT_BUFFERS; i++)
-        buffer_deinit(&c->buffers[i].bytes);
+        if (c->buffers[i].bytes.cap > BUFFER_KEEP)
+            buffer_deinit(&c->buffers[i].bytes);
+        else
+            buffer_clear(&c->buffers[i].bytes);
     buffer_deinit(&c->kept);
     if (err == 0) {
         checkpoint_table_free(&c->table);
@@ -483,19 +493,34 @@ static bool page_patch(struct store *store, struct buffer *out, struct checkpoin
     return true;
 }
 
+/* The images that a page wants before. This is what brings the page's keys into the cache, so it is a part of them a
+ * step. False: more are wanted. */
+static bool page_image(struct store *store)
+{
+    struct checkpoint *c = store->checkpoint;
+    struct imaging imaging = {.store = store};
+
+    if (store->object_bytes == 0) /* strings alone have none */
+        return true;
+    index_page_each(store->index, c->next.bits + IMAGE_PART_BITS, c->page | c->part << c->next.bits, page_image_each,
+                    &imaging);
+    if (imaging.is_left && ++c->passes < PAGE_PASSES_MAX)
+        return false;
+    c->passes = 0;
+    c->part = (c->part + 1) % (1u << IMAGE_PART_BITS);
+    return c->part == 0;
+}
+
 /* One page, or a part of the images that it wants before. */
 static void page_step(struct store *store, struct checkpoint_buffer *buffer)
 {
     struct checkpoint *c = store->checkpoint;
-    struct imaging imaging = {.store = store};
     struct checkpoint_page *row = &c->next_table.pages[c->page];
     size_t start = buffer->bytes.len;
     bool has_record = true;
 
-    index_page_each(store->index, c->next.bits, c->page, page_image_each, &imaging);
-    if (imaging.is_left && ++c->passes < PAGE_PASSES_MAX)
+    if (!page_image(store))
         return;
-    c->passes = 0;
     if (c->is_full || !page_patch(store, &buffer->bytes, row, &has_record)) {
         MAYBE(checkpoint_page_compose(store, c->page, false, &buffer->bytes, row));
         row->records += c->is_full ? 0 : c->table.pages[c->page].records;
@@ -523,7 +548,7 @@ static bool pages_step(struct store *store)
             break;
         c->next_table.pages[c->page] = *row; /* K4 */
         c->page++;
-        if (++skipped == 4096)
+        if (++skipped == SKIPPED_MAX)
             return true;
     }
     if (c->page < c->next.page_count) {
@@ -535,6 +560,19 @@ static bool pages_step(struct store *store)
         return true;
     }
     c->state = CHECKPOINT_META;
+    return true;
+}
+
+static bool pages_work(struct store *store)
+{
+    const struct checkpoint *c = store->checkpoint;
+    uint64_t until_us = io_clock_us(store->io) + STEP_US;
+    unsigned left = STEP_PARTS_MAX;
+
+    do {
+        if (!pages_step(store))
+            return false;
+    } while (c->state == CHECKPOINT_PAGES && c->err == 0 && --left > 0 && io_clock_us(store->io) < until_us);
     return true;
 }
 
@@ -648,7 +686,7 @@ bool checkpoint_work(struct store *store)
         return false;
     }
     switch ((enum checkpoint_state)c->state) {
-    case CHECKPOINT_PAGES: return pages_step(store);
+    case CHECKPOINT_PAGES: return pages_work(store);
     case CHECKPOINT_META: return meta_step(store);
     case CHECKPOINT_FLUSHING: return flush_step(store);
     case CHECKPOINT_IDLE:
@@ -744,9 +782,9 @@ static unsigned bits_wanted(const struct store *store, unsigned bits)
 {
     uint64_t keys = index_count(store->index);
 
-    while (bits < CHECKPOINT_BITS_MAX && keys >> bits > CHECKPOINT_PAGE_KEYS_MAX * 3 / 4)
+    while (bits < CHECKPOINT_BITS_MAX && keys >> bits > PAGE_KEYS_HIGH)
         bits++;
-    while (bits > 0 && keys >> bits < PAGE_KEYS_WANTED / 8)
+    while (bits > 0 && keys >> bits < PAGE_KEYS_LOW)
         bits--;
     return bits;
 }
@@ -803,7 +841,7 @@ static void next_begin(struct store *store, unsigned bits)
     };
     store_log_cold_marks(store->log, c->next.cold_marks);
     c->hot_bytes_next = hot_bytes(store);
-    c->page = c->passes = 0;
+    c->page = c->passes = c->part = 0;
     c->meta_len = 0;
     c->err = 0;
     c->is_flushing = false;

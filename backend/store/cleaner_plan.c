@@ -16,6 +16,8 @@
  * A checkpoint frees what was emptied before it. It costs two flushes, and a record for every page of the index that has
  * changed, so it comes for several victims at a time: for a 40th of the disk (four segments), or when nothing else can be emptied. What a checkpoint cannot free as it is being
  * read, say, waits for a later one; on a full disk that comes after a second.
+ *
+ * Clients may have to wait for it: it makes no pauses while so little is free that the cleaner works.
  */
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner_private.h"
@@ -43,6 +45,12 @@ static uint64_t unit_of(const struct store *store)
 static uint64_t low_mark(const struct store *store)
 {
     return MAX(SEGMENTS_MIN * unit_of(store), store->options.disk_max / LOW_SHARE);
+}
+
+/* Cleaning begins below. */
+static uint64_t start_mark(const struct store *store)
+{
+    return low_mark(store) + MAX(RAMP_MIN * unit_of(store), store->options.disk_max / RAMP_SHARE);
 }
 
 /* ---- victims ---------------------------------------------------------------------------------- */
@@ -98,7 +106,7 @@ static bool room_is_wanted(const struct store *store)
 
 static uint32_t urgency_of(const struct store *store, const struct clean_plan *plan, uint64_t used, uint64_t used_dead)
 {
-    uint64_t low = low_mark(store), start = low + MAX(RAMP_MIN * unit_of(store), store->options.disk_max / RAMP_SHARE);
+    uint64_t low = low_mark(store), start = start_mark(store);
     uint64_t left = plan->free + plan->emptied;
 
     if (plan->dead < unit_of(store))
@@ -182,7 +190,10 @@ bool cleaner_will_help(const struct store *store)
 
 bool cleaner_is_urgent(const struct store *store)
 {
-    return store->cleaner->plan.urgency == CLEAN_URGENT;
+    const struct clean_plan *plan = clean_plan_of(store);
+
+    return plan->urgency == CLEAN_URGENT ||
+           (checkpoint_is_running(store) && store->options.disk_max != 0 && plan->free < start_mark(store));
 }
 
 bool cleaner_wants_checkpoint(const struct store *store)

@@ -344,4 +344,5 @@ void log_recover_free(struct store_log *log);
 
 /* ---- log_read.c ---- */
 void log_reads_deliver(struct store_log *log);
+void log_walks_go(struct store_log *log); /* one that has paused */
 void log_walks_destroy(struct store_log *log);

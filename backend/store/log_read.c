@@ -8,6 +8,10 @@
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
 
+#define STEP_US      150u /* of a walk in pieces, at a time; */
+#define STEP_RECORDS 512u /* no more of them; */
+#define STEP_LOOK    16u  /* a look at the clock after so many */
+
 struct read_part {
     struct io_op op;
     struct list_node node; /* on log->reads_done: answered from memory */
@@ -228,6 +232,10 @@ struct walk_part {
     struct store_log *log;
     struct store_log_walk *walk;
     uint64_t begin;
+    size_t at, frame_end; /* in the page write: of the next record, and where its frame ends; 0: not begun */
+    uint64_t step_until_us;
+    uint32_t step_records;
+    bool is_cold, is_paused;
     int err;
 };
 
@@ -273,41 +281,108 @@ static void walk_corrupt(struct walk_part *part, uint64_t off)
     walk_end(part, ERR_CORRUPT);
 }
 
-static int walk_frame(struct walk_part *part, const struct frame *frame, struct bytes data, uint64_t address)
+/* A piece is walked in steps, a turn each: verifying and copying it may take a millisecond. */
+static bool walk_must_pause(struct walk_part *part)
 {
-    struct bytes rest = frame_records(data, frame);
-    int err = 0;
+    if (part->walk->piece_bytes == 0 || ++part->step_records % STEP_LOOK != 0)
+        return false;
+    return part->step_records >= STEP_RECORDS || io_clock_us(part->log->io) >= part->step_until_us;
+}
 
-    address += FRAME_HEADER_SIZE >> 4;
-    while (rest.len > 0 && err == 0) {
+static void walk_step_begin(struct walk_part *part)
+{
+    part->step_records = 0;
+    part->step_until_us = io_clock_us(part->log->io) + STEP_US;
+}
+
+/* Behind the others: they go on by turns. */
+static void walk_pause(struct walk_part *part)
+{
+    struct store_log *log = part->log;
+
+    part->is_paused = true;
+    log->reads_submitted++; /* the log does not end before it has gone on */
+    list_remove(&part->node);
+    list_push_back(&log->walks, &part->node);
+    log_soon(log);
+}
+
+static struct walk_part *walk_paused(const struct store_log *log)
+{
+    LIST_FOR_EACH(&log->walks, node) {
+        struct walk_part *part = CONTAINER_OF(node, struct walk_part, node);
+
+        if (part->is_paused)
+            return part;
+    }
+    return NULL;
+}
+
+void log_walks_go(struct store_log *log)
+{
+    struct walk_part *part = walk_paused(log);
+
+    if (part == NULL)
+        return;
+    part->is_paused = false;
+    log->reads_submitted--;
+    if (walk_paused(log) != NULL)
+        log_soon(log);
+    walk_step_begin(part);
+    log_scan_go(&part->scan); /* the same page write again */
+}
+
+/* Records of the page write from `at` on. 0; ERR_AGAIN with is_paused: there are more; what record() returned. */
+static int walk_records(struct walk_part *part, struct bytes data)
+{
+    uint64_t address = address_of(part->scan.segment->info.sequence, part->scan.off);
+
+    while (part->at < data.len) {
+        struct frame frame;
         struct record record;
-        size_t size = record_decode(rest, &record);
+        struct bytes rest = bytes_skip(data, part->at);
+        size_t size;
+        int err;
 
+        if (part->frame_end == part->at || part->frame_end == 0) { /* page_is_whole() has seen it */
+            bool is_frame = frame_decode(rest, &frame);
+
+            ASSERT(is_frame);
+            part->is_cold = (frame.flags & FRAME_COLD) != 0;
+            part->frame_end = part->at + frame.size;
+            part->at += FRAME_HEADER_SIZE;
+            continue;
+        }
+        size = record_decode(bytes_first(rest, part->frame_end - part->at), &record);
         if (size == 0)
             return ERR_CORRUPT;
-        err = part->walk->record(part->walk->arg, &record, address, size, (frame->flags & FRAME_COLD) != 0);
-        address += size >> 4;
-        rest = bytes_skip(rest, size);
+        err = part->walk->record(part->walk->arg, &record, address + (part->at >> 4), size, part->is_cold);
+        if (err != 0)
+            return err;
+        part->at += size;
+        if (walk_must_pause(part)) {
+            walk_pause(part);
+            return ERR_AGAIN;
+        }
     }
-    return err;
+    return 0;
 }
 
 static bool walk_page(struct log_scan *scan, const struct page *page, struct bytes data)
 {
     struct walk_part *part = walk_part_of(scan);
-    struct bytes rest = bytes_skip(data, PAGE_HEADER_SIZE);
-    uint64_t address = address_of(scan->segment->info.sequence, scan->off + PAGE_HEADER_SIZE);
-    int err = log_page_is_whole(scan->segment, page, data) ? 0 : ERR_CORRUPT;
+    int err = 0;
 
-    while (err == 0 && rest.len > 0) {
-        struct frame frame;
-        bool is_frame = frame_decode(rest, &frame);
-
-        ASSERT(is_frame);
-        err = walk_frame(part, &frame, rest, address);
-        address += frame.size >> 4;
-        rest = bytes_skip(rest, frame.size);
+    if (part->at == 0) {
+        err = log_page_is_whole(scan->segment, page, data) ? 0 : ERR_CORRUPT;
+        part->at = PAGE_HEADER_SIZE;
+        part->frame_end = 0;
     }
+    if (err == 0)
+        err = walk_records(part, data);
+    if (part->is_paused)
+        return false;
+    part->at = 0;
     if (err == ERR_CORRUPT) {
         walk_corrupt(part, scan->off);
         return false;
@@ -364,6 +439,7 @@ void store_log_walk(struct store_log *log, struct store_log_walk *walk)
         return;
     }
     segment->info.reads++;
+    walk_step_begin(part);
     part->begin = MAX(walk->off, (uint64_t)PAGE_SIZE_);
     log_scan_start(&part->scan, segment, part->begin, segment->info.used_bytes);
 }

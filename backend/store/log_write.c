@@ -342,6 +342,7 @@ void log_soon_fire(struct io_timer *timer)
 
     log_pump(log);
     log_reads_deliver(log);
+    log_walks_go(log);
     list_init(&waiters); /* done() may be the end of the log */
     while ((node = list_pop_front(&log->waiters_done)) != NULL)
         list_push_back(&waiters, node);
