@@ -20,7 +20,7 @@ char *buffer_reserve(struct buffer *buffer, size_t size)
 
     if (buffer->failed)
         return NULL;
-    if (LIKELY(buffer->cap - buffer->len >= size))
+    if (LIKELY(buffer->cap - buffer->len >= size && buffer->data != NULL))
         return buffer->data + buffer->len;
     wanted = buffer->len + size;
     if (wanted < size || (buffer->max != 0 && wanted > buffer->max))
@@ -42,9 +42,9 @@ fail:
 
 void buffer_append(struct buffer *buffer, const void *data, size_t size)
 {
-    char *room = buffer_reserve(buffer, size);
+    char *room = size > 0 ? buffer_reserve(buffer, size) : NULL;
 
-    if (room != NULL && size > 0) {
+    if (room != NULL) {
         memcpy(room, data, size);
         buffer->len += size;
     }
