@@ -110,3 +110,23 @@ build_tree() {
         return 1
     }
 }
+
+# The clients that come from npm go into the build tree, by the lock file's exact versions.
+install_clients() {
+    local dir=$1/clients
+    mkdir -p "$dir"
+    if ! cmp -s tests/e2e/clients/package-lock.json "$dir/.installed"; then
+        if ! command -v npm >/dev/null; then
+            [ "${install:-yes}" = yes ] && packages_install nodejs npm
+        fi
+        say "installing node-redis and ioredis into $dir"
+        cp tests/e2e/clients/package.json tests/e2e/clients/package-lock.json "$dir/" &&
+            (cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) \
+                >"$dir/npm.out" 2>&1 &&
+            cp tests/e2e/clients/package-lock.json "$dir/.installed" || {
+            tail -n 5 "$dir/npm.out" >&2
+            say "npm could not install the JavaScript clients; their tests will fail"
+        }
+    fi
+    export WEIR_CLIENTS=$dir
+}
