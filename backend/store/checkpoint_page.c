@@ -184,6 +184,15 @@ static bool is_missing(const struct store *store, uint64_t address)
     return address != 0 && store_log_segment_find(store->log, address_sequence(address)) == NULL;
 }
 
+/* What a checkpoint names was durable before it was (K2). */
+static void address_is_named(struct store *store, uint64_t address)
+{
+    struct segment_info *segment = address != 0 ? store_log_segment_find(store->log, address_sequence(address)) : NULL;
+
+    if (segment != NULL)
+        segment->named_bytes = MAX(segment->named_bytes, address_off(address) + 1);
+}
+
 /* The page is not to have it any more. */
 static void apply_forget(struct page_apply *apply, uint64_t hash, struct entry *e)
 {
@@ -295,6 +304,7 @@ static int apply_entry(struct page_apply *apply, struct checkpoint_key *key)
     if (err != 0)
         return err;
     apply->load->missing += is_missing(store, key->address);
+    address_is_named(store, key->address);
     store_live_add(store, e->address, store_record_bytes(e));
     return key->has_chain ? apply_chain(store, hash, key) : 0;
 }

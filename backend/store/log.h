@@ -60,6 +60,7 @@ struct segment_info {
     bool is_emptied;        /* the cleaner left nothing live in it; a checkpoint has to come */
     uint64_t size;          /* of the file */
     uint64_t used_bytes;    /* up to where it was written */
+    uint64_t named_bytes;   /* at a start: a durable checkpoint names a record that lies before */
     uint64_t record_bytes;  /* of all records in it */
     uint64_t live_bytes;
     uint64_t first_lsn, last_lsn; /* lowest and highest of its records */

@@ -12,6 +12,10 @@
  * Every opening of a hot segment notes where the log ended then, so that a decision once taken stays: what lands late
  * behind that end, by a write of a dead process, is not looked at.
  *
+ * A cold segment that was never sealed ends where no page write verifies, if neither a page write behind it knows that more
+ * of it was durable, nor the checkpoint names a record there: else its keys would be left behind in a file that looks
+ * empty.
+ *
  * A transaction's frames wait in `pending` for its last one.
  */
 #include "backend/store/log_recover.h"
@@ -418,19 +422,19 @@ static void cold_mark_done(struct log_scan *scan, int err)
 {
     struct log_recover *r = scan->arg;
     struct segment *segment = scan->segment;
-    uint64_t off = r->scan.off;
+    uint64_t off = r->scan.off, durable = MAX(r->cold_mark, segment->info.named_bytes);
 
     log_scan_deinit(scan);
     if (err != 0) {
         log_recover_end(r, err);
         return;
     }
-    if (r->cold_mark > off && segment->info.sequence >= r->cold_from) {
+    if (durable > off && segment->info.sequence >= r->cold_from) {
         recover_corrupt(r, segment, off, "cold page write");
         return;
     }
     /* One that recovery does not need keeps its extent: who reads it is told. */
-    segment->info.used_bytes = MAX(off, r->cold_mark);
+    segment->info.used_bytes = MAX(off, durable);
     cold_ended(r);
 }
 

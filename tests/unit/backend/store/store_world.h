@@ -129,6 +129,14 @@ static inline void world_open(struct world *w)
     assert_int_equal(world_try_open(w), 0);
 }
 
+/* Of what would not open nothing is left. */
+static inline void world_give_up(struct world *w)
+{
+    sim_node_kill(w->node);
+    store_destroy(&w->store);
+    w->io = sim_node_start(w->node);
+}
+
 static inline void world_see_marks(struct world *w)
 {
     w->marks = store_marks_of(w->store);

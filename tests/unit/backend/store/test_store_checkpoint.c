@@ -578,14 +578,6 @@ static void test_a_checkpoint_costs_what_has_changed(void **state)
 
 /* ---- damage ------------------------------------------------------------------------------------- */
 
-/* Of what would not open nothing is left. */
-static void world_give_up(struct world *w)
-{
-    sim_node_kill(w->node);
-    store_destroy(&w->store);
-    w->io = sim_node_start(w->node);
-}
-
 struct disk_choice {
     struct world *w;
     uint64_t seen, off;

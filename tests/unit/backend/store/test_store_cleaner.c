@@ -154,6 +154,52 @@ static void test_a_checkpoint_knows_what_was_moved(void **state)
     world_deinit(&w);
 }
 
+struct last_copy {
+    struct world *w;
+    uint64_t address;
+};
+
+/* The last one in an open cold segment. */
+static void last_copy_each(void *arg, struct entry *e)
+{
+    struct last_copy *last = arg;
+    const struct segment_info *info = store_log_segment_find(last->w->store->log, address_sequence(e->address));
+
+    if (info != NULL && info->kind == SEGMENT_COLD && info->state == SEGMENT_OPEN)
+        last->address = MAX(last->address, e->address);
+}
+
+/* A cold segment is still open, and a checkpoint names what was copied there last. When that rots it is no torn write: a
+ * file that would end before it would look empty, and be used again under the keys that are in it. */
+static void test_a_damaged_copy_that_a_checkpoint_names_is_seen(void **state)
+{
+    struct world w;
+    char path[64];
+    struct last_copy last = {.w = &w};
+
+    (void)state;
+    world_init(&w, 23, NULL);
+    w.options.disk_max = 64u << 20;
+    world_open(&w);
+    many_put(&w);
+    world_checkpoint(&w);
+    store_disk_max_set(w.store, 6u << 20);
+    overwrite(&w, 8000);
+    world_checkpoint(&w);
+    index_page_each(w.store->index, 0, 0, last_copy_each, &last);
+    assert_true(last.address != 0);
+    (void)snprintf(path, sizeof(path), WORLD_DIR "/%06u.seg",
+                   store_log_segment_find(w.store->log, address_sequence(last.address))->slot);
+    world_die(&w, false);
+    sim_disk_flip_bit(w.node, path, address_off(last.address) + RECORD_HEADER_SIZE, 3);
+    assert_int_equal(world_try_open(&w), ERR_CORRUPT);
+    world_give_up(&w);
+    sim_disk_flip_bit(w.node, path, address_off(last.address) + RECORD_HEADER_SIZE, 3);
+    world_open(&w);
+    many_check(&w);
+    world_deinit(&w);
+}
+
 static bool is_any_read(struct world *w)
 {
     bool is_read = false;
@@ -201,6 +247,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_newest_version_is_moved),
         cmocka_unit_test(test_a_checkpoint_knows_what_was_moved),
+        cmocka_unit_test(test_a_damaged_copy_that_a_checkpoint_names_is_seen),
         cmocka_unit_test(test_closing_while_a_victim_is_read),
     };
 
