@@ -29,6 +29,7 @@
 #define STOP_MS        (10u * 60u * 1000u)   /* a clean stop writes a checkpoint of all keys */
 #define WATCHDOG_MS    60000u                /* one command may take seconds (KEYS, SORT, DEBUG SLEEP), Redis's do too */
 #define SETTINGS_SIZE  2048u
+#define TURN_STREAMS_US 300u                 /* the replies take about as long again */
 #define EXIT_AGAIN     1
 
 /* ---- in the master ------------------------------------------------------------------------------------- */
@@ -468,7 +469,9 @@ static int process_worker_main(struct worker *worker)
 {
     struct process process = {.worker = worker, .config = worker_config_arg(worker), .exit_code = MASTER_EXIT_DONE};
     const char *const written[] = {process.config->dir, "/dev/shm"};
-    struct io_ev_options io_options = {.log = worker_log(worker), .files = IO_FILES_BEST, .start_threads = true};
+    struct io_ev_options io_options = {
+        .log = worker_log(worker), .files = IO_FILES_BEST, .streams_us = TURN_STREAMS_US, .start_threads = true,
+    };
     int sandbox_err, err;
 
     /* Folders before any thread is there, as Landlock covers only the thread that asks; calls when the rings are. */

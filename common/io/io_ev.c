@@ -326,6 +326,7 @@ int io_ev_create(const struct io_ev_options *options, struct io **out)
     io_init(&ev->io, &io_ev_vtable, options->log);
     list_init(&ev->stream_todo);
     list_init(&ev->op_todo);
+    ev->streams_us = options->streams_us;
     ev->poll_fd = -1;
     ev->stream_fd = -1;
     ev->dir_fd = -1;

@@ -13,6 +13,7 @@ struct io_ev_options {
     enum io_file_backend files;    /* BEST: io_uring where the kernel lets us, else threads */
     size_t recv_size;              /* of the worker's receive buffer; 0: 256 KiB */
     const char *directory;         /* where relative paths start; NULL: the current one */
+    uint32_t streams_us;           /* so long a turn receives, then what came in goes out; 0: until all have been served */
     bool start_threads;            /* now, not with the first job: for before a seccomp filter */
 };
 

@@ -26,8 +26,6 @@
 #include <sys/epoll.h>
 
 #define IO_EV_STREAM_EVENTS 512
-/* From the start of a turn on, when more than a few want something: their replies take about as long again. */
-#define IO_EV_STREAMS_US    300
 /* So few that their memory is still in the cache when their turn comes. */
 #define IO_EV_AHEAD_STREAMS 8
 #define IO_EV_AHEAD_ROOM    (16u << 10)
@@ -51,6 +49,7 @@ struct io_ev {
     uint32_t slot_count;
     struct epoll_event stream_events[IO_EV_STREAM_EVENTS];
     int stream_event_at, stream_event_count; /* from `at` on they are for the next turn */
+    uint32_t streams_us;                     /* as in the options */
 
     /* What was received ahead, for streams whose turn is about to come. */
     struct io_ev_ahead {

@@ -17,8 +17,9 @@
  * from open to close, edge-triggered: the kernel tells once that something came, and the stream remembers
  * (is_readable) until a receive finds the socket empty. So nothing is asked again that was told before:
  * libev's level-triggered set polls each socket once more, a turn after every report. To pause, to resume
- * and to stop at a budget costs no system call. What a turn has no time for (IO_EV_STREAMS_US) waits in the array. EPOLLOUT is asked for with the first short send only, as
- * unix sockets report it for every message that the peer reads.
+ * and to stop at a budget costs no system call. EPOLLOUT is asked for with the first short send only, as
+ * unix sockets report it for every message that the peer reads. Events that a turn has no time for (streams_us) wait in
+ * the array for the next one.
  *
  *   I1  is_readable is cleared only by a receive that got less than it had room for, and, once a hang-up
  *       was reported, by the end itself: no further edge would tell of it.
@@ -642,8 +643,8 @@ static void streams_serve_some(struct io_ev *ev)
 
         ev->stream_event_at += count;
         streams_serve(ev, ev->stream_events + first, count);
-        if (ev->stream_event_at < ev->stream_event_count &&
-            io_clock_us(&ev->io) >= ev->io.now_us + IO_EV_STREAMS_US) {
+        if (ev->streams_us != 0 && ev->stream_event_at < ev->stream_event_count &&
+            io_clock_us(&ev->io) >= ev->io.now_us + ev->streams_us) {
             io_ev_wake(&ev->io);
             return;
         }

@@ -1022,6 +1022,41 @@ static void test_long_input_of_many_streams(void **state)
     }
 }
 
+/* A turn that has had enough leaves events for the next: nobody is forgotten, and who went away meanwhile stays away. */
+static void test_what_a_turn_has_no_time_for_is_served_by_the_next(void **state)
+{
+    enum { ENDS = 64 };
+    struct loop loop;
+    struct end ends[ENDS], *closed = &ends[ENDS - 1], *paused = &ends[ENDS - 2];
+    unsigned served = 0;
+
+    (void)state;
+    loop_open(&loop, (struct io_ev_options){.streams_us = 1});
+    for (int k = 0; k < ENDS; k++)
+        end_open(&ends[k], &loop);
+    for (int k = 0; k < ENDS; k++)
+        peer_write(&ends[k], "hi", 2);
+    ends[0].mode = CLOSE_OTHER;
+    ends[0].other = closed;
+    ends[1].mode = PAUSE_OTHER;
+    ends[1].other = paused;
+    ends[0].stop_at = 1;
+    loop_run(&loop);
+    for (int k = 0; k < ENDS; k++)
+        served += ends[k].got_len > 0;
+    assert_true(served >= 1 && served < ENDS - 2);
+    loop_run_ms(&loop, 20);
+    for (int k = 0; k < ENDS - 2; k++)
+        assert_int_equal(ends[k].got_len, 2);
+    assert_int_equal(closed->got_len + paused->got_len, 0);
+    io_stream_resume(&paused->stream);
+    loop_run_ms(&loop, 20);
+    assert_int_equal(paused->got_len, 2);
+    for (int k = 0; k < ENDS; k++)
+        end_close(&ends[k]);
+    loop_close(&loop);
+}
+
 #define LOOP_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -1057,6 +1092,7 @@ int main(void)
         LOOP_TEST(test_bad_descriptor_is_refused),
         LOOP_TEST(test_what_was_received_ahead_of_a_stream_is_kept),
         LOOP_TEST(test_long_input_of_many_streams),
+        cmocka_unit_test(test_what_a_turn_has_no_time_for_is_served_by_the_next),
     };
 
     return cmocka_run_group_tests_name("io_ev_stream", tests, NULL, NULL);
