@@ -168,6 +168,14 @@ def fd_count(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def has_open(pid, path):
+    """Under this name: not what has been renamed since."""
+    try:
+        return any(os.readlink(f"/proc/{pid}/fd/{fd}") == path for fd in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:  # it is gone, or the descriptor is
+        return False
+
+
 def title_of(pid):
     return cmdline_of(pid)
 

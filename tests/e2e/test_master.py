@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from masterdemo import Demo, Lines, fd_count, title_of
+from masterdemo import Demo, Lines, fd_count, has_open, title_of
 from weirtest import LOOPBACK, become_subreaper, children_of, free_port, pids_of_session, wait_for
 
 become_subreaper()
@@ -312,6 +312,8 @@ def test_log_reopen_with_dropped_rights(demo):
         wait_for(lambda: os.path.exists(d.log_path), "a new log")
         if signo == signal.SIGHUP:
             d.wait_log("reload done")
+        wait_for(lambda: len(d.worker_pids()) == 2 and all(has_open(pid, d.log_path) for pid in d.worker_pids()),
+                 "the workers have it")
         with d.connect() as c:
             c.send("crash\n")
             d.wait_log("crash: demo: worker")  # the worker writes to the new file too
