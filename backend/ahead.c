@@ -23,21 +23,29 @@ static inline bool skip_header(const char **at, const char *end, char type, uint
     return true;
 }
 
+static inline bool skip_argument(const char **at, const char *end, struct bytes *out)
+{
+    uint32_t len;
+
+    if (!skip_header(at, end, '$', &len) || (size_t)(end - *at) < (size_t)len + 2)
+        return false;
+    *out = bytes_of(*at, len);
+    *at += len + 2;
+    return true;
+}
+
 /* The next request's second argument is taken for its key. */
 static inline bool skip_request(const char **at, const char *end, struct bytes *name, struct bytes *key)
 {
-    uint32_t count, len;
+    struct bytes other;
+    uint32_t count;
 
     *name = *key = BYTES_EMPTY;
     if (!skip_header(at, end, '*', &count))
         return false;
-    for (uint32_t i = 0; i < count; i++) {
-        if (!skip_header(at, end, '$', &len) || (size_t)(end - *at) < (size_t)len + 2)
+    for (uint32_t i = 0; i < count; i++)
+        if (!skip_argument(at, end, i == 0 ? name : i == 1 ? key : &other))
             return false;
-        if (i < 2)
-            *(i == 0 ? name : key) = bytes_of(*at, len);
-        *at += len + 2;
-    }
     return true;
 }
 
@@ -62,15 +70,13 @@ size_t ahead_resp(struct store *store, uint8_t db, struct bytes data)
 uint64_t ahead_resp_first(struct store *store, uint8_t db, struct bytes data)
 {
     const char *at = data.data, *end = data.data + data.len;
-    uint32_t count, len;
+    struct bytes name, key;
+    uint32_t count;
 
-    if (!skip_header(&at, end, '*', &count) || count < 2 || !skip_header(&at, end, '$', &len) ||
-        (size_t)(end - at) < (size_t)len + 2)
+    if (!skip_header(&at, end, '*', &count) || count < 2 || !skip_argument(&at, end, &name) ||
+        !skip_argument(&at, end, &key) || key.len == 0)
         return 0;
-    at += len + 2;
-    if (!skip_header(&at, end, '$', &len) || len == 0 || (size_t)(end - at) < len)
-        return 0;
-    return store_prefetch(store, db, bytes_of(at, len));
+    return store_prefetch(store, db, key);
 }
 
 void ahead_fetch(struct session *session, struct bytes data)

@@ -221,13 +221,19 @@ static size_t bytes_of_arguments(const struct cmd *c)
     return bytes;
 }
 
+/* EXEC cannot wait any more once it has begun: there is room for all of it, or nothing of it happens. */
+static size_t bytes_wanted(const struct cmd *c, uint32_t flags)
+{
+    if (!(flags & CMD_WRITE))
+        return 1;
+    return UNLIKELY(c->info->id == COMMAND_exec) ? 1 + transaction_bytes(c->session) : bytes_of_arguments(c);
+}
+
 static enum verdict check_write(struct cmd *c, uint32_t flags, bool is_queued)
 {
     bool must_wait;
-    /* EXEC cannot wait any more once it has begun: there is room for all of it, or nothing of it happens. */
-    size_t bytes = !(flags & CMD_WRITE) ? 1 : c->info->id == COMMAND_exec ? 1 + transaction_bytes(c->session)
-                                                                          : bytes_of_arguments(c);
-    const char *error = dispatch_write_error(c->engine, is_queued ? flags | CMD_DENYOOM : flags, bytes, &must_wait);
+    const char *error = dispatch_write_error(c->engine, is_queued ? flags | CMD_DENYOOM : flags, bytes_wanted(c, flags),
+                                             &must_wait);
 
     if (UNLIKELY(error != NULL)) {
         /* A queue takes memory, whatever is in it; the disk is only the business of what writes. */

@@ -6,8 +6,9 @@
  *
  * The pages are not of one moment: each is true at its own LSN, and replay mends the rest. So nothing is
  * copied, forked or stopped. Of a page that has changed only the difference is written (K4), until the file
- * weighs too much and is made anew: a checkpoint costs what has changed since the last one, not what there is. An object whose chain is not empty gets an image before its page is written,
- * if that is cheap; a large one keeps its chain, and the log from the chain's first delta on is kept for it.
+ * weighs too much and is made anew: a checkpoint costs what has changed since the last one, not what there is.
+ * An object whose chain is not empty gets an image before its page is written, if that is cheap; a large one
+ * keeps its chain, and the log from the chain's first delta on is kept for it.
  */
 #include "backend/store/checkpoint_private.h"
 

@@ -14,10 +14,9 @@
  * used is dead.
  *
  * A checkpoint frees what was emptied before it. It costs two flushes, and a record for every page of the index that has
- * changed, so it comes for several victims at a time: for a 40th of the disk (four segments), or when nothing else can be emptied. What a checkpoint cannot free as it is being
- * read, say, waits for a later one; on a full disk that comes after a second.
- *
- * Clients may have to wait for it: it makes no pauses while so little is free that the cleaner works.
+ * changed, so it comes for several victims at a time: for a 40th of the disk (four segments), or when nothing else can be
+ * emptied. What a checkpoint cannot free as it is being read, say, waits for a later one; on a full disk that comes after
+ * a second. Clients may have to wait for it: it makes no pauses while so little is free that the cleaner works.
  */
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner_private.h"

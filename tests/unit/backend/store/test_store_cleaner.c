@@ -126,23 +126,30 @@ static void overwrite(struct world *w, unsigned count)
     }
 }
 
+/* Behind the last checkpoint values were moved and not changed. */
+static void world_with_copies(struct world *w, uint64_t seed)
+{
+    unsigned before;
+
+    world_init(w, seed, NULL);
+    w->options.disk_max = 64u << 20; /* nothing is to be moved yet */
+    world_open(w);
+    many_put(w);
+    world_checkpoint(w);
+    before = many_moved(w);
+    store_disk_max_set(w->store, 6u << 20);
+    overwrite(w, 8000);
+    assert_true(many_moved(w) > before + MANY / 10);
+}
+
 /* Values that were moved and not changed: the page that names them is written anew, for the place where they were is used
  * again. */
 static void test_a_checkpoint_knows_what_was_moved(void **state)
 {
     struct world w;
-    unsigned before;
 
     (void)state;
-    world_init(&w, 22, NULL);
-    w.options.disk_max = 64u << 20; /* nothing is to be moved yet */
-    world_open(&w);
-    many_put(&w);
-    world_checkpoint(&w);
-    before = many_moved(&w);
-    store_disk_max_set(w.store, 6u << 20);
-    overwrite(&w, 8000);
-    assert_true(many_moved(&w) > before + MANY / 10);
+    world_with_copies(&w, 22);
     for (unsigned i = 0; i < 3; i++) { /* the copies are behind where a recovery starts, the originals overwritten */
         world_checkpoint(&w);
         overwrite(&w, 1500);
@@ -178,13 +185,7 @@ static void test_a_damaged_copy_that_a_checkpoint_names_is_seen(void **state)
     struct last_copy last = {.w = &w};
 
     (void)state;
-    world_init(&w, 23, NULL);
-    w.options.disk_max = 64u << 20;
-    world_open(&w);
-    many_put(&w);
-    world_checkpoint(&w);
-    store_disk_max_set(w.store, 6u << 20);
-    overwrite(&w, 8000);
+    world_with_copies(&w, 23);
     world_checkpoint(&w);
     index_page_each(w.store->index, 0, 0, last_copy_each, &last);
     assert_true(last.address != 0);
