@@ -103,6 +103,7 @@ MUST_USE int inherit_parse(struct bytes text, struct inherit *out, char *error);
 MUST_USE int inherit_parse_line(struct bytes line, struct inherit_entry *out);
 const char *inherit_version(void);
 
+#define UPGRADE_WHY_MAX 1024u
 struct upgrade {
     pid_t pid;   /* of the new binary; 0: none */
     int channel; /* owns; -1 */
@@ -110,6 +111,8 @@ struct upgrade {
     uint64_t ready_by_ms;
     uint64_t request_id; /* to answer; 0: a signal started it */
     pid_t requester;
+    int err; /* it has failed, and is about to leave; 0: not */
+    char why[UPGRADE_WHY_MAX];
 };
 
 /* ---- the master --------------------------------------------------------------------------- */

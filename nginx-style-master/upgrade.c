@@ -260,6 +260,19 @@ static void upgrade_reply(struct master *master, int err, const char *text)
     upgrade->request_id = 0;
 }
 
+/* Whoever asked is told when the new master has left: then it is counted, and another one may be tried. */
+static void upgrade_fails(struct upgrade *upgrade, int err, const char *why)
+{
+    upgrade->err = err;
+    snprintf(upgrade->why, sizeof(upgrade->why), "%s", why);
+}
+
+static void upgrade_refused(struct master *master)
+{
+    log_error(master->log, "upgrade refused by the new binary: %s", master->text);
+    upgrade_fails(&master->upgrade, ERR_INVALID, master->text);
+}
+
 void upgrade_event(struct master *master)
 {
     struct upgrade *upgrade = &master->upgrade;
@@ -291,8 +304,7 @@ void upgrade_event(struct master *master)
         return;
     }
     if (err == 0 && message.type == CHANNEL_REFUSED) {
-        log_error(master->log, "upgrade refused by the new binary: %s", master->text);
-        upgrade_reply(master, ERR_INVALID, master->text);
+        upgrade_refused(master);
         return;
     }
     /* The end: SIGCHLD tells the rest. */
@@ -313,10 +325,8 @@ void upgrade_died(struct master *master, int status)
             close(fd);
         if (err != 0)
             break;
-        if (message.type == CHANNEL_REFUSED) {
-            log_error(master->log, "upgrade refused by the new binary: %s", master->text);
-            upgrade_reply(master, ERR_INVALID, master->text);
-        }
+        if (message.type == CHANNEL_REFUSED)
+            upgrade_refused(master);
     }
     snprintf(text, sizeof(text), "the new master left pid=%d %s=%d", (int)upgrade->pid,
              WIFSIGNALED(status) ? "signal" : "code",
@@ -324,7 +334,9 @@ void upgrade_died(struct master *master, int status)
     if (!upgrade->is_ready) {
         atomic_fetch_add(&master->self->upgrades_failed, 1);
         log_error(master->log, "upgrade failed, the old binary goes on: %s", text);
-        upgrade_reply(master, ERR_INVALID, text);
+        if (upgrade->err == 0)
+            upgrade_fails(upgrade, ERR_INVALID, text);
+        upgrade_reply(master, upgrade->err, upgrade->why);
     } else {
         log_notice(master->log, "upgrade backed out: %s", text);
         if (master->serving != NULL)
@@ -345,7 +357,8 @@ void upgrade_tick(struct master *master, uint64_t now_ms)
         return;
     log_error(master->log, "upgrade: the new binary did not get ready, or was silent for %u ms, ends pid=%d",
               MASTER_UPGRADE_MS, (int)upgrade->pid);
-    upgrade_reply(master, ERR_TIMEOUT, "the new binary did not get ready in time");
+    if (upgrade->err == 0)
+        upgrade_fails(upgrade, ERR_TIMEOUT, "the new binary did not get ready in time");
     kill(upgrade->pid, SIGKILL);
     upgrade->ready_by_ms = UINT64_MAX;
 }
