@@ -33,7 +33,6 @@
 
 #include <limits.h>
 #include <netinet/tcp.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Below, a copy is cheaper than a second receive; above, the rest is read in place. */
@@ -376,24 +375,12 @@ enum recv_step {
     RECV_GONE,  /* so is the stream */
 };
 
-/* libc's recv() and send() are points where a thread may be cancelled, which costs two atomic exchanges each as soon as
- * there is a second thread. Nobody is cancelled here. */
-static ssize_t socket_recv(int fd, char *data, size_t room)
-{
-    return syscall(SYS_recvfrom, fd, data, room, MSG_DONTWAIT, NULL, NULL);
-}
-
-static ssize_t socket_send(int fd, const void *data, size_t len)
-{
-    return syscall(SYS_sendto, fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
-}
-
 static ssize_t stream_recv(const struct io_stream *stream, char *data, size_t room)
 {
     ssize_t got;
 
     do {
-        got = socket_recv(stream->fd, data, room);
+        got = recv(stream->fd, data, room, MSG_DONTWAIT);
     } while (UNLIKELY(got < 0 && errno == EINTR));
     return got;
 }
@@ -877,7 +864,7 @@ static ssize_t stream_send_slices(struct io_stream *stream, const struct iovec *
 
     do {
         if (count == 1) {
-            sent = socket_send(stream->fd, slices->iov_base, slices->iov_len);
+            sent = send(stream->fd, slices->iov_base, slices->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
         } else {
             const struct msghdr message = {
                 .msg_iov = (struct iovec *)(uintptr_t)slices,
