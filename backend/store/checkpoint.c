@@ -194,17 +194,18 @@ bool checkpoint_is_running(const struct store *store)
     return store->checkpoint->state != CHECKPOINT_IDLE;
 }
 
-static uint64_t hot_bytes(const struct store *store)
+/* What a recovery would read. */
+static uint64_t log_bytes(const struct store *store)
 {
     struct store_log_stats stats;
 
     store_log_stats_get(store->log, &stats);
-    return stats.record_bytes_hot;
+    return stats.record_bytes_hot + store->stats.cleaner_bytes;
 }
 
 bool checkpoint_is_due(const struct store *store)
 {
-    return hot_bytes(store) - store->checkpoint->hot_bytes_then >=
+    return log_bytes(store) - store->checkpoint->log_bytes_then >=
            MAX(DUE_BYTES_MIN, 4 * index_bytes(store->index));
 }
 
@@ -327,7 +328,7 @@ static void manifest_durable(struct io_op *op)
     c->file_numbers[slot] = c->next_file;
     c->lsns[slot] = c->next.lsn;
     c->file_number = c->next_file;
-    c->hot_bytes_then = c->hot_bytes_next;
+    c->log_bytes_then = c->log_bytes_next;
     c->state = CHECKPOINT_ENDING;
     if (old_file == 0 || old_file == c->file_numbers[1 - slot] || old_file == c->next_file) {
         checkpoint_end(store, 0);
@@ -841,7 +842,7 @@ static void next_begin(struct store *store, unsigned bits)
         .next_sequence = store_log_next_sequence(store->log),
     };
     store_log_cold_marks(store->log, c->next.cold_marks);
-    c->hot_bytes_next = hot_bytes(store);
+    c->log_bytes_next = log_bytes(store);
     c->page = c->passes = c->part = 0;
     c->meta_len = 0;
     c->err = 0;

@@ -42,7 +42,8 @@
  *   K2  A manifest slot is written only when its data file, and the log up to the last LSN that any page has,
  *       are durable.
  *   K3  Replay from hot_from and cold_from brings every page to now: they are not newer than the first segment that
- *       was open when the checkpoint began, nor than the oldest delta of a chain that a page names.
+ *       was open when the checkpoint began, nor than the oldest delta of a chain that a page names. A place that a page
+ *       names may be gone by then (cleaner_give.c, V1-V4).
  *   K4  A page that has not changed since it was written is as good as new: it is written again only when it
  *       changed (or the file is made anew). A record of it may leave out the name of a key whose LSN is not above the
  *       page's, and all of it if its place was written before the last durable checkpoint began: nothing but a new LSN or

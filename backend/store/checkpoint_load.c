@@ -5,8 +5,8 @@
  *     MANIFEST -> the newer slot whose META verifies -> the extents that it names, in the order of the file, read ahead
  *
  * The records in them lie in the order in which they were written, so each mends what those before it have left
- * (K1); only one file is read, from its start to its end. What an older record names may have been given back since:
- * that counts only for what is left in the end.
+ * (K1); only one file is read, from its start to its end. What a record names may have been given back since: whether
+ * that matters is known when the log has been read, too.
  *
  * If the newer slot's META does not verify the older one is tried; whether the log still has what that one
  * needs is seen in the end (K5). A record that does not verify is corruption: nothing is guessed, the start is refused
@@ -81,8 +81,8 @@ static void load_corrupt(struct store *store, uint64_t off, const char *what)
 
 /* ---- pages ------------------------------------------------------------------------------------ */
 
-/* The page has all of its records. Its keys are those that it had then, and all of them lie in segments that are there. A
- * flush since may have taken some. */
+/* The page has all of its records. Its keys are those that it had then. A flush since may have taken some. Where the segment
+ * is gone, the log must tell of another place, or of a later change (replay.c, Y6). */
 static int page_check(struct store *store, uint32_t page)
 {
     const struct checkpoint *c = store->checkpoint;
@@ -90,11 +90,7 @@ static int page_check(struct store *store, uint32_t page)
     uint64_t lsn = checkpoint_table_lsn(&c->table, page);
     bool is_flushed = false;
 
-    if (load->missing > 0) {
-        log_error(store->text_log, "store: a segment that the checkpoint needs is missing, or its header is damaged "
-                  "shard=%u dir=%s keys=%u", store->options.shard, store->options.dir, load->missing);
-        return ERR_CORRUPT;
-    }
+    store->has_places_gone |= load->missing > 0;
     for (unsigned db = 0; db < STORE_DBS; db++)
         is_flushed |= store->flush_lsn[db] > lsn;
     return load->lsn == lsn && (is_flushed || load->keys == c->table.pages[page].keys) ? 0 : ERR_CORRUPT;

@@ -40,7 +40,7 @@ struct checkpoint {
     uint64_t file_numbers[2];      /* which data file each slot names; 0: none */
     uint64_t lsns[2];              /* and which LSN */
     uint64_t durable_lsn;          /* that a slot knew of at the start */
-    uint64_t hot_bytes_then;       /* record bytes of the log when it was made */
+    uint64_t log_bytes_then;       /* record bytes of the log when it was made */
     /* Since then: */
     struct checkpoint_bits marks;
     uint32_t bits;
@@ -58,7 +58,7 @@ struct checkpoint {
     unsigned filling;
     char *slot; /* owns: CHECKPOINT_SLOT_SIZE, page-aligned */
     uint64_t next_end;             /* of the data file, with what is in the buffers */
-    uint64_t meta_off, meta_len, meta_hash, hot_bytes_next;
+    uint64_t meta_off, meta_len, meta_hash, log_bytes_next;
     bool is_urgent, is_full, is_flushing;
     bool is_broken;                /* the last one failed: the next one is made anew */
     bool is_room_given;            /* the last one found no room; now there may be some */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reclaims dead space: walks a victim, copies what is live to a cold segment, points the index there. The
- * victim is free after the next checkpoint.
+ * victim is free when that is durable, or after the next checkpoint.
  *
  *     victim (sealed)              index                       cold, by class
  *     [A1][B1][A2][C1][tomb D]     A: victim+2 => cold+0       [A2][C1][tomb D] ...
@@ -13,11 +13,11 @@
  *   L4  A TOMB or FLUSH is live iff its LSN is above the horizon: one of the checkpoints kept may still have the key.
  *       Not one of a transaction that was cut.
  *   L8  Counts of live bytes only choose victims. A victim is done when a walk from end to end found nothing live.
- *   L9  It is free only when a checkpoint that began after that is durable.
+ *   L9  It is free only when a checkpoint that began after that is durable; or by cleaner_give.c's rules.
  *   L10 The liveness check, the copy and the switch of the address happen in one call.
  *   Z1  A copy keeps LSN, epoch and content: readers and replicas cannot tell that it was moved.
  *
- * Which victim, when, and how fast is cleaner_plan.c's. A piece of a victim is read, and gone through, at a time.
+ * Which victim, when, and how fast is cleaner_plan.c's; when it goes, cleaner_give.c's. A piece of a victim is read, and gone through, at a time.
  */
 #include "backend/store/cleaner_private.h"
 
@@ -207,7 +207,7 @@ static void clean_give_up(struct store *store, int err)
     clean_plan_forget(store);
 }
 
-/* Its copies are durable before it is free: the checkpoint that has to come flushes the log. */
+/* Its copies are durable before it is free: the checkpoint that has to come flushes the log, or cleaner_give.c. */
 static void clean_emptied(struct store *store)
 {
     struct cleaner *cleaner = store->cleaner;
@@ -305,11 +305,15 @@ void cleaner_checkpoint_begins(struct store *store)
         segment->is_emptied = false;
         store_log_cleaned(store->log, segment->sequence);
     }
+    store->cleaner->is_unlogged |= store->is_unlogged;
+    store->is_unlogged = false;
     clean_plan_forget(store);
 }
 
-void cleaner_checkpoint_ended(struct store *store)
+void cleaner_checkpoint_ended(struct store *store, bool is_good)
 {
+    if (is_good)
+        store->cleaner->is_unlogged = false;
     store->cleaner->is_starved = false;
     store->cleaner->kept_again_ms = store->now_ms + KEPT_PAUSE_MS;
     store->cleaner->next_ms = store->cleaner->again_ms = 0;
@@ -341,6 +345,10 @@ bool cleaner_work(struct store *store)
 
     if (cleaner->state == CLEANER_WALKING || cleaner->fetches_under_way > 0)
         return false; /* who ends that calls again */
+    if (cleaner->is_starved && store_log_has_free(store->log)) {
+        cleaner->is_starved = false;
+        cleaner->next_ms = 0;
+    }
     if (store_log_cold_backlog(store->log) > BACKLOG_MAX)
         cleaner->next_ms = MAX(cleaner->next_ms, store->now_ms + 1);
     if (store->now_ms < cleaner->next_ms) {

@@ -20,7 +20,9 @@ bool cleaner_work(struct store *store);
 /* A checkpoint begins: what was emptied before it will be free when it is durable. */
 void cleaner_checkpoint_begins(struct store *store);
 /* ... and has ended, well or not. */
-void cleaner_checkpoint_ended(struct store *store);
+void cleaner_checkpoint_ended(struct store *store, bool is_good);
+/* Gives back what was emptied and need not wait for a checkpoint. */
+void cleaner_give_work(struct store *store);
 /* Segments wait for a checkpoint, and space is short. */
 bool cleaner_wants_checkpoint(const struct store *store);
 /* Walks sealed segments for damage, slowly. */

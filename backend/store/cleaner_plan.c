@@ -13,10 +13,11 @@
  * waits for a checkpoint then, not for fuller victims. Without a bound on the disk cleaning begins when half of what is
  * used is dead.
  *
- * A checkpoint frees what was emptied before it. It costs two flushes, and a record for every page of the index that has
- * changed, so it comes for several victims at a time: for a 40th of the disk (four segments), or when nothing else can be
- * emptied. What a checkpoint cannot free as it is being read, say, waits for a later one; on a full disk that comes after
- * a second. Clients may have to wait for it: it makes no pauses while so little is free that the cleaner works.
+ * Most of what was emptied goes without a checkpoint (cleaner_give.c). One frees the rest, which is of the hot log since
+ * the last one. It costs two flushes, and a record for every page of the index that has changed, so it comes for several
+ * victims at a time: for a 128th of the disk (two segments), or when nothing else can be emptied. What a checkpoint cannot
+ * free as it is being read, say, waits for a later one; on a full disk that comes after a second. Clients may have to wait
+ * for it: it makes no pauses while so little is free that the cleaner works.
  */
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner_private.h"
@@ -33,7 +34,8 @@
 /* Parts of the disk: */
 #define LOW_SHARE          32u
 #define RAMP_SHARE         64u
-#define BATCH_SHARE        40u
+#define BATCH_SHARE        128u
+#define BATCH_MIN          2u
 #define BATCH_COUNT        16u /* without a bound on the disk */
 
 static uint64_t unit_of(const struct store *store)
@@ -106,12 +108,12 @@ static bool room_is_wanted(const struct store *store)
 static uint32_t urgency_of(const struct store *store, const struct clean_plan *plan, uint64_t used, uint64_t used_dead)
 {
     uint64_t low = low_mark(store), start = start_mark(store);
-    uint64_t left = plan->free + plan->emptied;
+    uint64_t left = plan->free + plan->going + plan->emptied;
 
     if (plan->dead < unit_of(store))
         return 0;
     if (room_is_wanted(store)) /* what was emptied may be enough: then it is a checkpoint that they wait for */
-        return plan->emptied > 0 && left >= start + store->blob_wanted ? 0 : CLEAN_URGENT;
+        return plan->going + plan->emptied > 0 && left >= start + store->blob_wanted ? 0 : CLEAN_URGENT;
     if (store->options.disk_max == 0)
         return used_dead * 100 > used * DEAD_PERCENT_START && used_dead >= 2 * unit_of(store) ? CLEAN_URGENT / 2 : 0;
     if (left >= start)
@@ -133,6 +135,14 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
         const struct segment_info *segment = store_log_segment(store->log, i);
         uint64_t room = room_of(segment), dead = room - MIN(segment->live_bytes, room);
 
+        if (segment->is_leaving) {
+            plan->leaving += segment->size;
+            continue;
+        }
+        if (clean_goes(store, segment)) {
+            plan->going += segment->size;
+            continue;
+        }
         if (segment->is_emptied || segment->state == SEGMENT_CLEANED) {
             /* What the last checkpoint could not free the next one may not, either: nobody waits for that. */
             if (segment->is_emptied || checkpoint_is_running(store))
@@ -150,7 +160,7 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
             used_dead += dead;
         }
     }
-    plan->freeing = stats.bytes_freeing;
+    plan->freeing = stats.bytes_freeing + plan->leaving;
     plan->free = stats.segments_free * unit_of(store) + plan->freeing +
                  (total > stats.disk_bytes ? total - stats.disk_bytes : 0);
     plan->urgency = urgency_of(store, plan, used, used_dead);
@@ -173,6 +183,12 @@ void clean_plan_forget(struct store *store)
     store->cleaner->plan.is_made = false;
 }
 
+/* It had no segment for its copies, and there is none yet. */
+static bool is_starved(const struct store *store)
+{
+    return store->cleaner->is_starved && !store_log_has_free(store->log);
+}
+
 /* ---- for others ------------------------------------------------------------------------------- */
 
 bool cleaner_will_help(const struct store *store)
@@ -182,9 +198,9 @@ bool cleaner_will_help(const struct store *store)
 
     if (store_log_is_stalled(store->log) || store->now_ms < store->checkpoint_again_ms)
         return false; /* no checkpoint will come */
-    if (plan->emptied > 0 || plan->freeing > 0 || plan->closing > 0)
+    if (plan->going > 0 || plan->emptied > 0 || plan->freeing > 0 || plan->closing > 0)
         return true;
-    return (cleaner->state != CLEANER_IDLE || plan->victim != 0) && !cleaner->is_starved;
+    return (cleaner->state != CLEANER_IDLE || plan->victim != 0) && !is_starved(store);
 }
 
 bool cleaner_is_urgent(const struct store *store)
@@ -207,9 +223,9 @@ bool cleaner_wants_checkpoint(const struct store *store)
         return true;
     if (plan->emptied == 0)
         return false;
-    if (plan->emptied >= (total != 0 ? MAX(SEGMENTS_MIN * unit, total / BATCH_SHARE) : BATCH_COUNT * unit))
+    if (plan->emptied >= (total != 0 ? MAX(BATCH_MIN * unit, total / BATCH_SHARE) : BATCH_COUNT * unit))
         return true;
     /* Nothing more can be emptied, and room is wanted. */
-    return (cleaner->is_starved || (cleaner->state == CLEANER_IDLE && plan->victim == 0)) &&
+    return (is_starved(store) || (cleaner->state == CLEANER_IDLE && plan->victim == 0)) &&
            (is_wanted || (total != 0 && plan->free < low_mark(store)));
 }

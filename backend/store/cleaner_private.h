@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cleaner_private.h - what choosing (cleaner_plan.c) and doing (cleaner.c) share.
+ * cleaner_private.h - what choosing (cleaner_plan.c), doing (cleaner.c) and giving back (cleaner_give.c) share.
  */
 #pragma once
 #include "backend/store/cleaner.h"
@@ -19,6 +19,8 @@ struct clean_plan {
     uint64_t victim;   /* sequence; 0: none is worth it */
     uint64_t free;     /* bytes that the log may take, now or in a moment; */
     uint64_t freeing;  /* of those: in a moment */
+    uint64_t going;    /* that it may when it asks for a flush; */
+    uint64_t leaving;  /* of `freeing`: the flush is under way */
     uint64_t emptied;  /* that it may when a checkpoint has come */
     uint64_t kept;     /* nothing lives there, but the last checkpoint could not free it */
     uint64_t closing;  /* in files of large records that died before they were written: victims in a moment */
@@ -45,6 +47,8 @@ struct cleaner {
     struct store_log_walk walk;
     uint64_t kept_again_ms; /* no checkpoint before for the sake of `kept` */
     struct clean_plan plan;
+    bool is_giving;         /* the flush is under way */
+    bool is_unlogged;       /* a checkpoint has begun since store->is_unlogged was set, and none has ended well */
     /* Scrubbing: */
     struct store_log_walk scrub;
     uint64_t scrub_sequence, scrub_off, scrub_next_ms;
@@ -52,3 +56,5 @@ struct cleaner {
 };
 
 const struct clean_plan *clean_plan_of(const struct store *store);
+/* It was emptied, and can go before a checkpoint has come. */
+bool clean_goes(const struct store *store, const struct segment_info *segment);

@@ -16,7 +16,7 @@
  *   G5  What is sealed into the ring survives the death of the process: `appended` moves at the seal. What is too
  *       big for the ring counts as appended when it is written.
  *   G6  The segments that a dead predecessor had open are not written, cut or used again before
- *       store_log_release() has named a durable checkpoint that does not need them.
+ *       store_log_release() has named a durable checkpoint that does not need them, or store_log_give_back() them.
  *   G7  A segment's sequence is never used twice, so (sequence, offset) names one record for ever.
  *   G8  A torn tail is cut only above the highest durable mark seen: in page writes, headers, free segments, footers, the
  *       MANIFEST. What does not verify below is corruption: reported with file and offset, never cut.
@@ -57,7 +57,8 @@ struct segment_info {
     uint8_t state, kind, class; /* class: of cold ones, the lifetime they were separated by */
     uint32_t pins;          /* who wants to keep it: not a victim, not free */
     uint32_t reads;         /* under way in it: not free meanwhile */
-    bool is_emptied;        /* the cleaner left nothing live in it; a checkpoint has to come */
+    bool is_emptied;        /* the cleaner left nothing live in it */
+    bool is_leaving;        /* ... and it goes when the flush under way has ended */
     uint64_t size;          /* of the file */
     uint64_t used_bytes;    /* up to where it was written */
     uint64_t named_bytes;   /* at a start: a durable checkpoint names a record that lies before */
@@ -149,6 +150,8 @@ bool store_log_is_disk_full(const struct store_log *log);
 int store_log_blob_room(struct store_log *log, size_t bytes);
 /* A free segment is on its way: who was refused one asks again soon. */
 bool store_log_makes_room(const struct store_log *log);
+/* There is a free segment that copies may take. */
+bool store_log_has_free(const struct store_log *log);
 /* A large record has no file yet as the file system is full: no flush, so no checkpoint, ends before that has room. */
 bool store_log_is_stalled(const struct store_log *log);
 
@@ -189,6 +192,12 @@ void store_log_cleaned(struct store_log *log, uint64_t sequence);
 /* A checkpoint is durable that needs no segment cleaned before it began: they become free. `hot_from` and
  * `cold_from` are where a recovery would start now. */
 void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_from);
+/* Whether a recovery that starts at `hot_from` follows the hot log through it, or may have to. */
+bool store_log_is_followed(const struct store_log *log, const struct segment_info *segment, uint64_t hot_from);
+/* Frees a segment in which nothing lives, before a checkpoint comes: what was copied out of it, and what took the place of
+ * the rest, is durable. A recovery that starts at `hot_from` does not follow the log through it. Segments from now on tell
+ * that the checkpoint may name places that are gone. False: not now (it is read, or pinned); nothing has changed. */
+bool store_log_give_back(struct store_log *log, uint64_t sequence, uint64_t hot_from);
 uint64_t store_log_hot_sequence(const struct store_log *log);  /* of the open one; else of the last, or of the next */
 uint64_t store_log_cold_sequence(const struct store_log *log); /* lowest of the open cold ones; none: of the next */
 uint64_t store_log_next_sequence(const struct store_log *log);

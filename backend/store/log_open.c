@@ -250,6 +250,7 @@ static void slot_read(struct io_op *op)
     }
     open->segment->header = header;
     log->next_sequence = MAX(log->next_sequence, header.sequence + 1);
+    log->given_lsn = MAX(log->given_lsn, header.given_lsn);
     open->segment->info.sequence = header.sequence;
     if (header.kind == SEGMENT_HEADER_FREE) {
         log->free_mark = MAX(log->free_mark, header.mark);

@@ -199,6 +199,7 @@ struct store_log {
     uint64_t suspect_lsn;
     uint32_t suspect_slot;
     uint64_t free_mark; /* highest durable mark that a free segment knows of */
+    uint64_t given_lsn; /* what was durable when store_log_give_back() last freed one; 0: never */
 
     struct io_timer timer, soon, space_timer;
     bool room_is_wanted;     /* somebody was told that there is none */

@@ -3,7 +3,7 @@
  * Segments: free ones made ahead of time, the table of those in use, giving back.
  *
  *     make file ──> ready ──take──> open ──finish──> sealed ──cleaned──> cleaned ──release──┐
- *                     ^                                                                      │
+ *                     ^                                └───────────────give back────────────┤
  *                     └──────────────── header says that it is free ─────────────────────────┘
  *
  * A full disk is no failure: whoever needs a free segment and finds none is refused, and once a second it is tried
@@ -430,6 +430,11 @@ bool store_log_makes_room(const struct store_log *log)
     return log->making != NULL || log->freeing_count > 0 || may_make(log);
 }
 
+bool store_log_has_free(const struct store_log *log)
+{
+    return log_segment_available(log, false);
+}
+
 /* Nothing that waits for a flush gets one before there is room outside of our segments. */
 bool store_log_is_stalled(const struct store_log *log)
 {
@@ -492,6 +497,7 @@ void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t k
         .first_lsn = log->last_lsn + 1,
         .created_ms = log->wall_ms,
         .mark = log->marks.durable,
+        .given_lsn = log->given_lsn,
     };
     memcpy(header->uuid, log->shard.uuid, sizeof(header->uuid));
     segment_header_encode(header, page);
@@ -545,6 +551,7 @@ static void segment_foot(struct store_log *log, struct segment *segment)
         .expire_max_ms = info->expire_max_ms,
         .created_ms = info->created_ms,
         .chain = segment->chain_end,
+        .given_lsn = log->given_lsn,
     };
 
     ASSERT(page != NULL);
@@ -643,6 +650,7 @@ static void segment_free(struct segment *segment)
     ASSERT(segment->scratch != NULL);
     segment->header.kind = SEGMENT_HEADER_FREE;
     segment->header.mark = segment->log->marks.durable; /* it is gone because that much is safe without it */
+    segment->header.given_lsn = segment->log->given_lsn;
     memset(segment->scratch, 0, PAGE_SIZE_);
     segment->op.done = free_unfooted;
     io_file_write(segment->file, &segment->op, segment->scratch, PAGE_SIZE_, log_segment_end(segment));
@@ -802,6 +810,8 @@ static bool is_releasable(const struct store_log *log, const struct segment *seg
         return false;
     if (log->is_flushing && list_node_is_linked(&segment->dirty))
         return false;
+    if (segment->info.size != log->options.segment_size && !segment_may_go(log, segment))
+        return false;
     /* A recovery follows the hot chain from there on. */
     return !segment->is_hot || segment->is_orphan || (segment->info.sequence < hot_from && log->has_successor);
 }
@@ -830,13 +840,41 @@ void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_f
     log->has_successor = has_successor(log, hot_from);
     while (i < log->used_count && log->error == 0) {
         struct segment *segment = log->used[i];
-        bool is_odd = segment->info.size != log->options.segment_size;
 
-        if (!is_releasable(log, segment, hot_from) || (is_odd && !segment_may_go(log, segment))) {
+        if (!is_releasable(log, segment, hot_from)) {
             i++;
             continue;
         }
         used_remove(log, i);
         segment_give_back(log, segment);
     }
+}
+
+bool store_log_is_followed(const struct store_log *log, const struct segment_info *info, uint64_t hot_from)
+{
+    const struct segment *segment = CONTAINER_OF(info, struct segment, info);
+
+    return segment->is_hot && !segment->is_orphan && (info->sequence >= hot_from || !has_successor(log, hot_from));
+}
+
+bool store_log_give_back(struct store_log *log, uint64_t sequence, uint64_t hot_from)
+{
+    struct segment *segment = log_segment_find(log, sequence);
+    uint8_t state;
+
+    if (segment == NULL || log->error != 0 || log->state != LOG_RUNNING)
+        return false;
+    state = segment->info.state;
+    ASSERT(state == SEGMENT_SEALED || state == SEGMENT_CLEANED);
+    ASSERT(!store_log_is_followed(log, &segment->info, hot_from));
+    segment->info.state = SEGMENT_CLEANED;
+    log->has_successor = true; /* if it is a hot one */
+    if (!is_releasable(log, segment, hot_from)) {
+        segment->info.state = state;
+        return false;
+    }
+    log->given_lsn = log->marks.durable;
+    used_remove(log, used_place(log, sequence));
+    segment_give_back(log, segment);
+    return true;
 }

@@ -215,7 +215,7 @@ static void on_state(void *arg);
 
 static void work_checkpointed(struct store *store, int err)
 {
-    cleaner_checkpoint_ended(store);
+    cleaner_checkpoint_ended(store, err == 0);
     if (err == 0)
         return;
     store->is_checkpoint_wanted |= checkpoint_has_got_room(store);
@@ -263,6 +263,7 @@ static bool log_work(struct store *store)
         is_busy |= checkpoint_work(store);
     if (store->state == STORE_OPEN) {
         is_busy |= cleaner_work(store);
+        cleaner_give_work(store);
         cleaner_scrub_work(store);
     }
     /* Who waits for room hears of it from the log; but also that there will be none. */

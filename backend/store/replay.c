@@ -18,9 +18,11 @@
  *       in the hot log. Each life has an epoch of its own, so an LSN that is given a second time is of a later epoch,
  *       and what is left of the first one stays invalid for ever. Who comes before its epoch's end is known waits.
  *   Y4  A flush hides every record of its database with a lower LSN, before or after it.
+ *   Y6  In the end every entry lies in a segment that is there. What a page names may be gone, if a copy of it, or what took
+ *       its place, is in the log behind (cleaner_give.c).
  *
- * Why tombstones and pages suffice: what a page does not have was not there at the page's LSN; every record
- * newer than that is still in the log, as segments are given back only after the next checkpoint.
+ * Why tombstones and pages suffice: what a page does not have was not there at the page's LSN; every record newer than that
+ * is still in the log, or was dead when its segment was given back: then one that is newer still is.
  */
 #include "backend/store/replay.h"
 
@@ -434,7 +436,7 @@ static int replay_deferred(struct store *store)
 
 struct replay_end {
     struct store *store;
-    uint64_t chains_broken;
+    uint64_t chains_broken, places_gone;
     uint64_t counts[STORE_DBS], expiring[STORE_DBS], gone;
 };
 
@@ -480,12 +482,42 @@ static void replay_end_each(void *arg, struct entry *e)
     }
 }
 
+static void replay_place_each(void *arg, struct entry *e)
+{
+    struct replay_end *end = arg;
+
+    if (!replay_is_gone(end->store, e) && e->address != 0 &&
+        store_log_segment_find(end->store->log, address_sequence(e->address)) == NULL)
+        end->places_gone++;
+}
+
+/* Y6 */
+static int replay_places_check(struct store *store)
+{
+    struct replay_end end = {.store = store};
+    uint64_t at = 0;
+
+    if (!store->has_places_gone)
+        return 0;
+    do
+        at = index_sweep(store->index, at, replay_place_each, &end);
+    while (at != 0);
+    if (end.places_gone == 0)
+        return 0;
+    log_error(store->text_log, "store: a segment that the checkpoint needs is missing, or its header is damaged shard=%u "
+              "dir=%s keys=%llu", store->options.shard, store->options.dir, (unsigned long long)end.places_gone);
+    store->stats.corrupt_records++;
+    return ERR_CORRUPT;
+}
+
 int replay_finish(struct store *store)
 {
     struct replay_end end = {.store = store};
     uint64_t at = 0;
     int err = replay_deferred(store);
 
+    if (err == 0)
+        err = replay_places_check(store);
     if (err != 0)
         return err;
     store->epoch = store->replay->epoch_max + 1;

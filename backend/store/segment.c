@@ -46,6 +46,7 @@ void segment_header_encode(const struct segment_header *header, char page[PAGE_S
     put_u64(page + 80, header->created_ms);
     put_u64(page + 88, header->mark);
     put_u32(page + 96, header->flags);
+    put_u64(page + 104, header->given_lsn);
     page_end(page);
 }
 
@@ -67,6 +68,7 @@ bool segment_header_decode(const char page[PAGE_SIZE_], struct segment_header *o
         .created_ms = get_u64(page + 80),
         .mark = get_u64(page + 88),
         .flags = get_u32(page + 96),
+        .given_lsn = get_u64(page + 104),
     };
     memcpy(out->uuid, page + 16, 16);
     return out->kind <= SEGMENT_BLOB || out->kind == SEGMENT_HEADER_FREE;
@@ -88,6 +90,7 @@ void segment_footer_encode(const struct segment_footer *footer, char page[PAGE_S
     put_u64(page + 80, footer->expire_max_ms);
     put_u64(page + 88, footer->created_ms);
     put_u64(page + 96, footer->chain);
+    put_u64(page + 104, footer->given_lsn);
     page_end(page);
 }
 
@@ -108,6 +111,7 @@ bool segment_footer_decode(const char page[PAGE_SIZE_], struct segment_footer *o
         .expire_max_ms = get_u64(page + 80),
         .created_ms = get_u64(page + 88),
         .chain = get_u64(page + 96),
+        .given_lsn = get_u64(page + 104),
     };
     memcpy(out->uuid, page + 16, 16);
     return true;

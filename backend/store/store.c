@@ -59,8 +59,10 @@ uint64_t store_swap_lsn(const struct store *store)
 /* Without a tombstone where none can be written: the record itself says when it expired. */
 void store_expire(struct store *store, uint64_t hash, struct entry *e)
 {
-    if (store_log_expired(store, e) != 0)
+    if (store_log_expired(store, e) != 0) {
         store->absent_lsn = MAX(store->absent_lsn, entry_lsn(e));
+        store->is_unlogged = true;
+    }
     store->stats.expirations++;
     store_tell_changed(store, entry_db(e), entry_key(e), STORE_EXPIRED);
     store_entry_destroy(store, hash, e);

@@ -78,6 +78,8 @@ struct store {
     uint32_t sweep_rounds;
     uint64_t checkpoint_again_ms; /* not before, after one has failed */
     bool is_checkpoint_wanted, is_last_checkpoint;
+    bool has_places_gone; /* while it opens: the checkpoint names segments that are not there */
+    bool is_unlogged;     /* a key has gone without a record, and no checkpoint has begun since */
     bool recount_needed; /* replay: tombstones, flushes or chains are about */
     void (*open_done)(void *arg, int err);
     void *open_arg;

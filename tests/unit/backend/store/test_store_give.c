@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Segments that go before a checkpoint comes (cleaner_give.c): whenever the process dies or the power is cut, what the
+ * newest checkpoint names and is gone has a copy, or something newer, in the log; what has neither is a start refused.
+ *
+ * A sample by default; STORE_SEEDS=N: that many times as much.
+ */
+#include "tests/unit/backend/store/store_world.h"
+
+#include "backend/store/checkpoint_private.h"
+#include "backend/store/cleaner_private.h"
+#include "backend/store/log_private.h"
+
+#include <stdlib.h>
+
+#define SEGMENT  (128u << 10)
+#define DISK     (2u << 20)
+#define TIMES    4u
+#define WAIT_MAX 5000u
+
+static uint64_t times(uint64_t sample)
+{
+    const char *count = getenv("STORE_SEEDS");
+
+    return count != NULL ? sample * MAX(strtoull(count, NULL, 10), 1u) : sample;
+}
+
+static void begin(struct world *w, uint64_t seed, enum store_fsync fsync)
+{
+    world_init(w, seed, NULL);
+    w->options.segment_size = SEGMENT;
+    w->options.ring_size = 1u << 18;
+    w->options.disk_max = DISK;
+    w->options.fsync = fsync;
+    w->value_max = 3000;
+}
+
+/* As a parked client. */
+static void wait_for_room(struct world *w)
+{
+    for (unsigned i = 0; i < WAIT_MAX && store_may_write(w->store, 4096) == ERR_AGAIN; i++) {
+        store_turn_end(w->store);
+        sim_run_for(w->sim, 1000);
+    }
+    assert_int_equal(store_may_write(w->store, 4096), 0);
+}
+
+static void ops(struct world *w, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        wait_for_room(w);
+        world_random_op(w);
+        if (world_random(w, 3) == 0)
+            store_turn_end(w->store);
+        if (world_random(w, 4) == 0)
+            sim_run_for(w->sim, world_random(w, 3000));
+    }
+}
+
+/* What is open now holds a prefix, with all that was promised. */
+static void judge(struct world *w, uint64_t promised)
+{
+    uint64_t lsn = store_marks_of(w->store).appended;
+
+    assert_true(lsn >= promised && lsn <= w->lsn_last);
+    world_forget_after(w, lsn);
+    world_check(w, lsn);
+}
+
+/* Lives that end at any moment, one after the other, in a directory whose cleaner works all the time. */
+static void test_whenever_it_ends(void **state)
+{
+    uint64_t given = 0, places_gone = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(30); seed++) {
+        struct world w;
+
+        begin(&w, seed, (enum store_fsync)(seed % 3));
+        world_open(&w);
+        for (unsigned life = 0; life < TIMES; life++) {
+            bool with_host = world_random(&w, 2) == 0;
+
+            ops(&w, 500 + (unsigned)world_random(&w, 500));
+            for (unsigned i = (unsigned)world_random(&w, 40); i > 0; i--)
+                MAYBE(sim_step(w.sim));
+            given += w.store->stats.segments_given;
+            world_die(&w, with_host);
+            world_open(&w);
+            places_gone += w.store->has_places_gone;
+            judge(&w, with_host ? w.marks.durable : w.marks.appended);
+        }
+        world_close(&w);
+        world_open(&w);
+        assert_false(w.store->has_places_gone); /* the last checkpoint knows where all of it is */
+        judge(&w, w.marks.appended);
+        world_deinit(&w);
+    }
+    print_message("# %llu segments given early, %llu starts with places that were gone\n", (unsigned long long)given,
+                  (unsigned long long)places_gone);
+    assert_true(given > 100 && places_gone > 10);
+}
+
+struct moved {
+    struct world *w;
+    uint64_t slot; /* of a segment with a value that the checkpoint looks for elsewhere; UINT64_MAX: none */
+};
+
+static void moved_each(void *arg, struct entry *e)
+{
+    struct moved *moved = arg;
+    const struct segment_info *info =
+        store_log_segment_find(moved->w->store->log, address_sequence(e->address));
+
+    if (info != NULL && info->kind == SEGMENT_COLD && checkpoint_is_since(moved->w->store->checkpoint, entry_lsn(e),
+                                                                          entry_lsn(e), e->address))
+        moved->slot = info->slot;
+}
+
+/* Keys that are written over, over and over. */
+static void noise(struct world *w, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        wait_for_room(w);
+        world_set(w, 0, (uint16_t)(32 + i % 32), i + 1u, 2500);
+        store_turn_end(w->store);
+        sim_run_for(w->sim, 500);
+    }
+}
+
+/* Some keys that stay lie among others, until segments have gone early, and the newest checkpoint looks for one that stays
+ * where it does not lie any more. */
+static void live_until_moved(struct world *w, struct moved *moved)
+{
+    for (uint16_t k = 0; k < 24; k++) {
+        world_set(w, 0, k, k + 1u, 2500);
+        noise(w, 10);
+    }
+    for (unsigned i = 0; i < 20000 && moved->slot == UINT64_MAX; i++) {
+        uint64_t given = w->store->stats.segments_given;
+
+        noise(w, 1);
+        if (w->store->stats.segments_given > given)
+            index_page_each(w->store->index, 0, 0, moved_each, moved);
+    }
+    assert_true(moved->slot != UINT64_MAX);
+}
+
+/* Copies are lost. If one was the only one, the start says so; else all is there. */
+static void test_a_lost_copy_is_missed(void **state)
+{
+    unsigned refused = 0;
+
+    (void)state;
+    for (unsigned seed = 1; seed <= 10; seed++) {
+        struct world w;
+        struct moved moved = {.w = &w, .slot = UINT64_MAX};
+        char path[64];
+
+        begin(&w, seed, STORE_FSYNC_EVERYSEC);
+        world_open(&w);
+        live_until_moved(&w, &moved);
+        (void)snprintf(path, sizeof(path), WORLD_DIR "/%06u.seg", (unsigned)moved.slot);
+        world_die(&w, false);
+        sim_disk_cut_file(w.node, path, 0); /* as if it had never been made */
+        if (world_try_open(&w) == 0) {
+            judge(&w, w.marks.appended);
+        } else {
+            assert_int_equal(w.err, ERR_CORRUPT);
+            refused++;
+            world_give_up(&w);
+        }
+        world_deinit(&w);
+    }
+    print_message("# %u of 10 starts were refused\n", refused);
+    assert_true(refused > 0);
+}
+
+/* A key that expired while nothing could be logged has left no record: nothing goes before a checkpoint has come. */
+static void test_a_silent_expiry_waits_for_a_checkpoint(void **state)
+{
+    struct world w;
+    struct moved moved = {.w = &w, .slot = UINT64_MAX};
+    uint64_t given, checkpoints;
+
+    (void)state;
+    begin(&w, 7, STORE_FSYNC_EVERYSEC);
+    world_open(&w);
+    live_until_moved(&w, &moved);
+    while (w.store->cleaner->is_giving || checkpoint_is_running(w.store))
+        sim_run_for(w.sim, 100);
+    w.store->is_unlogged = true;
+    given = w.store->stats.segments_given;
+    checkpoints = w.store->stats.checkpoints;
+    for (unsigned i = 0; i < 20000 && w.store->stats.segments_given == given; i++)
+        noise(&w, 1);
+    assert_true(w.store->stats.segments_given > given);
+    assert_true(w.store->stats.checkpoints > checkpoints);
+    assert_false(w.store->is_unlogged);
+    world_deinit(&w);
+}
+
+/* Later headers tell the LSN that was durable when the last one went, in this life and the next. */
+static void test_headers_tell(void **state)
+{
+    struct world w;
+    struct moved moved = {.w = &w, .slot = UINT64_MAX};
+    uint64_t lsn;
+
+    (void)state;
+    begin(&w, 9, STORE_FSYNC_EVERYSEC);
+    world_open(&w);
+    live_until_moved(&w, &moved);
+    lsn = w.store->log->given_lsn;
+    assert_true(lsn > 0 && lsn <= store_marks_of(w.store).durable);
+    world_close(&w);
+    world_open(&w);
+    assert_true(w.store->log->given_lsn > 0);
+    world_deinit(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whenever_it_ends),
+        cmocka_unit_test(test_a_lost_copy_is_missed),
+        cmocka_unit_test(test_a_silent_expiry_waits_for_a_checkpoint),
+        cmocka_unit_test(test_headers_tell),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
