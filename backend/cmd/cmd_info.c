@@ -67,6 +67,11 @@ static void numbers_human(struct info *info, const char *name, uint64_t bytes)
     human(info, long_name, bytes);
 }
 
+static void percent(struct info *info, const char *name, uint64_t part, uint64_t whole)
+{
+    buffer_append_format(info->out, "%s:%.2f%%\r\n", name, whole == 0 ? 0 : 100.0 * (double)part / (double)whole);
+}
+
 static void info_server(struct info *info)
 {
     struct engine *engine = info->engine;
@@ -126,6 +131,7 @@ static void info_memory(struct info *info)
 {
     struct engine *engine = info->engine;
     uint64_t used = info->store.memory_bytes, buffers = chunk_pools_bytes(&engine->chunks);
+    uint64_t dataset = info->store.entry_bytes + info->store.object_bytes;
     struct mem_usage heap;
 
     mem_usage_get(&heap);
@@ -133,10 +139,10 @@ static void info_memory(struct info *info)
     numbers_human(info, "used_memory", used);
     numbers_human(info, "used_memory_rss", heap.resident);
     numbers_human(info, "used_memory_peak", engine->memory_peak);
-    buffer_append_format(info->out, "used_memory_peak_perc:%.2f%%\r\n",
-                         engine->memory_peak == 0 ? 0 : 100.0 * (double)used / (double)engine->memory_peak);
+    percent(info, "used_memory_peak_perc", used, engine->memory_peak);
     number(info, "used_memory_overhead", info->store.index_bytes + buffers);
-    number(info, "used_memory_dataset", info->store.entry_bytes + info->store.object_bytes);
+    number(info, "used_memory_dataset", dataset);
+    percent(info, "used_memory_dataset_perc", dataset, used);
     number(info, "allocator_allocated", heap.allocated);
     number(info, "allocator_active", heap.active);
     number(info, "allocator_resident", heap.resident);
