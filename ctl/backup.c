@@ -63,6 +63,7 @@ struct backup {
     bool is_stopped; /* its files hold still by themselves */
     bool is_staged;  /* copies are made from the stages */
     int stages[SHARDS_MAX], targets[SHARDS_MAX];
+    uint64_t given_lsns[SHARDS_MAX]; /* of a stopped one */
     char stage_paths[SHARDS_MAX][SHARD_DIR_MAX + 32]; /* "": none */
 };
 
@@ -296,6 +297,7 @@ static int shard_directory(struct backup *backup, struct shard *shard, uint32_t 
     unsigned checkpoint_count = shard_checkpoints(shard, checkpoints);
     int err;
 
+    backup->given_lsns[i] = shard->given_lsn;
     names_add(&names, &count, "shard");
     if (faccessat(shard->dir_fd, "MANIFEST", F_OK, 0) == 0)
         names_add(&names, &count, "MANIFEST");
@@ -416,11 +418,14 @@ static bool address_parse(const char *text, char *host, size_t size, uint16_t *p
 
 static int info_put(struct backup *backup)
 {
-    char text[128];
-    int len = snprintf(text, sizeof(text), "weir-backup 1\ntaken_ms %llu\n", (unsigned long long)wall_ms());
+    char text[64 + SHARDS_MAX * 40];
+    size_t len = (size_t)snprintf(text, 64, "weir-backup 1\ntaken_ms %llu\n", (unsigned long long)wall_ms());
 
-    return tree_put(&backup->tree, backup->tree.fds[0], SOURCE_FILE, bytes_of(text, (size_t)len), (uint64_t)len,
-                    backup->targets[0]);
+    for (uint32_t i = 0; i < backup->shards; i++)
+        if (backup->given_lsns[i] != 0)
+            len += (size_t)snprintf(text + len, 40, "given_lsn %u %llu\n", i, (unsigned long long)backup->given_lsns[i]);
+    ASSERT(len < sizeof(text));
+    return tree_put(&backup->tree, backup->tree.fds[0], SOURCE_FILE, bytes_of(text, len), len, backup->targets[0]);
 }
 
 static void told_done(const struct backup *backup)

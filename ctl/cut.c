@@ -167,6 +167,11 @@ static uint64_t bytes_from(const struct shard_segment *segment)
     return bytes;
 }
 
+uint64_t cut_floor(const struct shard *shard, const struct shard_checkpoint *base)
+{
+    return MAX(base != NULL ? base->lsn_max : 0, shard->given_lsn);
+}
+
 int cut_find(struct shard *shard, const struct shard_checkpoint *base, const struct cut_limit *limit,
              struct progress *progress, struct cut *out)
 {
@@ -182,7 +187,7 @@ int cut_find(struct shard *shard, const struct shard_checkpoint *base, const str
     if (shard->report->damages != damages)
         return ERR_CORRUPT;
     if (first == NULL) /* nothing since the checkpoint */
-        return limit->is_time || out->lsn <= limit->value ? 0 : ERR_INVALID;
+        return limit->is_time || cut_floor(shard, base) <= limit->value ? 0 : ERR_INVALID;
     if (base == NULL && first->header.prev_sequence != 0)
         return damage(&w, first, 0, "the beginning of the log is missing, and there is no checkpoint");
     out->first_sequence = first->sequence;
@@ -194,7 +199,7 @@ int cut_find(struct shard *shard, const struct shard_checkpoint *base, const str
         err = segment_walk(&w, s);
     progress_clear(progress);
     out->is_whole = !w.is_over;
-    if (err == 0 && w.is_over && base != NULL && out->lsn < base->lsn_max) /* Q2 */
+    if (err == 0 && w.is_over && out->lsn < cut_floor(shard, base)) /* Q2 */
         err = ERR_INVALID;
     return err;
 }
@@ -249,6 +254,7 @@ int cut_compose(struct shard *shard, const struct cut *cut)
         .kind = segment->header.kind, .class = segment->header.class, .shard = segment->header.shard,
         .sequence = segment->sequence, .created_ms = segment->header.created_ms, .used_bytes = PAGE_SIZE_,
         .chain = segment->header.chain_before,
+        .given_lsn = shard->given_lsn, /* what knows it may not stay */
     };
     struct page page;
     int err = shard_load(shard, segment);

@@ -9,7 +9,8 @@
  *   Q1  The cut is behind the last whole unit (a turn's frames; a transaction) that is within the limit, and before the
  *       first one that is not. Nothing is judged from records: a unit has one time, and rising LSNs.
  *   Q2  It is not before the newest checkpoint, whose pages show what was true at their LSN and cannot be taken back. What
- *       an older one needs may have been given back meanwhile. So the range is: from the newest checkpoint to the end.
+ *       an older one needs may have been given back meanwhile. Nor is it before shard->given_lsn: what the pages name may be
+ *       gone, and what became of it is in the log up to there. So the range is: from the later of the two to the end.
  *   Q3  Of hot segments nothing behind the cut stays; the one that is cut gets a footer, so that a recovery takes its end
  *       for an end, and not for a loss.
  *   Q4  Cold segments stay as they are: what is in them with a higher LSN than the last one of its epoch in the hot log,
@@ -36,7 +37,9 @@ struct cut {
     uint32_t frames, used;
 };
 
-/* `base`: the newest checkpoint; NULL: there is none. 0; ERR_INVALID: the limit is before it; ERR_CORRUPT (told), -errno. */
+/* The LSN that no cut is before (Q2). `base`: the newest checkpoint; NULL: there is none. */
+uint64_t cut_floor(const struct shard *shard, const struct shard_checkpoint *base);
+/* 0; ERR_INVALID: the limit is before the floor; ERR_CORRUPT (told), -errno. */
 MUST_USE int cut_find(struct shard *shard, const struct shard_checkpoint *base, const struct cut_limit *limit,
                       struct progress *progress, struct cut *out);
 

@@ -2,28 +2,30 @@
 #include "ctl/range.h"
 
 #include "common/base/err.h"
-#include "ctl/progress.h"
+#include "ctl/cut.h"
 #include "ctl/source.h"
 
-/* Of a segment without a footer: up to what does not verify, which nobody was promised. */
-static int open_end(struct shard *shard, const struct shard_segment *segment, uint64_t *lsn)
+/* The frame with the highest LSN, of those up to the first that reaches `lsn`; what does not verify nobody was promised. */
+static int frame_find(struct shard *shard, const struct shard_segment *segment, uint64_t lsn, struct frame *out)
 {
     uint64_t end = shard_segment_end(shard, segment), off = PAGE_SIZE_;
     int err = shard_load(shard, segment);
 
-    while (err == 0 && off < end) {
+    *out = (struct frame){0};
+    while (err == 0 && off < end && out->last_lsn < lsn) {
         struct shard_page page;
         bool has_header;
         size_t at = PAGE_HEADER_SIZE;
 
         if (shard_page_at(shard, segment, off, &page, &has_header) != NULL)
             break;
-        while (at < page.data.len) {
+        while (at < page.data.len && out->last_lsn < lsn) {
             struct frame frame;
             bool is_frame = frame_decode(bytes_skip(page.data, at), &frame);
 
             ASSERT(is_frame);
-            *lsn = MAX(*lsn, frame.last_lsn);
+            if (frame.last_lsn >= out->last_lsn)
+                *out = frame;
             at += frame.size;
         }
         off += page_size(&page.page);
@@ -31,40 +33,90 @@ static int open_end(struct shard *shard, const struct shard_segment *segment, ui
     return err;
 }
 
-int range_find(struct shard *shard, struct range *out)
+/* One record of the log, in a file of its own. */
+static bool is_hot_blob(const struct shard_segment *segment)
 {
-    struct shard_checkpoint checkpoints[2];
-    uint64_t damages = shard->report->damages, first = UINT64_MAX;
-    unsigned count = shard_checkpoints(shard, checkpoints);
+    return !segment->is_free && segment->is_blob && segment->is_hot && segment->has_page;
+}
+
+/* When the change with that LSN was made: the time of the first frame that reaches it. */
+static int lsn_time(struct shard *shard, uint64_t lsn, uint64_t *ms)
+{
+    struct frame first = {.last_lsn = UINT64_MAX}, found;
     int err = 0;
 
-    *out = (struct range){0};
-    shard->hot_from = 0;
-    if (count > 0) {
-        *out = (struct range){checkpoints[0].lsn_max, checkpoints[0].lsn_max, checkpoints[0].meta.wall_ms};
-        shard->hot_from = checkpoints[0].meta.hot_from;
-    }
-    for (unsigned i = 0; i < count; i++)
-        shard_checkpoint_free(&checkpoints[i]);
-    shard_chain_find(shard);
-    if (shard->report->damages != damages)
-        return ERR_CORRUPT;
+    for (uint32_t i = 0; i < shard->count; i++)
+        if (is_hot_blob(&shard->segments[i]) && shard->segments[i].frame.last_lsn >= lsn &&
+            shard->segments[i].frame.last_lsn < first.last_lsn)
+            first = shard->segments[i].frame;
     for (uint32_t i = 0; i < shard->count && err == 0; i++) {
         const struct shard_segment *segment = &shard->segments[i];
 
+        if (segment->is_blob || !segment->is_chained || (segment->next != NULL && segment->next->header.first_lsn <= lsn))
+            continue;
+        if (segment->header.first_lsn > first.last_lsn)
+            break;
+        err = frame_find(shard, segment, lsn, &found);
+        if (found.last_lsn >= lsn && found.last_lsn < first.last_lsn)
+            first = found;
+    }
+    *ms = first.wall_ms;
+    return err;
+}
+
+int range_begin(struct shard *shard, const struct shard_checkpoint *base, struct range *out)
+{
+    uint64_t ms = 0;
+    int err = 0;
+
+    *out = (struct range){.from_lsn = cut_floor(shard, base), .from_ms = base != NULL ? base->meta.wall_ms : 0};
+    if (out->from_lsn > (base != NULL ? base->lsn_max : 0))
+        err = lsn_time(shard, out->from_lsn, &ms);
+    out->to_lsn = out->from_lsn;
+    out->from_ms = MAX(out->from_ms, ms);
+    return err;
+}
+
+static int range_end(struct shard *shard, uint64_t *lsn)
+{
+    uint64_t first = UINT64_MAX;
+    int err = 0;
+
+    for (uint32_t i = 0; i < shard->count && err == 0; i++) {
+        const struct shard_segment *segment = &shard->segments[i];
+        struct frame last;
+
         if (segment->is_blob || !segment->is_chained) {
-            if (!segment->is_free && segment->is_blob && segment->is_hot && segment->has_page &&
-                segment->sequence > first) /* one record of the log, in a file of its own */
-                out->to_lsn = MAX(out->to_lsn, segment->frame.last_lsn);
+            if (is_hot_blob(segment) && segment->sequence > first)
+                *lsn = MAX(*lsn, segment->frame.last_lsn);
             continue;
         }
         first = MIN(first, segment->sequence);
-        if (segment->is_footed)
-            out->to_lsn = MAX(out->to_lsn, segment->footer.last_lsn);
-        else
-            err = open_end(shard, segment, &out->to_lsn);
+        if (segment->is_footed) {
+            *lsn = MAX(*lsn, segment->footer.last_lsn);
+            continue;
+        }
+        err = frame_find(shard, segment, STORE_LSN_MAX, &last);
+        *lsn = MAX(*lsn, last.last_lsn);
     }
     return err;
+}
+
+int range_find(struct shard *shard, struct range *out)
+{
+    struct shard_checkpoint checkpoints[2];
+    uint64_t damages = shard->report->damages;
+    unsigned count = shard_checkpoints(shard, checkpoints);
+    int err;
+
+    *out = (struct range){0};
+    shard->hot_from = count > 0 ? checkpoints[0].meta.hot_from : 0;
+    shard_chain_find(shard);
+    err = shard->report->damages != damages ? ERR_CORRUPT
+                                            : range_begin(shard, count > 0 ? &checkpoints[0] : NULL, out);
+    for (unsigned i = 0; i < count; i++)
+        shard_checkpoint_free(&checkpoints[i]);
+    return err != 0 ? err : range_end(shard, &out->to_lsn);
 }
 
 static void print_ranges(const struct source *source, const struct range *ranges)

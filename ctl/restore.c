@@ -14,6 +14,7 @@
  */
 #include "ctl/ctl.h"
 #include "ctl/cut.h"
+#include "ctl/range.h"
 #include "ctl/source.h"
 #include "ctl/tree.h"
 
@@ -165,16 +166,19 @@ static int segments_take(struct restore *restore, struct shard *shard, const str
 }
 
 /* Q2 */
-static void told_outside(const struct restore *restore, const struct shard *shard, const struct shard_checkpoint *base)
+static void told_outside(const struct restore *restore, struct shard *shard, const struct shard_checkpoint *base)
 {
+    struct range range;
     char from[TIME_TEXT_MAX];
 
-    if (restore->limit.is_time)
+    if (range_begin(shard, base, &range) != 0 || (restore->limit.is_time && range.from_ms == 0))
+        fprintf(stderr, "weirctl: %s: it does not go back that far: an older backup is needed\n", shard->dir);
+    else if (restore->limit.is_time)
         fprintf(stderr, "weirctl: %s: it goes back to %s: an older backup is needed\n", shard->dir,
-                time_text(base->meta.wall_ms, from));
+                time_text(range.from_ms, from));
     else
         fprintf(stderr, "weirctl: %s: it goes back to lsn:%llu: an older backup is needed\n", shard->dir,
-                (unsigned long long)base->lsn_max);
+                (unsigned long long)range.from_lsn);
 }
 
 static void told_cut(const struct restore *restore, uint32_t shard, const struct cut *cut)
@@ -204,7 +208,7 @@ static int shard_restore(struct restore *restore, uint32_t i)
         err = ERR_CORRUPT; /* then this one may not be the newest */
     else if (restore->has_limit)
         err = cut_find(shard, base, &restore->limit, &restore->progress, &cut);
-    if (err == ERR_INVALID && base != NULL)
+    if (err == ERR_INVALID)
         told_outside(restore, shard, base);
     else if (err != 0)
         fprintf(stderr, "weirctl: %s: %s: nothing is restored; weirctl verify says more\n", shard->dir, err_text(err));

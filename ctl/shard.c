@@ -157,6 +157,18 @@ static bool is_foot_bad(const char *page)
     return !segment_footer_decode(page, &footer) && !is_blank(page, 512);
 }
 
+/* A footer counts whatever life of its file it is of: the LSN only rises. */
+static void given_see(struct shard *shard, const struct shard_segment *segment, const char *foot)
+{
+    struct segment_footer footer;
+
+    if (segment->has_header)
+        shard->given_lsn = MAX(shard->given_lsn, segment->header.given_lsn);
+    if (segment_footer_decode(foot, &footer) && footer.shard == shard->file.shard &&
+        memcmp(footer.uuid, shard->file.uuid, 16) == 0)
+        shard->given_lsn = MAX(shard->given_lsn, footer.given_lsn);
+}
+
 static void classify(struct shard *shard, struct shard_segment *segment, const char *pages)
 {
     struct segment_header *header = &segment->header;
@@ -177,6 +189,7 @@ static void classify(struct shard *shard, struct shard_segment *segment, const c
             report_damage(shard->report, path, segment->size, "the file is cut: it had %llu bytes",
                           (unsigned long long)header->size);
     }
+    given_see(shard, segment, pages + 2 * PAGE_SIZE_);
     classify_page(shard, segment, pages);
     if (!segment->has_header && !segment->has_page) {
         segment->is_free = true; /* made, and never used */

@@ -9,7 +9,19 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-uint64_t source_taken_ms(const char *dir)
+/* "given_lsn I N" */
+static void given_take(struct source *source, const char *line)
+{
+    char *end;
+    unsigned long i = strtoul(line, &end, 10);
+    uint64_t lsn;
+
+    if (*end == ' ' && i < source->count && bytes_to_u64(bytes_of_string(end + 1), STORE_LSN_MAX, &lsn))
+        source->shards[i].given_lsn = MAX(source->shards[i].given_lsn, lsn);
+}
+
+/* `source`: of that directory; NULL: only the time is asked for. */
+static uint64_t info_read(const char *dir, struct source *source)
 {
     char path[SHARD_PATH_MAX], line[64];
     uint64_t taken = 0;
@@ -23,9 +35,16 @@ uint64_t source_taken_ms(const char *dir)
         line[strcspn(line, "\n")] = '\0';
         if (strncmp(line, "taken_ms ", 9) == 0 && !bytes_to_u64(bytes_of_string(line + 9), UINT64_MAX, &taken))
             taken = 0;
+        if (source != NULL && strncmp(line, "given_lsn ", 10) == 0)
+            given_take(source, line + 10);
     }
     fclose(file);
     return taken;
+}
+
+uint64_t source_taken_ms(const char *dir)
+{
+    return info_read(dir, NULL);
 }
 
 static int source_each(void *arg, const char *dir)
@@ -76,7 +95,7 @@ int source_open(struct source *source, const char *dir)
     if (err == 0)
         err = source_check(source);
     if (err == 0) {
-        source->taken_ms = source_taken_ms(dir);
+        source->taken_ms = info_read(dir, source);
         return 0;
     }
     source_close(source);

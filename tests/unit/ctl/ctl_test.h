@@ -61,6 +61,18 @@ static inline void file_put(const char *dir, const char *name, struct bytes data
     assert_int_equal(fclose(file), 0);
 }
 
+static inline void file_write(const char *dir, const char *name, struct bytes data, uint64_t off)
+{
+    char path[SHARD_PATH_MAX];
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, data.data, data.len, (off_t)off), data.len);
+    close(fd);
+}
+
 /* Turns one byte of it over. */
 static inline void file_flip(const char *dir, const char *name, uint64_t off)
 {
@@ -98,6 +110,29 @@ static inline void world_dump(struct world *w, const char *dir)
         file_put(dir, name, bytes_of(data, (size_t)size));
     }
     mem_free(data);
+}
+
+/* weirctl salvage. `told`: what it said, to be freed. */
+static inline int salvage_run(const char *in, const char *out, char **told)
+{
+    FILE *file = tmpfile();
+    int saved, code;
+    size_t len;
+
+    assert_non_null(file);
+    (void)fflush(stdout);
+    saved = dup(STDOUT_FILENO);
+    assert_true(saved >= 0 && dup2(fileno(file), STDOUT_FILENO) >= 0);
+    code = ctl_salvage(in, out);
+    (void)fflush(stdout);
+    assert_true(dup2(saved, STDOUT_FILENO) >= 0);
+    close(saved);
+    *told = must_zalloc(65536);
+    rewind(file);
+    len = fread(*told, 1, 65535, file);
+    assert_true(len > 0);
+    (void)fclose(file);
+    return code;
 }
 
 static inline FILE *nowhere(void)

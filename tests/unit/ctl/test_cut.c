@@ -5,6 +5,7 @@
 #include "tests/unit/ctl/ctl_test.h"
 
 #include "ctl/cut.h"
+#include "ctl/range.h"
 
 #define TURNS_MAX 400u
 
@@ -67,6 +68,16 @@ static int cut_at(struct fixture *f, const struct shard_checkpoint *base, struct
     f->report.damages = 0;
     assert_int_equal(shard_open(f->dir, &f->report, &f->shard), 0);
     return cut_find(&f->shard, base, &limit, &progress, cut);
+}
+
+static int range_find_of(struct fixture *f, struct range *out)
+{
+    int err;
+
+    assert_int_equal(shard_open(f->dir, &f->report, &f->shard), 0);
+    err = range_find(&f->shard, out);
+    shard_close(&f->shard);
+    return err;
 }
 
 static struct cut_limit at_lsn(uint64_t lsn)
@@ -202,6 +213,87 @@ static void test_no_cut_before_the_checkpoint(void **state)
     fixture_end(&f);
 }
 
+/* A header, a footer, or the header of a free segment, says that something was given back at that LSN. */
+static void given_put(struct fixture *f, unsigned where, uint64_t lsn)
+{
+    char page[PAGE_SIZE_] = {0};
+    struct segment_header header;
+    uint32_t last;
+
+    assert_int_equal(shard_open(f->dir, &f->report, &f->shard), 0);
+    last = f->shard.count - 1;
+    while (where == 1 && !f->shard.segments[last].is_footed)
+        last--;
+    header = f->shard.segments[last].header;
+    header.given_lsn = lsn;
+    if (where == 2) {
+        header.kind = SEGMENT_HEADER_FREE;
+        header.sequence += 100;
+        header.size = 3 * PAGE_SIZE_;
+        f->shard.data = must_zalloc(3 * PAGE_SIZE_);
+        segment_header_encode(&header, f->shard.data);
+        file_put(f->dir, "000063.seg", bytes_of(f->shard.data, 3 * PAGE_SIZE_));
+    } else if (where == 1) {
+        f->shard.segments[last].footer.given_lsn = lsn;
+        segment_footer_encode(&f->shard.segments[last].footer, page);
+        file_write(f->dir, f->shard.segments[last].name, bytes_of(page, sizeof(page)), header.size - PAGE_SIZE_);
+    } else {
+        segment_header_encode(&header, page);
+        file_write(f->dir, f->shard.segments[last].name, bytes_of(page, sizeof(page)), 0);
+    }
+    shard_close(&f->shard);
+}
+
+/* Q2: nor what was given back since; wherever that is told. */
+static void test_no_cut_before_what_was_given_back(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 12; i++) {
+        struct shard_checkpoint base = {.meta.wall_ms = 77};
+        uint32_t turn = 30 + 9 * i;
+        struct fixture f;
+        struct range range;
+        struct cut cut;
+
+        fixture_make(&f, 8 + i);
+        base.lsn_max = f.turn_lsn[20];
+        given_put(&f, i % 3, f.turn_lsn[turn]);
+        assert_int_equal(cut_at(&f, &base, at_lsn(f.turn_lsn[turn - 1]), &cut), ERR_INVALID);
+        assert_int_equal(range_begin(&f.shard, &base, &range), 0);
+        assert_int_equal(range.from_lsn, f.turn_lsn[turn]);
+        assert_int_equal(range.from_ms, f.turn_ms[turn]);
+        shard_close(&f.shard);
+        assert_int_equal(cut_at(&f, &base, at_time(range.from_ms - 1), &cut), ERR_INVALID);
+        shard_close(&f.shard);
+        assert_int_equal(cut_at(&f, &base, at_time(range.from_ms), &cut), 0);
+        assert_int_equal(cut.lsn, f.turn_lsn[turn]);
+        stays(&f, &cut, 8 + i);
+        shard_close(&f.shard);
+        assert_int_equal(range_find_of(&f, &range), 0);
+        assert_int_equal(range.from_lsn, f.turn_lsn[turn]);
+        assert_int_equal(range.to_lsn, f.turn_lsn[f.turns - 1]);
+        fixture_end(&f);
+    }
+}
+
+/* What is cut tells it on: what knew it may be behind the cut. */
+static void test_a_cut_tells_what_was_given_back(void **state)
+{
+    struct segment_footer footer;
+    struct fixture f;
+    struct cut cut;
+
+    (void)state;
+    fixture_make(&f, 9);
+    given_put(&f, 2, f.turn_lsn[40]);
+    assert_int_equal(cut_at(&f, NULL, at_lsn(f.turn_lsn[75]), &cut), 0);
+    assert_int_equal(cut_compose(&f.shard, &cut), 0);
+    assert_true(segment_footer_decode(f.shard.data + cut.segment->size - PAGE_SIZE_, &footer));
+    assert_int_equal(footer.given_lsn, f.turn_lsn[40]);
+    shard_close(&f.shard);
+    fixture_end(&f);
+}
+
 /* Q5: damage before the cut is told, and there is no cut; damage behind it is not looked at. */
 static void test_damage_matters_before_the_cut_alone(void **state)
 {
@@ -251,6 +343,8 @@ int main(void)
         cmocka_unit_test(test_a_cut_at_an_lsn_takes_whole_units),
         cmocka_unit_test(test_a_cut_at_a_time_takes_whole_turns),
         cmocka_unit_test(test_no_cut_before_the_checkpoint),
+        cmocka_unit_test(test_no_cut_before_what_was_given_back),
+        cmocka_unit_test(test_a_cut_tells_what_was_given_back),
         cmocka_unit_test(test_damage_matters_before_the_cut_alone),
         cmocka_unit_test(test_a_missing_segment_is_told),
     };

@@ -121,24 +121,7 @@ static void damage(struct fixture *f, unsigned shard, const struct place *place,
 /* Runs it with what it says kept. */
 static int salvage(struct fixture *f)
 {
-    int saved, code;
-    FILE *told = tmpfile();
-    size_t len;
-
-    assert_non_null(told);
-    (void)fflush(stdout);
-    saved = dup(STDOUT_FILENO);
-    assert_true(saved >= 0 && dup2(fileno(told), STDOUT_FILENO) >= 0);
-    code = ctl_salvage(f->in, f->out);
-    (void)fflush(stdout);
-    assert_true(dup2(saved, STDOUT_FILENO) >= 0);
-    close(saved);
-    f->told = must_zalloc(65536);
-    rewind(told);
-    len = fread(f->told, 1, 65535, told);
-    assert_true(len > 0);
-    (void)fclose(told);
-    return code;
+    return salvage_run(f->in, f->out, &f->told);
 }
 
 static void record_seen(struct fixture *f, unsigned shard, const struct record *record)
