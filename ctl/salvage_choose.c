@@ -11,6 +11,8 @@
  *   E3  Deltas belong to the whole with their base. Without that whole they are nothing.
  *   E4  What is only in cold segments with a higher LSN than its epoch reached in the hot log never happened (Y5) - if
  *       all of the hot log since the checkpoint could be read.
+ *   E5  Where the checkpoint's record lay does not matter: that segment may have been given back since. A copy has the same
+ *       LSN; of a whole with deltas there may be a fresh image instead, with the LSN of one of these.
  */
 #include "ctl/salvage.h"
 
@@ -45,9 +47,8 @@ static bool is_named(const struct salvage_known *known, const struct salvage_ite
 {
     if (known == NULL)
         return false;
-    if (item->type == RECORD_DELTA)
-        return known->has_chain && item->base == known->base_lsn && item->lsn > known->image_lsn &&
-               item->lsn <= known->lsn;
+    if (known->has_chain && item->base == known->base_lsn && item->lsn > known->image_lsn && item->lsn <= known->lsn)
+        return item->type == RECORD_DELTA || item->type == RECORD_IMAGE; /* a fresh image, of deltas that it names: E5 */
     return (item->type == RECORD_SET || item->type == RECORD_IMAGE) &&
            item->lsn == (known->has_chain ? known->image_lsn : known->lsn);
 }
@@ -139,8 +140,8 @@ static void key_choose(struct salvage *salvage, struct salvage_item *first, stru
     } else if (known == NULL && state.is_orphan) {
         salvage->keys_lost++;
     }
-    if (known != NULL) /* superseded is not lost: a tombstone has an LSN as well */
-        known->is_lost &= state.lsn < known->lsn && state.whole == NULL;
+    if (known != NULL) /* superseded is not lost: a tombstone has an LSN as well; a delta without a whole is none */
+        known->is_lost &= state.whole == NULL && (state.lsn < known->lsn || state.is_orphan);
 }
 
 static int by_lsn(const void *a, const void *b)

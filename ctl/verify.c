@@ -12,6 +12,16 @@
  * torn, not damaged, if no page write anywhere knows an LSN as durable that is missing then.
  *
  * Addresses wait, sorted, until the walk comes by: 24 bytes a key.
+ *
+ *   W1  A segment that the newest checkpoint names may be gone, as the cleaner gives one back when the log says what became
+ *       of the keys in it (backend/store/cleaner.c). So a place in it is no damage if the log since the checkpoint has
+ *       that key's record elsewhere (a copy: the same LSN), a later record that does not build on it, or a later flush of
+ *       its database.
+ *   W2  Such places wait by hash; only if there are any is every record's key hashed. A delta builds on what lies there,
+ *       if it is of the same incarnation. A copy counts where a recovery takes it for news, not one that lay there when
+ *       the checkpoint chose another place.
+ *   W3  Of a node that runs, what is given back during the walk is not judged; nor is, then, a place without a record: its
+ *       copy may lie where the walk has been. It is looked at again.
  */
 #include "ctl/verify.h"
 
@@ -25,8 +35,11 @@
 #include <stdlib.h>
 
 struct place {
-    uint64_t address, lsn, hash;
+    uint64_t address; /* 0: W1, and one of its records was met */
+    uint64_t lsn : 56, db : 8;
+    uint64_t hash;
 };
+_Static_assert(sizeof(struct place) == 24 && STORE_LSN_MAX < 1ull << 56, "as the manual says");
 
 struct verify {
     struct shard *shard;
@@ -34,7 +47,11 @@ struct verify {
     struct verify_summary *sum;
     struct place *places; /* owns; by address */
     size_t place_count, place_cap, place_at;
-    uint64_t places_missing;
+    struct place *gone;   /* owns; by hash: W1 */
+    size_t gone_count;
+    uint64_t flush_lsn[STORE_DBS]; /* of records that were met */
+    struct checkpoint_meta base;   /* of the newest checkpoint */
+    bool has_vanished;    /* W3 */
     /* The hot log, as log_recover.c has it: behind the last whole unit, and behind the last frame. */
     uint64_t chain, lsn, pending_chain, pending_lsn;
     bool has_chain;       /* it is known what must come next */
@@ -70,7 +87,9 @@ static int place_add(void *arg, uint32_t page, const struct checkpoint_key *key,
         v->places = grown;
         v->place_cap = cap;
     }
-    v->places[v->place_count++] = (struct place){key->address, key->has_chain ? key->image_lsn : key->lsn, hash};
+    v->places[v->place_count++] = (struct place){
+        .address = key->address, .lsn = key->has_chain ? key->image_lsn : key->lsn, .db = key->db, .hash = hash,
+    };
     return 0;
 }
 
@@ -79,6 +98,51 @@ static int by_address(const void *a, const void *b)
     uint64_t x = ((const struct place *)a)->address, y = ((const struct place *)b)->address;
 
     return x < y ? -1 : x > y;
+}
+
+static int by_hash(const void *a, const void *b)
+{
+    uint64_t x = ((const struct place *)a)->hash, y = ((const struct place *)b)->hash;
+
+    return x < y ? -1 : x > y;
+}
+
+static bool is_there(const struct shard *shard, uint64_t sequence)
+{
+    uint32_t low = 0, high = shard->count;
+
+    while (low < high) { /* free ones come first */
+        uint32_t middle = low + (high - low) / 2;
+
+        if (shard->segments[middle].is_free || shard->segments[middle].sequence < sequence)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < shard->count && shard->segments[low].sequence == sequence;
+}
+
+/* Those whose segment is not there, to a list of their own (W1). */
+static int places_part(struct verify *v)
+{
+    size_t kept = 0, gone = 0;
+
+    for (size_t i = 0; i < v->place_count; i++)
+        gone += !is_there(v->shard, address_sequence(v->places[i].address));
+    if (gone == 0)
+        return 0;
+    v->gone = mem_alloc(gone * sizeof(*v->gone));
+    if (v->gone == NULL)
+        return ERR_FULL;
+    for (size_t i = 0; i < v->place_count; i++) {
+        if (is_there(v->shard, address_sequence(v->places[i].address)))
+            v->places[kept++] = v->places[i];
+        else
+            v->gone[v->gone_count++] = v->places[i];
+    }
+    v->place_count = kept;
+    qsort(v->gone, v->gone_count, sizeof(*v->gone), by_hash);
+    return 0;
 }
 
 static int checkpoints_check(struct verify *v)
@@ -94,6 +158,7 @@ static int checkpoints_check(struct verify *v)
             v->shard->hot_from = c->meta.hot_from;
             v->sum->keys = c->meta.keys;
             v->sum->generation = c->slot.generation;
+            v->base = c->meta;
         }
         /* The older one's pages lie in the same file, or in one that may be out of date: only its places are not
          * asked for, as what they name may have been given back. */
@@ -103,7 +168,7 @@ static int checkpoints_check(struct verify *v)
     }
     if (v->place_count > 0)
         qsort(v->places, v->place_count, sizeof(*v->places), by_address);
-    return err;
+    return err != 0 ? err : places_part(v);
 }
 
 /* The generation that the MANIFEST has now. */
@@ -129,7 +194,6 @@ static void place_missing(struct verify *v, const struct shard_segment *segment,
 {
     char path[SHARD_PATH_MAX];
 
-    v->places_missing++;
     if (segment != NULL)
         shard_path(v->shard, segment->name, path);
     else
@@ -163,6 +227,90 @@ static void place_check(struct verify *v, const struct shard_segment *segment, u
     }
 }
 
+/* ---- places that are gone (W1) ---------------------------------------------------------------- */
+
+/* Whether it lies where nothing was when the checkpoint began, as checkpoint_is_since() of the store has it. */
+static bool is_since(const struct verify *v, uint64_t address)
+{
+    uint64_t sequence = address_sequence(address);
+
+    for (unsigned i = 0; i < CHECKPOINT_CLASSES; i++)
+        if (sequence == address_sequence(v->base.cold_marks[i]))
+            return address >= v->base.cold_marks[i];
+    return sequence >= v->base.next_sequence;
+}
+
+/* Whether a recovery finds the key by this record, or knows by it that what lay at the place is out of date. */
+static bool is_answer(const struct verify *v, const struct place *place, const struct record *record, uint64_t address,
+                      bool is_cold)
+{
+    if (record->db != place->db)
+        return false;
+    switch ((enum record_type)record->type) {
+    case RECORD_SET:
+    case RECORD_IMAGE:
+        return record->lsn > place->lsn || (record->lsn == place->lsn && is_cold && is_since(v, address));
+    case RECORD_TOMB:
+        return record->lsn > place->lsn;
+    case RECORD_DELTA:
+        return (record->base_lsn != 0 ? record->base_lsn : record->lsn) > place->lsn; /* W2 */
+    case RECORD_NONE:
+    case RECORD_FLUSH:
+    case RECORD_NOP:
+    case RECORD_SWAP:
+    case RECORD_TYPE_COUNT:
+        break;
+    }
+    return false;
+}
+
+static size_t gone_find(const struct verify *v, uint64_t hash)
+{
+    size_t low = 0, high = v->gone_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (v->gone[middle].hash < hash)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void gone_check(struct verify *v, const struct shard_segment *segment, uint64_t address,
+                       const struct record *record)
+{
+    uint64_t hash;
+
+    if (v->gone_count == 0 || segment->sequence < (segment->is_hot ? v->base.hot_from : v->base.cold_from))
+        return;
+    if (record->type == RECORD_FLUSH) {
+        for (uint8_t db = 0; db < STORE_DBS; db++)
+            if (record->db == db || record->db == STORE_DBS)
+                v->flush_lsn[db] = MAX(v->flush_lsn[db], record->lsn);
+        return;
+    }
+    hash = key_hash(shard_hash_seed(v->shard), record->db, record->key);
+    for (size_t i = gone_find(v, hash); i < v->gone_count && v->gone[i].hash == hash; i++)
+        if (is_answer(v, &v->gone[i], record, address, !segment->is_hot))
+            v->gone[i].address = 0;
+}
+
+/* When all records were met. */
+static void gone_judge(struct verify *v)
+{
+    if (v->gone_count > 0)
+        qsort(v->gone, v->gone_count, sizeof(*v->gone), by_address);
+    for (size_t i = 0; i < v->gone_count; i++) {
+        if (v->gone[i].address != 0 && v->gone[i].lsn > v->flush_lsn[v->gone[i].db])
+            place_missing(v, NULL, &v->gone[i]);
+        else
+            v->sum->gone++;
+    }
+}
+
 /* ---- a page write ----------------------------------------------------------------------------- */
 
 static void frame_count(struct verify *v, const struct shard_page *page, const struct frame *frame, size_t at)
@@ -179,8 +327,10 @@ static void frame_count(struct verify *v, const struct shard_page *page, const s
     while (rest.len > 0) {
         struct record record;
         size_t size = record_decode(rest, &record);
+        uint64_t address = page->segment->sequence << STORE_LOG_OFF_BITS | off >> 4;
 
-        place_check(v, page->segment, page->segment->sequence << STORE_LOG_OFF_BITS | off >> 4, &record);
+        place_check(v, page->segment, address, &record);
+        gone_check(v, page->segment, address, &record);
         v->sum->records++;
         v->sum->record_bytes += size;
         off += size;
@@ -411,10 +561,12 @@ static void footer_check(struct verify *v, const struct shard_segment *segment, 
         damage(v, segment, segment->size - PAGE_SIZE_, "the footer counts other records than there are");
 }
 
-/* False: given back meanwhile, by a node that runs. */
-static bool still_there(struct verify *v, const struct shard_segment *segment)
+/* Given back meanwhile, by a node that runs (W3). */
+static void vanished(struct verify *v, const struct shard_segment *segment)
 {
-    return !v->shard->is_running || shard_is_still(v->shard, segment);
+    v->has_vanished = true;
+    while (v->place_at < v->place_count && address_sequence(v->places[v->place_at].address) == segment->sequence)
+        v->place_at++;
 }
 
 static void segment_walk(struct verify *v, const struct shard_segment *segment)
@@ -472,7 +624,6 @@ static bool is_abandoned(const struct shard *shard, const struct shard_segment *
 
 static int segment_check(struct verify *v, struct shard_segment *segment)
 {
-    struct verify_summary before = *v->sum;
     int err;
 
     if (segment->is_free) {
@@ -481,14 +632,12 @@ static int segment_check(struct verify *v, struct shard_segment *segment)
     }
     places_skip(v, NULL, segment->sequence << STORE_LOG_OFF_BITS);
     err = shard_load(v->shard, segment);
-    if (err == -ENOENT && v->shard->is_running)
-        return 0;
-    if (err != 0)
-        return err;
-    if (!still_there(v, segment)) {
-        *v->sum = before;
+    if (v->shard->is_running && (err == -ENOENT || (err == 0 && !shard_is_still(v->shard, segment)))) {
+        vanished(v, segment);
         return 0;
     }
+    if (err != 0)
+        return err;
     if (is_abandoned(v->shard, segment)) {
         v->sum->abandoned++;
         if (!is_begin_torn(v, segment))
@@ -539,11 +688,14 @@ int verify_shard(struct shard *shard, struct progress *progress, struct verify_s
     for (uint32_t i = 0; i < shard->count && err == 0; i++)
         err = segment_check(&v, &shard->segments[i]);
     places_skip(&v, NULL, UINT64_MAX);
+    gone_judge(&v);
     torn_judge(&v);
     out->lsn = v.lsn;
     out->lsn_durable = v.mark;
     mem_free(v.places);
-    if (err == 0 && shard->is_running && shard->report->damages > damages && generation_now(shard) != generation)
+    mem_free(v.gone);
+    if (err == 0 && shard->is_running && shard->report->damages > damages &&
+        (v.has_vanished || generation_now(shard) != generation))
         err = ERR_AGAIN; /* what it gave back meanwhile looks like damage */
     return err;
 }
@@ -564,6 +716,9 @@ static void summary_print(FILE *out, const struct shard *shard, const struct ver
                 (unsigned long long)sum->keys);
     else
         fprintf(out, "  checkpoint  none\n");
+    if (sum->gone > 0)
+        fprintf(out, "  given back  the segments of %llu of these keys: the log has their copies, or what came later\n",
+                (unsigned long long)sum->gone);
     fprintf(out, "  last lsn    %llu\n", (unsigned long long)sum->lsn);
     if (sum->wall_last_ms != 0)
         fprintf(out, "  written     %s to %s\n", time_text(sum->wall_first_ms, first),

@@ -7,6 +7,7 @@
 struct verify_summary {
     uint64_t segments, free_segments, abandoned, pages, frames, records, record_bytes;
     uint64_t keys;             /* of the newest checkpoint; 0 also: there is none */
+    uint64_t gone;             /* of these: their record's segment was given back since, and the log knows of them */
     uint64_t generation;       /* of that; 0: none */
     uint64_t lsn, lsn_durable; /* last one of the hot log; last one that is known to have been durable */
     uint64_t wall_first_ms, wall_last_ms;
