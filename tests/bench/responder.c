@@ -10,7 +10,7 @@
 #include "common/base/bytes.h"
 #include "common/base/mem.h"
 #include "tests/bench/net.h"
-#include <ctype.h>
+#include "tests/bench/words.h"
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -20,8 +20,6 @@
 
 #define EVENTS_MAX   1024
 #define RECEIVE_SIZE (256u << 10)
-#define WORDS_MAX    1024
-#define VALUE_MAX    (1u << 20)
 
 struct client {
     int fd;
@@ -33,7 +31,7 @@ struct responder {
     int listener, epoll;
     char *value; /* owns; x's: what follows the key */
     uint32_t value_size;
-    struct bytes words[WORDS_MAX]; /* borrow from the client's input while one request is answered */
+    struct words words; /* borrow from the client's input while one request is answered */
 };
 
 static void add(struct client *client, struct bytes text)
@@ -58,121 +56,69 @@ static void add_bulk(const struct responder *r, struct client *client, struct by
     add_value(r, client, key);
 }
 
-/* The line at the start of `input` without its end; false: it is not complete. */
-static bool take_line(struct bytes *input, struct bytes *line)
+static enum words_result answer_redis(struct responder *r, struct client *client, struct bytes *input)
 {
-    const char *end = memchr(input->data, '\n', input->len);
-
-    if (end == NULL)
-        return false;
-    *line = bytes_of(input->data, (size_t)(end - input->data));
-    *input = bytes_skip(*input, line->len + 1);
-    if (line->len > 0 && line->data[line->len - 1] == '\r')
-        line->len--;
-    return true;
-}
-
-/* "*3" and "$100": the number behind the first byte. */
-static bool line_number(struct bytes line, char first, uint64_t max, uint64_t *out)
-{
-    return line.len > 0 && line.data[0] == first && bytes_to_u64(bytes_skip(line, 1), max, out);
-}
-
-enum answer { ANSWER_OK, ANSWER_MORE, ANSWER_BAD };
-
-static enum answer answer_redis(struct responder *r, struct client *client, struct bytes *input)
-{
-    struct bytes at = *input, line;
-    uint64_t count, size;
+    const struct bytes *words = r->words.word;
+    enum words_result result = words_take_redis(input, &r->words);
     char head[32];
 
-    if (!take_line(&at, &line))
-        return ANSWER_MORE;
-    if (!line_number(line, '*', WORDS_MAX, &count) || count == 0)
-        return ANSWER_BAD;
-    for (uint64_t i = 0; i < count; i++) {
-        if (!take_line(&at, &line))
-            return ANSWER_MORE;
-        if (!line_number(line, '$', VALUE_MAX, &size))
-            return ANSWER_BAD;
-        if (at.len < size + 2)
-            return ANSWER_MORE;
-        r->words[i] = bytes_first(at, size);
-        at = bytes_skip(at, size + 2);
-    }
-    if (bytes_equal_nocase(r->words[0], BYTES("get")) && count == 2) {
-        add_bulk(r, client, r->words[1]);
-    } else if (bytes_equal_nocase(r->words[0], BYTES("mget"))) {
-        add(client, bytes_of(head, (size_t)snprintf(head, sizeof(head), "*%llu\r\n",
-                                                    (unsigned long long)count - 1)));
-        for (uint64_t i = 1; i < count; i++)
-            add_bulk(r, client, r->words[i]);
-    } else if (bytes_equal_nocase(r->words[0], BYTES("ping"))) {
+    if (result != WORDS_OK)
+        return result;
+    if (bytes_equal_nocase(words[0], BYTES("get")) && r->words.count == 2) {
+        add_bulk(r, client, words[1]);
+    } else if (bytes_equal_nocase(words[0], BYTES("mget"))) {
+        add(client, bytes_of(head, (size_t)snprintf(head, sizeof(head), "*%u\r\n",
+                                                    r->words.count - 1)));
+        for (uint32_t i = 1; i < r->words.count; i++)
+            add_bulk(r, client, words[i]);
+    } else if (bytes_equal_nocase(words[0], BYTES("ping"))) {
         add(client, BYTES("+PONG\r\n"));
-    } else if (bytes_equal_nocase(r->words[0], BYTES("set")) ||
-               bytes_equal_nocase(r->words[0], BYTES("select")) ||
-               bytes_equal_nocase(r->words[0], BYTES("client"))) {
+    } else if (bytes_equal_nocase(words[0], BYTES("set")) ||
+               bytes_equal_nocase(words[0], BYTES("select")) ||
+               bytes_equal_nocase(words[0], BYTES("client"))) {
         add(client, BYTES("+OK\r\n"));
     } else {
         add(client, BYTES("-ERR unknown command\r\n"));
     }
-    *input = at;
-    return ANSWER_OK;
+    return WORDS_OK;
 }
 
-static uint32_t split_words(struct responder *r, struct bytes line)
+static enum words_result answer_memcache(struct responder *r, struct client *client, struct bytes *input)
 {
-    uint32_t count = 0;
-
-    while (line.len > 0 && count < WORDS_MAX) {
-        const char *end = memchr(line.data, ' ', line.len);
-        size_t len = end == NULL ? line.len : (size_t)(end - line.data);
-
-        if (len > 0)
-            r->words[count++] = bytes_first(line, len);
-        line = bytes_skip(line, len + 1);
-    }
-    return count;
-}
-
-static enum answer answer_memcache(struct responder *r, struct client *client, struct bytes *input)
-{
-    struct bytes at = *input, line;
-    uint32_t count;
+    const struct bytes *words = r->words.word;
+    struct bytes at = *input;
+    enum words_result result = words_take_line(&at, &r->words);
     uint64_t size;
     char head[32];
 
-    if (!take_line(&at, &line))
-        return ANSWER_MORE;
-    count = split_words(r, line);
-    if (count == 0)
-        return ANSWER_BAD;
-    if (bytes_equal(r->words[0], BYTES("get"))) {
-        for (uint32_t i = 1; i < count; i++) {
+    if (result != WORDS_OK)
+        return result;
+    if (bytes_equal(words[0], BYTES("get"))) {
+        for (uint32_t i = 1; i < r->words.count; i++) {
             add(client, BYTES("VALUE "));
-            add(client, r->words[i]);
+            add(client, words[i]);
             add(client,
                 bytes_of(head, (size_t)snprintf(head, sizeof(head), " 0 %u\r\n", r->value_size)));
-            add_value(r, client, r->words[i]);
+            add_value(r, client, words[i]);
         }
         add(client, BYTES("END\r\n"));
-    } else if (bytes_equal(r->words[0], BYTES("set"))) {
-        if (count < 5 || !bytes_to_u64(r->words[4], VALUE_MAX, &size))
-            return ANSWER_BAD;
+    } else if (bytes_equal(words[0], BYTES("set"))) {
+        if (r->words.count < 5 || !bytes_to_u64(words[4], WORDS_SIZE_MAX, &size))
+            return WORDS_BAD;
         if (at.len < size + 2)
-            return ANSWER_MORE;
+            return WORDS_MORE;
         at = bytes_skip(at, size + 2);
-        if (count == 5)
+        if (r->words.count == 5)
             add(client, BYTES("STORED\r\n"));
-    } else if (bytes_equal(r->words[0], BYTES("version"))) {
+    } else if (bytes_equal(words[0], BYTES("version"))) {
         add(client, BYTES("VERSION 1.6.18\r\n"));
-    } else if (bytes_equal(r->words[0], BYTES("mn"))) {
+    } else if (bytes_equal(words[0], BYTES("mn"))) {
         add(client, BYTES("MN\r\n"));
     } else {
         add(client, BYTES("ERROR\r\n"));
     }
     *input = at;
-    return ANSWER_OK;
+    return WORDS_OK;
 }
 
 static void client_close(struct client *client)
@@ -198,7 +144,7 @@ static void client_flush(struct responder *r, struct client *client)
 
 static void client_read(struct responder *r, struct client *client)
 {
-    enum answer answer = ANSWER_OK;
+    enum words_result result = WORDS_OK;
     struct bytes input;
     ssize_t got;
 
@@ -212,13 +158,13 @@ static void client_read(struct responder *r, struct client *client)
     }
     client->in.end += (size_t)got;
     input = bytes_of(client->in.data + client->in.start, queue_len(&client->in));
-    while (input.len > 0 && answer == ANSWER_OK)
-        answer = input.data[0] == '*' ? answer_redis(r, client, &input)
+    while (input.len > 0 && result == WORDS_OK)
+        result = input.data[0] == '*' ? answer_redis(r, client, &input)
                                       : answer_memcache(r, client, &input);
     client->in.start = client->in.end - input.len;
     if (input.len == 0)
         client->in.start = client->in.end = 0;
-    if (answer == ANSWER_BAD)
+    if (result == WORDS_BAD)
         client_close(client);
     else
         client_flush(r, client);
@@ -271,7 +217,7 @@ int main(int argc, char **argv)
         else if (option == 'p')
             port = (uint16_t)option_number("port", optarg, 1, 65535);
         else if (option == 'v')
-            r.value_size = (uint32_t)option_number("value-size", optarg, 1, VALUE_MAX);
+            r.value_size = (uint32_t)option_number("value-size", optarg, 1, WORDS_SIZE_MAX);
         else
             die(0, "usage: responder --port N [--host ADDRESS] [--value-size BYTES]");
     }
