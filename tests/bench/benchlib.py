@@ -107,6 +107,10 @@ class Process:
                     os.sched_setaffinity(task, {self.core})
                     os.sched_setscheduler(task, os.SCHED_BATCH, os.sched_param(0))
 
+    def move(self, core):
+        self.core = core
+        self.settle()
+
     def log_tail(self):
         with open(self.log, errors="replace") as file:
             return " | ".join(line.strip() for line in file.readlines()[-3:])
