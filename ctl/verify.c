@@ -14,14 +14,14 @@
  * Addresses wait, sorted, until the walk comes by: 24 bytes a key.
  *
  *   W1  A segment that the newest checkpoint names may be gone, as the cleaner gives one back when the log says what became
- *       of the keys in it (backend/store/cleaner.c). So a place in it is no damage if the log since the checkpoint has
- *       that key's record elsewhere (a copy: the same LSN), a later record that does not build on it, or a later flush of
- *       its database.
+ *       of the keys in it (backend/store/cleaner_give.c). So a place in it is no damage if the log since the checkpoint
+ *       has that key's record elsewhere (a copy: the same LSN), a later record that does not build on it, or a later flush
+ *       of its database.
  *   W2  Such places wait by hash; only if there are any is every record's key hashed. A delta builds on what lies there,
  *       if it is of the same incarnation. A copy counts where a recovery takes it for news, not one that lay there when
  *       the checkpoint chose another place.
- *   W3  Of a node that runs, what is given back during the walk is not judged; nor is, then, a place without a record: its
- *       copy may lie where the walk has been. It is looked at again.
+ *   W3  Of a node that runs, what is given back or begun during the walk is not judged; nor is, then, a place without a
+ *       record: its copy may lie where the walk has been. It is looked at again.
  */
 #include "ctl/verify.h"
 
@@ -561,8 +561,8 @@ static void footer_check(struct verify *v, const struct shard_segment *segment, 
         damage(v, segment, segment->size - PAGE_SIZE_, "the footer counts other records than there are");
 }
 
-/* Given back meanwhile, by a node that runs (W3). */
-static void vanished(struct verify *v, const struct shard_segment *segment)
+/* Given back or begun meanwhile, by a node that runs (W3). */
+static void pass_over(struct verify *v, const struct shard_segment *segment)
 {
     v->has_vanished = true;
     while (v->place_at < v->place_count && address_sequence(v->places[v->place_at].address) == segment->sequence)
@@ -622,6 +622,18 @@ static bool is_abandoned(const struct shard *shard, const struct shard_segment *
     return segment->sequence >= first;
 }
 
+/* Nothing was in it yet when the directory was looked at, and the log had not come to it. */
+static bool is_newest_hot(const struct shard *shard, const struct shard_segment *segment)
+{
+    if (!segment->is_hot || segment->is_blob || segment->is_chained)
+        return false;
+    for (uint32_t i = 0; i < shard->count; i++)
+        if (shard->segments[i].is_chained && !shard->segments[i].is_blob &&
+            shard->segments[i].sequence >= segment->sequence)
+            return false;
+    return true;
+}
+
 static int segment_check(struct verify *v, struct shard_segment *segment)
 {
     int err;
@@ -633,12 +645,14 @@ static int segment_check(struct verify *v, struct shard_segment *segment)
     places_skip(v, NULL, segment->sequence << STORE_LOG_OFF_BITS);
     err = shard_load(v->shard, segment);
     if (v->shard->is_running && (err == -ENOENT || (err == 0 && !shard_is_still(v->shard, segment)))) {
-        vanished(v, segment);
+        pass_over(v, segment);
         return 0;
     }
     if (err != 0)
         return err;
-    if (is_abandoned(v->shard, segment)) {
+    if (v->shard->is_running && is_newest_hot(v->shard, segment)) {
+        pass_over(v, segment);
+    } else if (is_abandoned(v->shard, segment)) {
         v->sum->abandoned++;
         if (!is_begin_torn(v, segment))
             damage(v, segment, PAGE_SIZE_, "page writes that were durable, which nothing leads to");

@@ -362,6 +362,59 @@ def test_restore_to_a_point_in_time(weir_backend, tmp_path):
     assert sequence.found(node.port) == len(sequence.answered)
 
 
+def test_backup_after_files_were_given_back(weir_backend, tmp_path):
+    """The cleaner gives back what the last checkpoint still names. The node, the backup and what is restored of it verify; it
+    goes back to where the backup says, and no further."""
+    node = weir_backend(None, *SEGMENT, "--memory", "8mb", "--disk", "48mb")
+    client = redis_client(node)
+    rng = random.Random(SEED)
+    staying = {f"staying:{i}": rng.randbytes(3000) for i in range(1500)}
+    sequence = Sequence(node.port)
+    for key, value in staying.items():
+        client.set(key, value)
+    client.bgsave()
+    weirtest.wait_for(lambda: client.info("persistence")["rdb_bgsave_in_progress"] == 0, "the checkpoint")
+
+    def given():
+        pipe = client.pipeline(transaction=False)
+        for _ in range(100):
+            pipe.set(f"other:{rng.randrange(500)}", rng.randbytes(4000))
+        pipe.execute()
+        told = ctl("verify", node.data)
+        assert "damage      0" in told
+        return re.search("given back  the segments of [0-9]+ ", told)
+
+    weirtest.wait_for(given, "segments are given back", 60)
+    time.sleep(0.3)
+    sequence.stop()
+    told = ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
+    assert "damage      0" in ctl("verify", tmp_path / "b")
+    _, earliest = times_of(told)
+    lsn = int(re.search(r"lsn:\d+ to lsn:(\d+)", told).group(1))
+    assert "it goes back to lsn:" in ctl("restore", tmp_path / "b", tmp_path / "x", "--until", f"lsn:{lsn - 1}", code=1)
+    assert "it goes back to" in ctl("restore", tmp_path / "b", tmp_path / "x", "--until", f"@{earliest - 0.1:.3f}", code=1)
+    for i, until in enumerate((f"lsn:{lsn}", f"@{earliest:.3f}", f"lsn:{lsn + 40}", None)):
+        ctl("restore", tmp_path / "b", tmp_path / f"r{i}", *(["--until", until] if until else []))
+        assert "damage      0" in ctl("verify", tmp_path / f"r{i}")
+        other = weir_backend(None, *SEGMENT, "--memory", "8mb", "--disk", "48mb", data=tmp_path / f"r{i}")
+        there = redis_client(other)
+        assert dict(zip(staying, there.mget(staying))) == staying
+        found = sequence.found(other.port)
+        assert found == len(sequence.answered) if until is None else found <= len(sequence.sent)
+        other.stop()
+    for pid in weirtest.pids_of_session(node.pid):
+        os.kill(pid, signal.SIGKILL)
+    node._sent.add(signal.SIGKILL)
+    node.stop(signal.SIGKILL)
+    assert "damage      0" in ctl("verify", node.data)
+    ctl("salvage", node.data, tmp_path / "salvaged")
+    there = redis_client(weir_backend(None, *SEGMENT, "--memory", "8mb", data=tmp_path / "salvaged"))
+    assert dict(zip(staying, there.mget(staying))) == staying
+    node.restart(signal.SIGKILL)
+    assert dict(zip(staying, redis_client(node).mget(staying))) == staying
+    assert sequence.found(node.port) == len(sequence.answered)
+
+
 def test_restore_to_an_lsn_cuts_no_transaction(weir_backend, tmp_path):
     """Each EXEC sets two keys to one number, with values that need more than one segment; wherever the log is cut, both
     say the same."""
