@@ -159,6 +159,11 @@ uint64_t io_clock_us(struct io *io)
     return io->vtable->clock_us(io);
 }
 
+uint64_t io_cpu_us(struct io *io)
+{
+    return io->vtable->cpu_us(io);
+}
+
 uint64_t io_wall_us(struct io *io)
 {
     return io->vtable->wall_us(io);

@@ -67,6 +67,8 @@ uint64_t io_now_us(const struct io *io);
 uint64_t io_now_ms(const struct io *io);
 /* Reads the clock now: for the end of a turn, for long work. */
 uint64_t io_clock_us(struct io *io);
+/* CPU time of the thread that asks, since it began: a system call. */
+uint64_t io_cpu_us(struct io *io);
 /* Microseconds since the epoch. May jump. */
 uint64_t io_wall_us(struct io *io);
 uint64_t io_random64(struct io *io);
@@ -161,7 +163,9 @@ MUST_USE int io_stream_open(struct io *io, struct io_stream *stream,
 MUST_USE int io_stream_connect(struct io *io, struct io_stream *stream,
                                const struct io_stream_handler *handler, const struct io_addr *addr,
                                const struct io_stream_options *options);
-void io_stream_resume(struct io_stream *stream); /* also lends what is kept, in this or the next turn */
+/* Also lends what is kept, in this or the next turn. In its own recv(), behind a pause: in the next one, after what other
+ * streams have got by then, and receives no more before. */
+void io_stream_resume(struct io_stream *stream);
 void io_stream_pause(struct io_stream *stream);
 bool io_stream_is_paused(const struct io_stream *stream);
 

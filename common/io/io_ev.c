@@ -47,6 +47,12 @@ static uint64_t ev_clock_us(struct io *io)
     return clock_read_us(CLOCK_BOOTTIME);
 }
 
+static uint64_t ev_cpu_us(struct io *io)
+{
+    (void)io;
+    return clock_read_us(CLOCK_THREAD_CPUTIME_ID);
+}
+
 static uint64_t ev_wall_us(struct io *io)
 {
     (void)io;
@@ -119,11 +125,13 @@ static void after_wait_run(struct ev_loop *loop, ev_check *watcher, int events)
 
     (void)events;
     io_turn_stamp(&ev->io, ev_clock_us(&ev->io));
+    ev->is_late = false;
     if (!ev_is_active(&ev->no_wait))
         return;
     ev_idle_stop(loop, &ev->no_wait);
     io_turn_mark(&ev->io);
     op_todo_run(ev);
+    io_ev_file_todo(ev);
     io_ev_stream_todo(ev);
 }
 
@@ -271,6 +279,7 @@ static int poll_fd_find(struct io_ev *ev)
 
 static const struct io_vtable io_ev_vtable = {
     .clock_us = ev_clock_us,
+    .cpu_us = ev_cpu_us,
     .wall_us = ev_wall_us,
     .random64 = ev_random64,
     .shared_map = io_ev_shared_map,

@@ -521,9 +521,10 @@ static void file_done_event(struct ev_loop *loop, ev_async *watcher, int events)
     threads_reap(ev->file_threads);
 }
 
-static void ring_mark(void *arg)
+void io_ev_file_todo(struct io_ev *ev)
 {
-    io_turn_mark(arg);
+    if (ev->uring != NULL)
+        uring_go_on(ev->uring);
 }
 
 void io_ev_file_before_wait(struct io_ev *ev)
@@ -561,7 +562,7 @@ int io_ev_file_init(struct io_ev *ev, const struct io_ev_options *options)
             return -errno;
     }
     if (ev->files == IO_FILES_URING || ev->files == IO_FILES_BEST) {
-        err = uring_create(ev->loop, ring_mark, &ev->io, &ev->uring);
+        err = uring_create(ev->loop, &ev->io, options->files_us, &ev->uring);
         if (err != 0)
             log_notice(ev->io.log, "files: io_uring is refused, threads do its work: %s",
                        err_text(err));

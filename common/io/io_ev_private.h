@@ -50,6 +50,7 @@ struct io_ev {
     struct epoll_event stream_events[IO_EV_STREAM_EVENTS];
     int stream_event_at, stream_event_count; /* from `at` on they are for the next turn */
     uint32_t streams_us;                     /* as in the options */
+    bool is_late; /* what had waited for this turn has taken all of streams_us */
 
     /* What was received ahead, for streams whose turn is about to come. */
     struct io_ev_ahead {
@@ -144,6 +145,7 @@ int io_ev_boot_id(struct io *io, unsigned char out[16]);
 /* ---- io_ev_file.c ---- */
 MUST_USE int io_ev_file_init(struct io_ev *ev, const struct io_ev_options *options);
 void io_ev_file_deinit(struct io_ev *ev);
+void io_ev_file_todo(struct io_ev *ev); /* as io_ev_stream_todo() */
 void io_ev_file_before_wait(struct io_ev *ev);
 bool io_ev_file_can_linger(const struct io_ev *ev);
 void io_ev_file_open(struct io *io, struct io_op *op, const char *path, int flags,

@@ -19,7 +19,8 @@
  * libev's level-triggered set polls each socket once more, a turn after every report. To pause, to resume
  * and to stop at a budget costs no system call. EPOLLOUT is asked for with the first short send only, as
  * unix sockets report it for every message that the peer reads. Events that a turn has no time for (streams_us) wait in
- * the array for the next one.
+ * the array for the next one. There they come first, then what waits on the todo list (one stream at least, and as
+ * many as there is time for), then, if there still is, what the kernel tells anew.
  *
  *   I1  is_readable is cleared only by a receive that got less than it had room for, and, once a hang-up
  *       was reported, by the end itself: no further edge would tell of it.
@@ -440,15 +441,15 @@ static enum recv_step stream_recv_buffer(struct io_ev *ev, struct io_stream *str
     return (size_t)got == room ? RECV_FULL : RECV_SHORT;
 }
 
-/* At most one buffer's worth a turn: what is left is for a later one, after the others had theirs. A
- * receive that did not fill its room has emptied the socket; another one would only say EAGAIN. False:
- * the stream is gone. */
+/* At most one buffer's worth a turn: what is left is for a later one, after the others had theirs. So is all of a stream
+ * that is on the todo list: recv() has put itself there. A receive that did not fill its room has emptied the socket;
+ * another one would only say EAGAIN. False: the stream is gone. */
 static bool stream_readable(struct io_ev *ev, struct io_stream *stream)
 {
     struct stream_part *part = stream_part(stream);
     size_t budget = ev->recv_size;
 
-    while (budget > 0 && part->is_readable && stream_can_receive(stream)) {
+    while (budget > 0 && part->is_readable && stream_can_receive(stream) && !list_node_is_linked(&part->todo_node)) {
         enum recv_step step = stream->rest_len_ > REST_COPY_MAX
                                   ? stream_recv_rest(ev, stream, &budget)
                                   : stream_recv_buffer(ev, stream, &budget);
@@ -622,6 +623,11 @@ static void streams_serve(struct io_ev *ev, const struct epoll_event *events, in
     }
 }
 
+static bool streams_are_late(struct io_ev *ev)
+{
+    return ev->streams_us != 0 && io_clock_us(&ev->io) >= ev->io.now_us + ev->streams_us;
+}
+
 /* As many as a turn has time for. The rest is served by the next, before anything else is asked for. */
 static void streams_serve_some(struct io_ev *ev)
 {
@@ -630,8 +636,7 @@ static void streams_serve_some(struct io_ev *ev)
 
         ev->stream_event_at += count;
         streams_serve(ev, ev->stream_events + first, count);
-        if (ev->streams_us != 0 && ev->stream_event_at < ev->stream_event_count &&
-            io_clock_us(&ev->io) >= ev->io.now_us + ev->streams_us) {
+        if (ev->stream_event_at < ev->stream_event_count && streams_are_late(ev)) {
             io_ev_wake(&ev->io);
             return;
         }
@@ -647,9 +652,13 @@ static void streams_event(struct ev_loop *loop, ev_io *watcher, int libev_events
         return; /* this turn has had enough */
     ev->stream_event_at = 0;
     ev->stream_event_count = epoll_wait(ev->stream_fd, ev->stream_events, IO_EV_STREAM_EVENTS, 0);
-    if (ev->stream_event_count > 0)
-        io_turn_mark(&ev->io);
-    streams_serve_some(ev);
+    if (ev->stream_event_count <= 0)
+        return;
+    io_turn_mark(&ev->io);
+    if (UNLIKELY(ev->is_late))
+        io_ev_wake(&ev->io);
+    else
+        streams_serve_some(ev);
 }
 
 static void stream_todo_one(struct io_ev *ev, struct io_stream *stream)
@@ -677,10 +686,16 @@ void io_ev_stream_todo(struct io_ev *ev)
     streams_serve_some(ev);
     list_init(&batch);
     list_move_all(&ev->stream_todo, &batch);
-    while ((node = list_pop_front(&batch)) != NULL) {
+    while (!ev->is_late && (node = list_pop_front(&batch)) != NULL) {
         struct stream_part *part = CONTAINER_OF(node, struct stream_part, todo_node);
 
         stream_todo_one(ev, stream_of_part(part));
+        ev->is_late = streams_are_late(ev);
+    }
+    if (UNLIKELY(!list_is_empty(&batch))) { /* before what those have added that were served */
+        list_move_all(&ev->stream_todo, &batch);
+        list_move_all(&batch, &ev->stream_todo);
+        io_ev_wake(&ev->io);
     }
 }
 

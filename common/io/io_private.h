@@ -20,6 +20,7 @@ enum io_path_op { IO_OP_RENAME, IO_OP_UNLINK, IO_OP_LINK, IO_OP_MKDIR, IO_OP_DIR
 
 struct io_vtable {
     uint64_t (*clock_us)(struct io *io);
+    uint64_t (*cpu_us)(struct io *io);
     uint64_t (*wall_us)(struct io *io);
     uint64_t (*random64)(struct io *io);
     void (*wake)(struct io *io);

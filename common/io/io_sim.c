@@ -845,16 +845,26 @@ struct sim_pair *sim_pair(struct sim *sim, const struct sim_node *from, const st
 
 /* ---- struct io ---------------------------------------------------------------------------- */
 
-static uint64_t sim_io_clock_us(struct io *io)
+static uint64_t sim_io_now_us(struct io *io)
 {
     struct sim_process *process = sim_process_of(io);
 
     return sim_clock_us(process->node, sim_process_true_us(process));
 }
 
+static uint64_t sim_io_clock_us(struct io *io)
+{
+    struct sim_process *process = sim_process_of(io);
+    struct sim *sim = process->node->sim;
+
+    if (process->in_turn && sim->options.loop.look_us_max > 0)
+        process->elapsed_us += sim_random_below(sim, SIM_RANDOM_CORE, (uint64_t)sim->options.loop.look_us_max + 1);
+    return sim_io_now_us(io);
+}
+
 static uint64_t sim_io_wall_us(struct io *io)
 {
-    return sim_io_clock_us(io) + (uint64_t)sim_process_of(io)->node->clock.wall_us;
+    return sim_io_now_us(io) + (uint64_t)sim_process_of(io)->node->clock.wall_us;
 }
 
 static void sim_io_wake(struct io *io)
@@ -894,6 +904,7 @@ static void sim_io_stop(struct io *io)
 
 const struct io_vtable sim_vtable = {
     .clock_us = sim_io_clock_us,
+    .cpu_us = sim_io_now_us, /* nobody else has its processor */
     .wall_us = sim_io_wall_us,
     .random64 = sim_random64,
     .shared_map = sim_shared_map, .shared_size = sim_shared_size, .shared_unmap = sim_shared_unmap,

@@ -65,6 +65,7 @@ struct sim_options {
     struct {
         uint32_t wait_us_max;     /* from an event to the turn that sees it */
         uint32_t callback_us_max; /* what a callback costs */
+        uint32_t look_us_max;     /* what it costs up to each look at the clock that it makes */
         uint32_t timer_late_us_max;
         uint32_t recv_size;       /* of the buffer that is lent */
     } loop;

@@ -135,4 +135,5 @@ void sim_options_draw(struct sim_options *o, uint64_t seed)
     o->clock.wall_error_us_max = draw(s, 5000000);
     o->clock.rate_ppm_max = draw(s, 500);
     draw_disk(s, o);
+    o->loop.look_us_max = draw(s, 500);
 }

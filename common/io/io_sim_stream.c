@@ -139,6 +139,7 @@ static void turn_lend(struct sim_socket *socket, char *data, size_t len)
     if (sim->current == socket && socket->stream == stream) {
         ASSERT(consumed <= len);
         rest_keep(stream, bytes_of(data + consumed, len - consumed));
+        socket->is_rest_due &= consumed < len;
     }
     mem_free(data);
 }
@@ -306,7 +307,8 @@ void sim_stream_resume(struct io *io, struct io_stream *stream)
 
     (void)io;
     stream->recv_paused_ = false;
-    if (stream->rest_len_ > 0)
+    /* Inside recv() it is not known yet what will be kept. */
+    if (stream->rest_len_ > 0 || (socket->sim->current == socket && socket->sim->lent.len > 0))
         socket->is_rest_due = true;
     sim_socket_notify(socket);
 }

@@ -12,6 +12,7 @@
  */
 #include "common/io/io_uring.h"
 #include "common/base/mem.h"
+#include "common/io/io_private.h"
 
 #include <liburing.h>
 #include <errno.h>
@@ -30,6 +31,7 @@
 #define URING_RETRY_MAX   64
 #define URING_STEP_MAX    (1u << 30) /* of one read or write: the kernel cuts at 2 GiB */
 #define URING_AGAIN_S     0.001
+#define URING_LOOK        4u /* so many completions between two looks at the clock */
 
 struct uring {
     struct io_uring ring;
@@ -39,8 +41,9 @@ struct uring {
     int event_fd;
     unsigned in_flight;   /* queued in the ring, or in the kernel */
     struct list waiting;  /* for room (I1) */
-    void (*mark)(void *arg);
-    void *arg;
+    struct io *io;        /* borrows: the loop's */
+    uint32_t reap_us;
+    bool is_left;         /* completions are there that event_fd will not tell of again */
     uint16_t free_slots[URING_FILES_MAX];
     unsigned free_count;
 };
@@ -192,18 +195,45 @@ static void uring_completed(struct uring *u, struct uring_op *op, int result)
     op->done(op, total);
 }
 
+/* The time counts from the first look. */
+static bool uring_is_late(struct uring *u, unsigned count, uint64_t *until_us)
+{
+    uint64_t now_us;
+
+    if (u->reap_us == 0 || count % URING_LOOK != 0)
+        return false;
+    now_us = io_clock_us(u->io);
+    if (count == URING_LOOK)
+        *until_us = now_us + u->reap_us;
+    return now_us >= *until_us;
+}
+
 static void uring_reap(struct uring *u)
 {
-    unsigned left = URING_CQ_SIZE; /* a turn's; done() may queue more */
+    uint64_t until_us = 0;
     struct io_uring_cqe *cqe;
 
-    while (left-- > 0 && io_uring_peek_cqe(&u->ring, &cqe) == 0) {
+    io_turn_mark(u->io);
+    u->is_left = false;
+    /* done() may queue more: a turn has its bound in any case */
+    for (unsigned count = 1; io_uring_peek_cqe(&u->ring, &cqe) == 0; count++) {
         struct uring_op *op = io_uring_cqe_get_data(cqe);
         int result = cqe->res;
 
         io_uring_cqe_seen(&u->ring, cqe);
         uring_completed(u, op, result);
+        if (count >= URING_CQ_SIZE || uring_is_late(u, count, &until_us)) {
+            u->is_left = true;
+            io_wake(u->io);
+            return;
+        }
     }
+}
+
+void uring_go_on(struct uring *u)
+{
+    if (UNLIKELY(u->is_left))
+        uring_reap(u);
 }
 
 static void uring_readable(struct ev_loop *loop, ev_io *watcher, int events)
@@ -213,8 +243,8 @@ static void uring_readable(struct ev_loop *loop, ev_io *watcher, int events)
 
     (void)loop, (void)events;
     MAYBE(read(u->event_fd, &count, sizeof(count)) == sizeof(count));
-    u->mark(u->arg);
-    uring_reap(u);
+    if (LIKELY(!u->is_left)) /* else this turn has had enough, or the next one goes on */
+        uring_reap(u);
 }
 
 /* ---- files -------------------------------------------------------------------------------- */
@@ -297,7 +327,7 @@ static int uring_setup(struct uring *u)
     return err;
 }
 
-int uring_create(struct ev_loop *loop, void (*mark)(void *arg), void *arg, struct uring **out)
+int uring_create(struct ev_loop *loop, struct io *io, uint32_t reap_us, struct uring **out)
 {
     struct uring *u = must_zalloc(sizeof(*u));
     int err;
@@ -309,8 +339,8 @@ int uring_create(struct ev_loop *loop, void (*mark)(void *arg), void *arg, struc
         return err;
     }
     u->loop = loop;
-    u->mark = mark;
-    u->arg = arg;
+    u->io = io;
+    u->reap_us = reap_us;
     list_init(&u->waiting);
     while (u->free_count < URING_FILES_MAX) {
         u->free_slots[u->free_count] = (uint16_t)(URING_FILES_MAX - 1 - u->free_count);

@@ -23,15 +23,16 @@ struct uring_op {
     uint8_t kind, retry_count;
 };
 
-/* Errors: what the kernel said (-EPERM, -ENOSYS where it is forbidden). `mark` is called once for each
- * batch of completions, before the first. */
-MUST_USE int uring_create(struct ev_loop *loop, void (*mark)(void *arg), void *arg,
-                          struct uring **out);
+/* `reap_us`: so long a turn calls done(), then it is the next one's; 0: until all have been called. Errors: what the
+ * kernel said (-EPERM, -ENOSYS where it is forbidden). */
+MUST_USE int uring_create(struct ev_loop *loop, struct io *io, uint32_t reap_us, struct uring **out);
 /* Waits for what is under way; done() is not called for it. */
 void uring_destroy(struct uring **uring);
 /* A slot for the descriptor (which stays the caller's), or ERR_FULL, or -errno. */
 MUST_USE int uring_file_add(struct uring *uring, int fd);
 void uring_file_remove(struct uring *uring, int slot);
+/* Early in each turn that nothing was waited for: what the one before had no time for. */
+void uring_go_on(struct uring *uring);
 void uring_queue(struct uring *uring, struct uring_op *op);
 /* Before the wait of the loop, with one for completions before it of `linger_us` at most; 0: none. */
 void uring_submit(struct uring *uring, uint32_t linger_us);

@@ -324,6 +324,51 @@ static void test_what_a_turn_has_no_time_for_is_served_by_the_next(void **state)
     loop_close(&loop);
 }
 
+/* Who has itself called again in the next turn (a bite a turn) lets others come in between: those that an event tells of,
+ * and, where a turn has no time for all, those of its like. */
+static void test_who_asks_to_be_called_again_goes_behind_others(void **state)
+{
+    enum { ENDS = 16, SIZE = 50 };
+    struct loop loop;
+    struct end ends[ENDS], other;
+    const char data[SIZE] = "in order";
+
+    (void)state;
+    loop_open(&loop, (struct io_ev_options){.streams_us = 1});
+    end_open(&other, &loop);
+    for (int k = 0; k < ENDS; k++) {
+        end_open(&ends[k], &loop);
+        ends[k].mode = TAKE_ONE_AND_BOUNCE;
+        peer_write(&ends[k], data, SIZE);
+    }
+    ends[0].stop_at = 2;
+    loop_run(&loop);
+    for (int k = 0; k < ENDS; k++)
+        assert_in_range(ends[k].got_len, k == 0 ? 2 : 0, 3);
+    peer_write(&other, "hi", 2);
+    other.stop_at = 2;
+    ends[0].stop_at = 0;
+    loop_run(&loop);
+    assert_got(&other, "hi");
+    for (int k = 0; k < ENDS; k++) {
+        assert_true(ends[k].got_len < SIZE);
+        shutdown(ends[k].peer, SHUT_WR);
+        ends[k].keeps_open = true;
+    }
+    for (int k = 0; k < ENDS; k++)
+        while (ends[k].closed_count == 0)
+            loop_run(&loop);
+    for (int k = 0; k < ENDS; k++) {
+        assert_int_equal(ends[k].got_len, SIZE);
+        assert_memory_equal(ends[k].got, data, SIZE);
+        assert_int_equal(ends[k].recv_count, SIZE);
+        assert_int_equal(ends[k].rest_len, 0);
+        end_close(&ends[k]);
+    }
+    end_close(&other);
+    loop_close(&loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -339,6 +384,7 @@ int main(void)
         LOOP_TEST(test_what_was_received_ahead_of_a_stream_is_kept),
         LOOP_TEST(test_long_input_of_many_streams),
         cmocka_unit_test(test_what_a_turn_has_no_time_for_is_served_by_the_next),
+        cmocka_unit_test(test_who_asks_to_be_called_again_goes_behind_others),
     };
 
     return cmocka_run_group_tests_name("io_ev_stream", tests, NULL, NULL);

@@ -355,6 +355,70 @@ static void test_many_files_come_and_go(void **state)
     }
 }
 
+struct slow {
+    struct wait_op wait;
+    unsigned *in_turn;
+};
+
+struct turns {
+    struct io_hook hook;
+    unsigned in_turn, most, count;
+};
+
+/* Takes until the clock has moved. */
+static void slow_done(struct io_op *op)
+{
+    struct slow *slow = CONTAINER_OF(op, struct slow, wait.op);
+    uint64_t begun_us = io_clock_us(slow->wait.loop->io);
+
+    while (io_clock_us(slow->wait.loop->io) == begun_us)
+        ;
+    ++*slow->in_turn;
+    wait_done(op);
+}
+
+static void turns_count(struct io_hook *hook)
+{
+    struct turns *turns = CONTAINER_OF(hook, struct turns, hook);
+
+    turns->most = MAX(turns->most, turns->in_turn);
+    turns->count += turns->in_turn > 0;
+    turns->in_turn = 0;
+}
+
+/* What ends together is told in several turns; no event tells of the rest, and none is needed. */
+static void test_a_turn_tells_of_as_many_as_it_has_time_for(void **state)
+{
+    enum { READS = 64, AT_ONCE_MAX = 8 };
+    struct fixture *f = *state, other = {0};
+    struct turns turns = {.hook.run = turns_count};
+    struct slow reads[READS];
+    struct io_file *file;
+    char bytes[READS];
+    int pending = READS;
+
+    loop_open(&other.loop, (struct io_ev_options){.files = IO_FILES_BEST, .directory = f->dir, .files_us = 1});
+    file = open_file(&other, "a", NEW_FILE);
+    assert_int_equal(DO(&other, io_file_write, file, OP, "x", 1, 0), 1);
+    io_hook_add(other.loop.io, &turns.hook);
+    for (size_t i = 0; i < READS; i++) {
+        reads[i] = (struct slow){.wait = wait_init(&other), .in_turn = &turns.in_turn};
+        reads[i].wait.op.done = slow_done;
+        reads[i].wait.pending = &pending;
+        io_file_read(file, &reads[i].wait.op, &bytes[i], 1, 0);
+    }
+    loop_run(&other.loop);
+    for (size_t i = 0; i < READS; i++)
+        assert_int_equal(reads[i].wait.done_count, 1);
+    if (strcmp(io_ev_files_name(other.loop.io), "io_uring") == 0) {
+        assert_true(turns.most <= AT_ONCE_MAX);
+        assert_true(turns.count >= READS / AT_ONCE_MAX);
+    }
+    io_hook_remove(other.loop.io, &turns.hook);
+    io_file_close(file);
+    loop_close(&other.loop);
+}
+
 /* Buffers are the callers' again once the io is gone: what runs is waited for, nothing is told. */
 static void test_destroy_waits_for_ops(void **state)
 {
@@ -424,6 +488,8 @@ int main(void)
         BOTH(test_close_waits_for_ops),
         BOTH(test_many_files_come_and_go),
         BOTH(test_destroy_waits_for_ops),
+        {"test_a_turn_tells_of_as_many_as_it_has_time_for", test_a_turn_tells_of_as_many_as_it_has_time_for, setup_uring,
+         teardown, NULL},
         cmocka_unit_test(test_without_a_backend_ops_are_refused),
         cmocka_unit_test(test_an_absent_directory_is_an_error),
     };
