@@ -13,6 +13,8 @@
  *       that come Redis's limits, which close.
  *   C5  A peer that has closed its side still gets its answers, but not if it waits for keys or messages.
  *   C6  One turn sends a client at most SEND_TURN_MAX, however fast it reads: others come in between.
+ *   C7  Once a turn has taken TURN_US nothing more is executed for a client than it takes until its next look at the
+ *       clock. What it leaves waits as what C2 leaves, for the next turn.
  */
 #include "backend/ahead.h"
 #include "backend/node_private.h"
@@ -32,6 +34,9 @@
 #define OUTPUT_PAUSE      (1u << 20)
 #define OUTPUT_RESUME     (OUTPUT_PAUSE / 2)
 #define SEND_TURN_MAX     (256u << 10)
+#define TURN_US           300u        /* C7 */
+#define LOOK_REQUESTS     16u         /* it looks after so many requests, or so many bytes of them */
+#define LOOK_BYTES        (4u << 10)
 #define TLS_HANDSHAKE     0x16
 #define UNAUTH_ARGS_MAX   10u
 #define UNAUTH_BULK_MAX   16384u
@@ -339,6 +344,14 @@ static size_t tls_refused(struct client *client, size_t len)
     return len;
 }
 
+/* C7 */
+static bool client_is_late(const struct client *client)
+{
+    struct io *io = client->node->io;
+
+    return io_clock_us(io) >= io_now_us(io) + TURN_US;
+}
+
 /* Executes what is whole; returns the bytes consumed. */
 static size_t client_consume(struct client *client, struct bytes data)
 {
@@ -346,6 +359,8 @@ static size_t client_consume(struct client *client, struct bytes data)
     struct engine *engine = client->node->engine;
     struct proto_limits limits;
     size_t consumed = 0, looked = 0; /* looked: so far the next requests' keys were asked for */
+    size_t look_at = LOOK_BYTES;
+    uint32_t look_in = LOOK_REQUESTS;
     bool was_waiting = session->fetches != NULL;
 
     engine_turn_begin(engine);
@@ -376,6 +391,14 @@ static size_t client_consume(struct client *client, struct bytes data)
             client_limits(client, &limits);
         if (UNLIKELY(session->out.len > OUTPUT_PAUSE))
             client_pause(client, PAUSE_OUTPUT);
+        if (LIKELY(--look_in > 0 && consumed < look_at) || consumed == data.len)
+            continue;
+        if (UNLIKELY(client_is_late(client))) {
+            client_look_again(client);
+            break;
+        }
+        look_in = LOOK_REQUESTS;
+        look_at = consumed + LOOK_BYTES;
     }
     if (UNLIKELY(client->is_dead))
         return consumed;
@@ -452,7 +475,7 @@ void client_run_rest(struct client *client)
     }
     if (client->rest.len > 0)
         buffer_consume(&client->rest, client_consume(client, buffer_bytes(&client->rest)));
-    if (client->is_dead)
+    if (client->is_dead || client->is_run)
         return;
     /* Half a request will not become a whole one. */
     if (!client->session.is_parked && client->pause == 0)

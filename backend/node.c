@@ -8,6 +8,9 @@
 #define CLIENTS_IDLE_MAX 1024u
 #define SECOND_MS        1000u
 #define LONG_TURN_US     1000u
+#define CPU_LOOK_US      250u
+#define FLUSH_TURN_US    700u  /* then the other clients' replies are for the next turn */
+#define FLUSH_LOOK       8u    /* so many clients between two looks at the clock */
 #define PARK_LOOK_MS     2u
 #define LINGER_US_MIN    100u
 #define LINGER_US_MAX    1000u
@@ -25,14 +28,59 @@ static void node_advance(struct node *node)
     }
 }
 
+/* The CPU's clock costs a system call, so not every turn ends with a look at it. What is counted for one begins with the
+ * last look, and is never more than it took: at most CPU_LOOK_US too much. */
+static void count_turn_cpu(struct node *node, uint64_t now_us, uint64_t took_us)
+{
+    struct node_turns *turns = &node->turns;
+    uint64_t cpu_us = io_cpu_us(node->io), took_cpu_us = MIN(cpu_us - node->cpu_us, took_us);
+
+    node->cpu_us = cpu_us;
+    node->cpu_at_us = now_us;
+    turns->cpu_long_count += took_cpu_us > LONG_TURN_US;
+    turns->cpu_us_max = MAX(turns->cpu_us_max, took_cpu_us);
+}
+
 static void count_turn(struct node *node)
 {
     struct node_turns *turns = &node->turns;
-    uint64_t took_us = io_clock_us(node->io) - io_now_us(node->io);
+    uint64_t now_us = io_clock_us(node->io), took_us = now_us - io_now_us(node->io);
 
     turns->count++;
     turns->long_count += took_us > LONG_TURN_US;
     turns->us_max = MAX(turns->us_max, took_us);
+    if (UNLIKELY(took_us > MIN(turns->cpu_us_max, (uint64_t)LONG_TURN_US) || now_us >= node->cpu_at_us + CPU_LOOK_US))
+        count_turn_cpu(node, now_us, took_us);
+}
+
+/* What clients left whose peers have closed their sides. */
+static void node_run_rests(struct node *node)
+{
+    struct list batch;
+    struct list_node *at;
+
+    list_init(&batch);
+    list_move_all(&node->runs, &batch);
+    while ((at = list_first(&batch)) != NULL)
+        client_run_rest(client_of_turn_node(at));
+}
+
+static void node_flush(struct node *node)
+{
+    uint32_t look_in = FLUSH_LOOK;
+    struct list_node *at;
+
+    while ((at = list_pop_front(&node->dirty)) != NULL) {
+        client_flush(client_of_dirty_node(at));
+        if (LIKELY(--look_in > 0))
+            continue;
+        if (UNLIKELY(io_clock_us(node->io) >= io_now_us(node->io) + FLUSH_TURN_US))
+            break;
+        look_in = FLUSH_LOOK;
+    }
+    if (UNLIKELY(!list_is_empty(&node->dirty)))
+        io_wake(node->io);
+    list_move_all(&node->unsent, &node->dirty);
 }
 
 static void node_closed(void *arg, int err)
@@ -60,8 +108,7 @@ static void node_turn(struct io_hook *hook)
 
     if (UNLIKELY(!node->is_open))
         return;
-    while ((at = list_first(&node->runs)) != NULL)
-        client_run_rest(client_of_turn_node(at));
+    node_run_rests(node);
     engine_turn_end(node->engine);
     if (UNLIKELY(node->engine->settings->fsync != node->fsync)) {
         node->fsync = node->engine->settings->fsync;
@@ -71,9 +118,7 @@ static void node_turn(struct io_hook *hook)
     node_advance(node);
     node->is_advanced = true;
     node->is_prompt = false;
-    while ((at = list_pop_front(&node->dirty)) != NULL)
-        client_flush(client_of_dirty_node(at));
-    list_move_all(&node->unsent, &node->dirty);
+    node_flush(node);
     /* All that clients ask for waits for the disk: what comes meanwhile is for the next commit, and is taken in at once. */
     if (UNLIKELY(!list_is_empty(&node->held)) && !node->is_prompt)
         MAYBE(io_linger(node->io, MIN(MAX(store_commit_us(node->store), LINGER_US_MIN), LINGER_US_MAX), false));
@@ -181,6 +226,8 @@ static int node_open_engine(struct node *node)
     commit_init(&node->commit, (enum store_fsync)node->fsync);
     MAYBE(commit_advance(&node->commit, store_marks_of(node->store)));
     node->is_open = true;
+    node->cpu_us = io_cpu_us(node->io);
+    node->cpu_at_us = io_now_us(node->io);
     io_timer_start(node->io, &node->second, SECOND_MS);
     return 0;
 }

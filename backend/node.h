@@ -71,6 +71,7 @@ uint32_t node_client_count(const struct node *node);
 struct node_turns {
     uint64_t count, long_count; /* long: over a millisecond */
     uint64_t us_max;
+    uint64_t cpu_long_count, cpu_us_max; /* by the CPU time, or up to 250 us more, never over the above */
 };
 const struct node_turns *node_turns(const struct node *node);
 struct engine *node_engine(struct node *node); /* NULL until opened */

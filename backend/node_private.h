@@ -18,6 +18,7 @@ struct node {
     struct io_hook hook;
     struct io_timer second;
     struct node_turns turns;
+    uint64_t cpu_us, cpu_at_us; /* the CPU's clock as it was seen last, and when */
     struct mem_pool clients;
     uint64_t ahead_hash;    /* of a key whose bucket was asked for, its entry not yet; 0: none */
     struct resp_args args;  /* of the request at hand */

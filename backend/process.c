@@ -30,6 +30,7 @@
 #define WATCHDOG_MS    60000u                /* one command may take seconds (KEYS, SORT, DEBUG SLEEP), Redis's do too */
 #define SETTINGS_SIZE  2048u
 #define TURN_STREAMS_US 300u                 /* the replies take about as long again */
+#define TURN_FILES_US   200u
 #define EXIT_AGAIN     1
 
 /* ---- in the master ------------------------------------------------------------------------------------- */
@@ -470,7 +471,8 @@ static int process_worker_main(struct worker *worker)
     struct process process = {.worker = worker, .config = worker_config_arg(worker), .exit_code = MASTER_EXIT_DONE};
     const char *const written[] = {process.config->dir, "/dev/shm"};
     struct io_ev_options io_options = {
-        .log = worker_log(worker), .files = IO_FILES_BEST, .streams_us = TURN_STREAMS_US, .start_threads = true,
+        .log = worker_log(worker), .files = IO_FILES_BEST, .streams_us = TURN_STREAMS_US, .files_us = TURN_FILES_US,
+        .start_threads = true,
     };
     int sandbox_err, err;
 

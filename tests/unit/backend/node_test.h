@@ -60,8 +60,8 @@ static inline void world_open(struct world *w)
     assert_int_equal(w->err, 0);
 }
 
-/* A disk whose flushes take their time. */
-static inline void world_start(struct world *w, enum store_fsync fsync)
+/* A disk whose flushes take their time. look_us: as the simulator's look_us_max. */
+static inline void world_start_slow(struct world *w, enum store_fsync fsync, uint32_t look_us)
 {
     struct sim_options sim_options;
     int fd;
@@ -70,6 +70,7 @@ static inline void world_start(struct world *w, enum store_fsync fsync)
     sim_options_calm(&sim_options);
     sim_options.disk.flush_min_us = FLUSH_US;
     sim_options.disk.flush_mean_us = FLUSH_US;
+    sim_options.loop.look_us_max = look_us;
     w->sim = sim_create(11, &sim_options);
     w->host = sim_node_create(w->sim, "host");
     w->other = sim_node_create(w->sim, "other");
@@ -78,6 +79,11 @@ static inline void world_start(struct world *w, enum store_fsync fsync)
     assert_int_equal(sim_listen(w->host, &w->addr, &fd), 0);
     w->listener = (struct io_listener){.accepted = world_accepted, .arg = w};
     io_listener_start(sim_node_io(w->host), &w->listener, fd);
+}
+
+static inline void world_start(struct world *w, enum store_fsync fsync)
+{
+    world_start_slow(w, fsync, 0);
 }
 
 static inline void world_end(struct world *w)

@@ -225,6 +225,141 @@ static void test_drain(void **state)
     world_end(&w);
 }
 
+/* ---- long pipelines ------------------------------------------------------------------------- */
+
+#define PIPELINE 2000u
+
+struct pipeline {
+    const char *begin; /* makes the counter */
+    size_t (*ask)(char *out, size_t room);
+    size_t (*answer)(char *out, size_t room, unsigned i);
+};
+
+static size_t resp_ask(char *out, size_t room)
+{
+    return (size_t)snprintf(out, room, "*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n");
+}
+
+static size_t resp_answer(char *out, size_t room, unsigned i)
+{
+    return (size_t)snprintf(out, room, ":%u\r\n", i);
+}
+
+static size_t text_ask(char *out, size_t room)
+{
+    return (size_t)snprintf(out, room, "incr n 1\r\n");
+}
+
+static size_t meta_ask(char *out, size_t room)
+{
+    return (size_t)snprintf(out, room, "ma n v\r\n");
+}
+
+static size_t text_answer(char *out, size_t room, unsigned i)
+{
+    return (size_t)snprintf(out, room, "%u\r\n", i);
+}
+
+static size_t meta_answer(char *out, size_t room, unsigned i)
+{
+    char number[16];
+
+    return (size_t)snprintf(out, room, "VA %d\r\n%s\r\n", snprintf(number, sizeof(number), "%u", i), number);
+}
+
+/* Increment of "n" by 1. */
+static size_t binary_ask(char *out, size_t room)
+{
+    static const char wire[45] = {(char)0x80, 5, [3] = 1, [4] = 20, [11] = 21, [31] = 1, [44] = 'n'};
+
+    assert_true(room >= sizeof(wire));
+    memcpy(out, wire, sizeof(wire));
+    return sizeof(wire);
+}
+
+/* All but the CAS, which is the store's to choose. */
+static size_t binary_answer(char *out, size_t room, unsigned i)
+{
+    char wire[32] = {(char)0x81, 5, [11] = 8, [30] = (char)(i >> 8), (char)i};
+
+    assert_true(room >= sizeof(wire));
+    memcpy(out, wire, sizeof(wire));
+    return sizeof(wire);
+}
+
+static void binary_forget_cas(char *replies, size_t len)
+{
+    for (size_t at = 0; at + 32 <= len; at += 32)
+        memset(replies + at + 16, 0, 8);
+}
+
+/* One client's requests take many turns: another one's, sent after them, is answered while they are executed, in their
+ * order and to the last, also when the peer has closed its side behind them. */
+static void pipeline_run(const struct pipeline *p, enum store_fsync fsync, bool is_ended)
+{
+    const size_t room = PIPELINE * 64;
+    char *ask = must_alloc(room), *answer = must_alloc(room);
+    size_t ask_len = 0, answer_len = 0;
+    struct client asker, other;
+    const uint64_t *received;
+    uint64_t before;
+    struct world w;
+
+    world_start_slow(&w, fsync, 200);
+    received = &node_engine(w.node)->counters.bytes_in;
+    join(&w, &asker);
+    join(&w, &other);
+    say(&other, p->begin);
+    sim_run_for(w.sim, SECOND);
+    other.in_len = 0;
+    for (unsigned i = 1; i <= PIPELINE; i++) {
+        ask_len += p->ask(ask + ask_len, room - ask_len);
+        answer_len += p->answer(answer + answer_len, room - answer_len, i);
+    }
+    before = *received;
+    asker.out = ask;
+    asker.out_len = ask_len;
+    client_send(&asker);
+    assert_int_equal(asker.sent, ask_len);
+    if (is_ended)
+        io_stream_shutdown(&asker.stream);
+    for (unsigned i = 0; i < 1000 && *received == before; i++)
+        assert_true(sim_step(w.sim));
+    say(&other, "PING\r\n");
+    for (unsigned i = 0; i < 1000 && other.in_len == 0; i++)
+        assert_true(sim_step(w.sim));
+    hears(&other, "+PONG\r\n");
+    assert_true(*received - before < ask_len);
+    sim_run_for(w.sim, 5 * SECOND);
+    assert_int_equal(asker.in_len, answer_len);
+    if (p->ask == binary_ask)
+        binary_forget_cas(asker.in, asker.in_len);
+    assert_memory_equal(asker.in, answer, answer_len);
+    assert_int_equal(asker.closed, is_ended);
+    client_free(&asker);
+    client_free(&other);
+    world_end(&w);
+    mem_free(ask);
+    mem_free(answer);
+}
+
+static void test_a_long_pipeline_does_not_starve_others(void **state)
+{
+    static const struct pipeline pipelines[] = {
+        {"SET n 0\r\n", resp_ask, resp_answer},
+        {"SET n 0\r\n", text_ask, text_answer},
+        {"SET n 0\r\n", meta_ask, meta_answer},
+        {"SET n 0\r\n", binary_ask, binary_answer},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(pipelines); i++) {
+        pipeline_run(&pipelines[i], STORE_FSYNC_NO, false);
+        pipeline_run(&pipelines[i], STORE_FSYNC_NO, true);
+        pipeline_run(&pipelines[i], STORE_FSYNC_ALWAYS, true);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +371,7 @@ int main(void)
         cmocka_unit_test(test_the_end_of_a_peer_that_waits_for_both),
         cmocka_unit_test(test_a_pipeline_of_cold_reads),
         cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_a_long_pipeline_does_not_starve_others),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
