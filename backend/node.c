@@ -9,8 +9,8 @@
 #define SECOND_MS        1000u
 #define LONG_TURN_US     1000u
 #define CPU_LOOK_US      250u
-#define FLUSH_TURN_US    700u  /* then the other clients' replies are for the next turn */
-#define FLUSH_LOOK       8u    /* so many clients between two looks at the clock */
+#define FLUSH_TURN_US    600u  /* then the other clients' replies are for the next turn */
+#define FLUSH_LOOK       4u    /* so many clients between two looks at the clock */
 #define PARK_LOOK_MS     2u
 #define LINGER_US_MIN    100u
 #define LINGER_US_MAX    1000u

@@ -16,8 +16,9 @@
 #include <unistd.h>
 
 #define ACCEPT_TURN_MAX    64
-/* From a shared socket fewer, so that the others get some of a burst. */
-#define ACCEPT_SHARED_MAX  8
+/* From a shared socket, so that the others get some of a burst; where a turn is bounded (streams_us), too: each costs
+ * some system calls. */
+#define ACCEPT_FEW_MAX     8
 #define ACCEPT_PAUSE_MS    100
 
 struct listener_part {
@@ -82,7 +83,7 @@ static void listener_event(struct ev_loop *loop, ev_io *watcher, int events)
 {
     struct io_listener *listener = watcher->data;
     struct io_ev *ev = io_ev_of(listener->io);
-    int count_max = listener->is_exclusive ? ACCEPT_SHARED_MAX : ACCEPT_TURN_MAX;
+    int count_max = listener->is_exclusive || ev->streams_us != 0 ? ACCEPT_FEW_MAX : ACCEPT_TURN_MAX;
 
     (void)loop, (void)events;
     io_turn_mark(&ev->io);

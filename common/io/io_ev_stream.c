@@ -40,6 +40,8 @@
 #define REST_COPY_MAX (16u << 10)
 #define REST_GROW_MIN (64u << 10)
 #define REST_ROOM_MIN (4u << 10)
+/* Where a turn is bounded recv() may leave most of what it was lent, which is copied then: better it stays in the socket. */
+#define RECV_PIECE    (64u << 10)
 /* No frame is larger (values end at 512 MiB); a handler that never consumes ends here. */
 #define REST_MAX      (1u << 30)
 #define CLOSE_DRAIN_MAX (1u << 20)
@@ -424,7 +426,7 @@ static enum recv_step stream_recv_rest(struct io_ev *ev, struct io_stream *strea
 static enum recv_step stream_recv_buffer(struct io_ev *ev, struct io_stream *stream, size_t *budget)
 {
     size_t old = stream->rest_len_;
-    size_t room = MIN(ev->recv_size - old, *budget);
+    size_t room = MIN(MIN(ev->recv_size - old, *budget), ev->streams_us != 0 ? (size_t)RECV_PIECE : ev->recv_size);
     ssize_t got = stream_recv(stream, ev->recv_data + old, room);
 
     if (UNLIKELY(got <= 0))
