@@ -194,8 +194,11 @@ void log_page_close(struct store_log *log)
     write->ring_skip = page->ring_skip;
     write->committed_before = page->committed_before;
     write->committed_lsn = log->sealed_lsn;
-    if (page->ring_count == 0)
+    if (page->ring_count == 0) {
+        ASSERT(page->heap >= size);
+        log->heap_bytes -= page->heap - size;
         log->heap_count++;
+    }
     page_forget(log);
     log_write_queue(write);
     log->stats.page_writes++;
@@ -248,7 +251,8 @@ static int plan_memory(struct store_log *log, size_t need, struct page_plan *pla
     plan->page.data = mem_alloc_aligned(plan->page.cap, PAGE_SIZE_);
     if (plan->page.data == NULL)
         return ERR_FULL;
-    log->heap_bytes += plan->page.cap;
+    plan->page.heap = plan->page.cap;
+    log->heap_bytes += plan->page.heap;
     return 0;
 }
 
@@ -307,8 +311,8 @@ static NOINLINE int append_place(struct store_log *log, size_t size)
     if (err == 0 && plan.is_blob)
         err = log_blob_begin(log, plan.page.cap, true, &plan.page.segment);
     if (err != 0) {
-        if (plan.page.data != NULL && plan.page.ring_count == 0) {
-            log->heap_bytes -= plan.page.cap;
+        if (plan.page.heap > 0) {
+            log->heap_bytes -= plan.page.heap;
             mem_free(plan.page.data);
         }
         return err;

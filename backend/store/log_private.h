@@ -103,6 +103,7 @@ struct log_page {
     char *data;
     size_t cap, at, limit; /* records may go up to `limit` without another look; 0: the slow way */
     size_t frame_at;       /* of the open frame; 0: none */
+    size_t heap;           /* what it counts in log->heap_bytes; 0: it lies in the ring */
     uint32_t record_count, frame_count;
     uint64_t address;      /* of data[0] */
     uint64_t first_lsn;    /* of the open frame */
@@ -175,7 +176,7 @@ struct store_log {
     struct log_ring ring;
     size_t held_bytes;          /* of cold page writes that wait for durable LSNs */
     size_t cold_bytes;          /* of cold writes in the queue, those too */
-    size_t heap_bytes;          /* of page writes outside of the ring */
+    size_t heap_bytes;          /* of page writes outside of the ring: what is in them, of the open one its size */
     uint32_t heap_count;        /* hot ones */
     struct log_cold classes[LOG_CLASSES];
     struct segment *hot_segment; /* open; NULL: none */

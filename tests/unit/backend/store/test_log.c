@@ -4,6 +4,8 @@
  */
 #include "tests/unit/backend/store/log_test.h"
 
+#include "backend/store/log_private.h"
+
 static void test_records_are_read_from_memory_and_from_disk(void **state)
 {
     struct world w;
@@ -419,6 +421,33 @@ static void test_a_close_waits_for_reads(void **state)
     world_deinit(&w);
 }
 
+/* Page writes that found the log ring full, or had none, give back all that they have taken: else clients would be told
+ * for ever that there is no room. */
+static void test_what_lies_beside_the_ring_is_given_back(void **state)
+{
+    (void)state;
+    for (int has_ring = 0; has_ring < 2; has_ring++) {
+        struct world w;
+        bool was_beside = false;
+
+        world_init(&w, 31);
+        if (!has_ring)
+            w.options.ring_path = NULL;
+        assert_int_equal(world_start(&w), 0);
+        for (int round = 0; round < 100; round++) {
+            for (int i = 0; i < 100; i++) /* more in a turn than the ring holds */
+                assert_int_equal(world_append_draw(&w, draw(&w)), 0);
+            was_beside |= w.log->heap_bytes > 0;
+            assert_int_equal(world_flush(&w), 0);
+            assert_int_equal(w.log->heap_bytes, 0);
+            assert_int_equal(w.log->heap_count, 0);
+            assert_true(store_log_has_room(w.log));
+        }
+        assert_true(was_beside);
+        world_deinit(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -435,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_another_shard_count_is_refused),
         cmocka_unit_test(test_a_directory_has_one_owner),
         cmocka_unit_test(test_a_close_waits_for_reads),
+        cmocka_unit_test(test_what_lies_beside_the_ring_is_given_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
