@@ -38,7 +38,7 @@
 
 #define POLL_MS     5
 #define STAGE       "backup.part"
-#define STATUS_HEAD 7u
+#define STATUS_HEAD 8u
 
 static uint64_t wall_ms(void)
 {
@@ -63,7 +63,7 @@ struct backup {
     bool is_stopped; /* its files hold still by themselves */
     bool is_staged;  /* copies are made from the stages */
     int stages[SHARDS_MAX], targets[SHARDS_MAX];
-    uint64_t given_lsns[SHARDS_MAX]; /* of a stopped one */
+    uint64_t given_lsns[SHARDS_MAX];
     char stage_paths[SHARDS_MAX][SHARD_DIR_MAX + 32]; /* "": none */
 };
 
@@ -196,7 +196,9 @@ static int held_check(struct backup *backup, uint32_t shard, const char *what, c
     uint64_t number = 0, count = 0;
 
     if (!bytes_to_u64(bytes_of_string(node_answer_item(status, 3)), SHARDS_MAX - 1, &number) ||
-        !bytes_to_u64(bytes_of_string(node_answer_item(status, 4)), SHARDS_MAX, &count) || number != shard) {
+        !bytes_to_u64(bytes_of_string(node_answer_item(status, 4)), SHARDS_MAX, &count) ||
+        !bytes_to_u64(bytes_of_string(node_answer_item(status, 7)), UINT64_MAX, &backup->given_lsns[shard]) ||
+        number != shard) {
         fprintf(stderr, "weirctl: %s: it is shard %s; the address of shard 0 is wanted\n", what,
                 node_answer_item(status, 3));
         return ERR_INVALID;

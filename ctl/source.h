@@ -6,7 +6,7 @@
  *
  *     weir-backup 1
  *     taken_ms N     the wall clock when the last shard had been held
- *     given_lsn I N  shard I's (struct shard), of a stopped node: its free segments, which may know it alone, are left out
+ *     given_lsn I N  shard I's (struct shard): free segments, which may know it alone, are left out
  */
 #pragma once
 #include "ctl/shard.h"

@@ -4,7 +4,7 @@
  *
  *     DEBUG BACKUP START      the id of a new one
  *     DEBUG BACKUP STATUS id  none | running | ready | failed, why, directory, shard, count of shards, lsn, wall clock
- *                             in ms, file ...
+ *                             in ms, given lsn, file ...
  *     DEBUG BACKUP END id     OK; an error: it was not held any more
  *
  * It ends with the connection that began it, too.
@@ -22,7 +22,7 @@ static void backup_status(struct cmd *c, uint64_t id)
     char name[BACKUP_NAME_MAX];
 
     backup_status_get(c->store, id, &status);
-    reply_array(c, 7 + (uint64_t)status.file_count);
+    reply_array(c, 8 + (uint64_t)status.file_count);
     reply_bulk_string(c, states[status.state]);
     reply_bulk_string(c, status.err != 0 ? err_text(status.err) : "");
     reply_bulk_string(c, status.dir != NULL ? status.dir : "");
@@ -30,6 +30,7 @@ static void backup_status(struct cmd *c, uint64_t id)
     reply_integer(c, status.shard_count);
     reply_integer(c, (int64_t)status.lsn);
     reply_integer(c, (int64_t)status.wall_ms);
+    reply_integer(c, (int64_t)status.given_lsn);
     for (uint32_t i = 0; i < status.file_count; i++) {
         backup_file_name(c->store, i, name);
         reply_bulk_string(c, name);

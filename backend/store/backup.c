@@ -224,6 +224,7 @@ void backup_status_get(struct store *store, uint64_t id, struct backup_status *o
         return;
     out->lsn = backup->lsn;
     out->wall_ms = backup->wall_ms;
+    out->given_lsn = store_log_given_lsn(store->log);
     out->file_count = backup->fixed_count + backup->count;
 }
 

@@ -27,6 +27,7 @@ struct backup_status {
     enum backup_state state;
     int err;                   /* why it failed */
     uint64_t lsn, wall_ms;     /* what it holds */
+    uint64_t given_lsn;        /* before it there is nothing to go back to (cleaner_give.c) */
     const char *dir;
     uint32_t shard, shard_count, file_count;
 };

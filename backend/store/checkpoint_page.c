@@ -181,7 +181,7 @@ struct page_apply {
 
 static bool is_missing(const struct store *store, uint64_t address)
 {
-    return address != 0 && store_log_segment_find(store->log, address_sequence(address)) == NULL;
+    return address != 0 && !store_log_has(store->log, address_sequence(address));
 }
 
 /* What a checkpoint names was durable before it was (K2). */

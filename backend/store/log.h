@@ -186,6 +186,8 @@ void store_log_walk(struct store_log *log, struct store_log_walk *walk);
 uint32_t store_log_segment_count(const struct store_log *log);
 struct segment_info *store_log_segment(struct store_log *log, uint32_t i);
 struct segment_info *store_log_segment_find(struct store_log *log, uint64_t sequence); /* NULL */
+/* While it opens: whether there is a segment in which something may live. */
+bool store_log_has(struct store_log *log, uint64_t sequence);
 void store_log_pin(struct store_log *log, uint64_t sequence, bool on);
 /* Nothing live is left in it (L8 was shown by whoever calls). */
 void store_log_cleaned(struct store_log *log, uint64_t sequence);
@@ -198,6 +200,8 @@ bool store_log_is_followed(const struct store_log *log, const struct segment_inf
  * the rest, is durable. A recovery that starts at `hot_from` does not follow the log through it. Segments from now on tell
  * that the checkpoint may name places that are gone. False: not now (it is read, or pinned); nothing has changed. */
 bool store_log_give_back(struct store_log *log, uint64_t sequence, uint64_t hot_from);
+/* The LSN that was durable when it last did that; 0: never, as far as is known. */
+uint64_t store_log_given_lsn(const struct store_log *log);
 uint64_t store_log_hot_sequence(const struct store_log *log);  /* of the open one; else of the last, or of the next */
 uint64_t store_log_cold_sequence(const struct store_log *log); /* lowest of the open cold ones; none: of the next */
 uint64_t store_log_next_sequence(const struct store_log *log);

@@ -154,6 +154,7 @@ static void slot_is_used(struct log_open *open, const struct segment_header *hea
         info->first_lsn = footer.first_lsn;
         info->last_lsn = footer.last_lsn;
         info->expire_max_ms = footer.expire_max_ms;
+        log->given_lsn = MAX(log->given_lsn, footer.given_lsn);
     }
     if (log_segment_find(log, info->sequence) != NULL) {
         log_error(log->text, "store: two files are one segment shard=%u file=%s sequence=%llu", log->options.shard,

@@ -123,6 +123,13 @@ struct segment_info *store_log_segment_find(struct store_log *log, uint64_t sequ
     return segment != NULL ? &segment->info : NULL;
 }
 
+bool store_log_has(struct store_log *log, uint64_t sequence)
+{
+    const struct segment *segment = log_segment_find(log, sequence);
+
+    return segment != NULL && segment->info.state != SEGMENT_CLEANED; /* a free file of another size is in the table */
+}
+
 void store_log_pin(struct store_log *log, uint64_t sequence, bool on)
 {
     struct segment *segment = log_segment_find(log, sequence);
@@ -877,4 +884,9 @@ bool store_log_give_back(struct store_log *log, uint64_t sequence, uint64_t hot_
     used_remove(log, used_place(log, sequence));
     segment_give_back(log, segment);
     return true;
+}
+
+uint64_t store_log_given_lsn(const struct store_log *log)
+{
+    return log->given_lsn;
 }

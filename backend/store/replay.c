@@ -487,7 +487,7 @@ static void replay_place_each(void *arg, struct entry *e)
     struct replay_end *end = arg;
 
     if (!replay_is_gone(end->store, e) && e->address != 0 &&
-        store_log_segment_find(end->store->log, address_sequence(e->address)) == NULL)
+        !store_log_has(end->store->log, address_sequence(e->address)))
         end->places_gone++;
 }
 
