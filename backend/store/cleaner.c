@@ -229,9 +229,10 @@ static uint64_t clean_pause_ms(const struct store *store)
     return urgency >= CLEAN_URGENT ? 0 : 1 + (CLEAN_URGENT - urgency) * (PAUSE_MS_MAX - 1) / CLEAN_URGENT;
 }
 
-/* There is no segment for the copies, which the log has told. */
+/* There is no segment for the copies, which the log has told, or no room for a large one. */
 static uint64_t clean_starve(struct store *store)
 {
+    store_log_copy_room(store->log);
     store->cleaner->is_starved = !store_log_makes_room(store->log);
     return store->cleaner->is_starved ? STARVED_PAUSE_MS : 1;
 }
@@ -332,6 +333,7 @@ static bool clean_begin(struct store *store)
         return false;
     cleaner->victim = victim;
     cleaner->is_starved = false;
+    store_log_copy_forget(store->log);
     cleaner->passes = 0;
     cleaner->left_live = 0;
     cleaner->err = 0;

@@ -8,8 +8,8 @@
  *                       pauses         a victim may be
  *
  * Dead space costs nothing while it is not needed, and a segment that waits gets emptier: so cleaning begins late, and all
- * that is free beyond what a burst of writes needs is room that what is dead could have waited in. `low` is a 32nd of the
- * disk (four segments at least), `start` a 64th (two segments) above. What was emptied counts: who waits on a full disk
+ * that is free beyond what a burst of writes needs is room that what is dead could have waited in. `low` is a 48th of the
+ * disk (four segments at least), `start` a 96th (two segments) above. What was emptied counts: who waits on a full disk
  * waits for a checkpoint then, not for fuller victims. Without a bound on the disk cleaning begins when half of what is
  * used is dead.
  *
@@ -17,7 +17,7 @@
  * the last one. It costs two flushes, and a record for every page of the index that has changed, so it comes for several
  * victims at a time: for a 128th of the disk (two segments), or when nothing else can be emptied. What a checkpoint cannot
  * free as it is being read, say, waits for a later one; on a full disk that comes after a second. Clients may have to wait
- * for it: it makes no pauses while so little is free that the cleaner works.
+ * for it: it makes no pauses while less than `low` is free.
  */
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner_private.h"
@@ -32,8 +32,8 @@
 #define ROOM_OF(size)      ((size) - (size) / 32)
 #define NEARLY_NOTHING     0.1  /* of a segment: reading it costs something, too */
 /* Parts of the disk: */
-#define LOW_SHARE          32u
-#define RAMP_SHARE         64u
+#define LOW_SHARE          48u
+#define RAMP_SHARE         96u
 #define BATCH_SHARE        128u
 #define BATCH_MIN          2u
 #define BATCH_COUNT        16u /* without a bound on the disk */
@@ -208,7 +208,7 @@ bool cleaner_is_urgent(const struct store *store)
     const struct clean_plan *plan = clean_plan_of(store);
 
     return plan->urgency == CLEAN_URGENT ||
-           (checkpoint_is_running(store) && store->options.disk_max != 0 && plan->free < start_mark(store));
+           (checkpoint_is_running(store) && store->options.disk_max != 0 && plan->free < low_mark(store));
 }
 
 bool cleaner_wants_checkpoint(const struct store *store)

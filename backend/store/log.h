@@ -150,6 +150,10 @@ bool store_log_is_disk_full(const struct store_log *log);
 int store_log_blob_room(struct store_log *log, size_t bytes);
 /* A free segment is on its way: who was refused one asks again soon. */
 bool store_log_makes_room(const struct store_log *log);
+/* Of a large copy that store_log_cold_append() has refused, for which disk_max leaves no room: a free segment goes for it.
+ * And: it is not tried again. */
+void store_log_copy_room(struct store_log *log);
+void store_log_copy_forget(struct store_log *log);
 /* There is a free segment that copies may take. */
 bool store_log_has_free(const struct store_log *log);
 /* A large record has no file yet as the file system is full: no flush, so no checkpoint, ends before that has room. */

@@ -108,13 +108,18 @@ static void cold_begin(struct log_cold *cold, char *data, size_t cap)
 static int cold_blob(struct store_log *log, const struct record *record, size_t size, uint64_t *address)
 {
     size_t cap = round_up(PAGE_HEADER_SIZE + FRAME_HEADER_SIZE + size, PAGE_SIZE_);
+    uint64_t bytes = cap + 2 * PAGE_SIZE_;
     struct log_cold blob = {0};
     char *data;
     int err;
 
-    if (log->is_out_of_space || (log->options.disk_max != 0 && log->disk_bytes + cap + 2 * PAGE_SIZE_ >
-                                                                   log->options.disk_max))
+    if (log->is_out_of_space)
         return -ENOSPC;
+    if (log->options.disk_max != 0 && log->disk_bytes + bytes > log->options.disk_max) {
+        log->refused_bytes = bytes;
+        return -ENOSPC;
+    }
+    log->refused_bytes = log->copy_bytes = 0;
     data = mem_alloc_aligned(cap, PAGE_SIZE_);
     if (data == NULL)
         return ERR_FULL;

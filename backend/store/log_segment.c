@@ -367,7 +367,7 @@ static bool may_make(const struct store_log *log)
         return true;
     if (log->state < LOG_RUNNING)
         bytes -= odd_free_bytes(log);
-    return bytes + log->options.segment_size <= log->options.disk_max;
+    return bytes + log->copy_bytes + log->options.segment_size <= log->options.disk_max;
 }
 
 void log_segments_make(struct store_log *log)
@@ -766,6 +766,29 @@ static void spare_remove(struct store_log *log, struct segment *segment)
     segment_unlink(log, segment);
 }
 
+/* A free segment goes, for what needs its room. False: none can. */
+static bool spare_give(struct store_log *log)
+{
+    struct segment *segment = spare_take(log, 0);
+
+    if (segment != NULL)
+        spare_remove(log, segment);
+    return segment != NULL;
+}
+
+void store_log_copy_room(struct store_log *log)
+{
+    log->copy_bytes = log->refused_bytes;
+    if (log->copy_bytes > 0 && log->freeing_count == 0)
+        MAYBE(spare_give(log));
+}
+
+void store_log_copy_forget(struct store_log *log)
+{
+    log->refused_bytes = log->copy_bytes = 0;
+    log_segments_make(log);
+}
+
 int store_log_blob_room(struct store_log *log, size_t bytes)
 {
     size_t page_bytes = PAGE_HEADER_SIZE + FRAME_HEADER_SIZE + bytes;
@@ -788,16 +811,10 @@ int store_log_blob_room(struct store_log *log, size_t bytes)
 
 bool store_log_space_give(struct store_log *log)
 {
-    struct segment *segment;
-
     if (log->error != 0 || log->state != LOG_RUNNING)
         return false;
-    if (!log->is_space_given || log->freeing_count == 0) { /* else one is on its way */
-        segment = spare_take(log, 0);
-        if (segment == NULL)
-            return false;
-        spare_remove(log, segment);
-    }
+    if ((!log->is_space_given || log->freeing_count == 0) && !spare_give(log)) /* else one is on its way */
+        return false;
     log->is_space_given = true;
     return true;
 }

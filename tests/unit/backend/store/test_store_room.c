@@ -296,6 +296,37 @@ static void test_every_mode_gives_back(void **state)
     }
 }
 
+/* Sixteen segments, and objects that need a file of their own when they are copied: the disk is full of segments, and
+ * one has to go for it. */
+static void test_large_copies_get_room(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 800; seed < 816; seed++) {
+        struct overwriting o = {0};
+        struct world *w = &o.w;
+
+        world_init(w, seed, NULL);
+        w->options.segment_size = 64u << 10;
+        w->options.ring_size = 1u << 18;
+        w->options.disk_max = 1u << 20;
+        w->value_max = 3000;
+        for (unsigned life = 0; life < 4; life++) {
+            world_open(w);
+            for (unsigned i = 500 + (unsigned)world_random(w, 500); i > 0; i--) {
+                assert_int_equal(may_write(&o, 4096), 0);
+                world_random_op(w);
+                if (world_random(w, 3) == 0)
+                    store_turn_end(w->store);
+                if (world_random(w, 4) == 0)
+                    sim_run_for(w->sim, world_random(w, 3000));
+            }
+            store_turn_end(w->store);
+            world_die(w, false);
+        }
+        world_deinit(w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_what_does_not_fit),
         cmocka_unit_test(test_large_among_small),
         cmocka_unit_test(test_every_mode_gives_back),
+        cmocka_unit_test(test_large_copies_get_room),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
