@@ -194,7 +194,6 @@ bool checkpoint_is_running(const struct store *store)
     return store->checkpoint->state != CHECKPOINT_IDLE;
 }
 
-/* What a recovery would read. */
 static uint64_t log_bytes(const struct store *store)
 {
     struct store_log_stats stats;
@@ -203,10 +202,14 @@ static uint64_t log_bytes(const struct store *store)
     return stats.record_bytes_hot + store->stats.cleaner_bytes;
 }
 
+uint64_t checkpoint_log_bytes(const struct store *store)
+{
+    return log_bytes(store) - store->checkpoint->log_bytes_then;
+}
+
 bool checkpoint_is_due(const struct store *store)
 {
-    return log_bytes(store) - store->checkpoint->log_bytes_then >=
-           MAX(DUE_BYTES_MIN, 4 * index_bytes(store->index));
+    return checkpoint_log_bytes(store) >= MAX(DUE_BYTES_MIN, 4 * index_bytes(store->index));
 }
 
 bool checkpoint_has_got_room(const struct store *store)

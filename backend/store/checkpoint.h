@@ -81,6 +81,8 @@ uint64_t checkpoint_horizon(const struct store *store);
  * NULL, tells when it is durable, or why it is not. */
 void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct store *store, int err));
 bool checkpoint_is_running(const struct store *store);
+/* Bytes of records, copies too, since the last one began: what a recovery would read. */
+uint64_t checkpoint_log_bytes(const struct store *store);
 /* K7: the last one found no room, for which a free segment went: it is worth another try, soon. */
 bool checkpoint_has_got_room(const struct store *store);
 /* Whether enough has been logged since the last one. */

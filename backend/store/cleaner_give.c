@@ -28,11 +28,15 @@
 
 #define BATCH_SEGMENTS 2u /* a flush pads a page write of each stream: not for each one */
 
+bool clean_would_go(const struct store *store, const struct segment_info *segment)
+{
+    return checkpoint_lsn(store) != 0 && !store_log_is_followed(store->log, segment, checkpoint_hot_from(store));
+}
+
 bool clean_goes(const struct store *store, const struct segment_info *segment)
 {
-    return segment->is_emptied && segment->state == SEGMENT_SEALED && segment->pins == 0 && checkpoint_lsn(store) != 0 &&
-           !store->is_unlogged && !store->cleaner->is_unlogged &&
-           !store_log_is_followed(store->log, segment, checkpoint_hot_from(store));
+    return segment->is_emptied && segment->state == SEGMENT_SEALED && segment->pins == 0 && !store->is_unlogged &&
+           !store->cleaner->is_unlogged && clean_would_go(store, segment);
 }
 
 /* The first that leaves; NULL: none does. */
@@ -71,7 +75,7 @@ static bool is_enough(const struct store *store, const struct clean_plan *plan)
     const struct cleaner *cleaner = store->cleaner;
     uint64_t unit = store->options.segment_size != 0 ? store->options.segment_size : 64u << 20;
 
-    return plan->going >= BATCH_SEGMENTS * unit || plan->urgency == CLEAN_URGENT || store->waits_for_cleaner ||
+    return plan->going >= BATCH_SEGMENTS * unit || plan->is_short || store->waits_for_cleaner ||
            store_log_is_disk_full(store->log) || (cleaner->state == CLEANER_IDLE && plan->victim == 0);
 }
 

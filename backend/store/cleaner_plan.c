@@ -8,16 +8,17 @@
  *                       pauses         a victim may be
  *
  * Dead space costs nothing while it is not needed, and a segment that waits gets emptier: so cleaning begins late, and all
- * that is free beyond what a burst of writes needs is room that what is dead could have waited in. `low` is a 48th of the
- * disk (four segments at least), `start` a 96th (two segments) above. What was emptied counts: who waits on a full disk
+ * that is free beyond what a burst of writes needs is room that what is dead could have waited in. `low` is a 32nd of the
+ * disk (four segments at least), `start` a 64th (two segments) above. What was emptied counts: who waits on a full disk
  * waits for a checkpoint then, not for fuller victims. Without a bound on the disk cleaning begins when half of what is
  * used is dead.
  *
  * Most of what was emptied goes without a checkpoint (cleaner_give.c). One frees the rest, which is of the hot log since
- * the last one. It costs two flushes, and a record for every page of the index that has changed, so it comes for several
- * victims at a time: for a 128th of the disk (two segments), or when nothing else can be emptied. What a checkpoint cannot
- * free as it is being read, say, waits for a later one; on a full disk that comes after a second. Clients may have to wait
- * for it: it makes no pauses while less than `low` is free.
+ * the last one: such a victim is worth less than another. It costs two flushes, and a record for every page of the index that
+ * has changed, so it comes when an eighth of the disk was logged since the last one, for a 128th of the disk (two segments)
+ * that waits for it, or when nothing else can be emptied. What a checkpoint cannot free as it is being read, say, waits for
+ * a later one; on a full disk that comes after a second. It makes no pauses while less than `low` is free: then clients may
+ * have to wait for it.
  */
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner_private.h"
@@ -31,11 +32,14 @@
 /* Page headers and padding: a segment never holds more records than this part of it. */
 #define ROOM_OF(size)      ((size) - (size) / 32)
 #define NEARLY_NOTHING     0.1  /* of a segment: reading it costs something, too */
+#define WAITS_DIVIDER      4.0  /* one that would have to wait for a checkpoint is worth so much less */
 /* Parts of the disk: */
-#define LOW_SHARE          48u
-#define RAMP_SHARE         96u
+#define LOW_SHARE          32u
+#define RAMP_SHARE         64u
 #define BATCH_SHARE        128u
 #define BATCH_MIN          2u
+#define SINCE_SHARE        8u /* of what was logged since the last checkpoint */
+#define SINCE_MIN          4u
 #define BATCH_COUNT        16u /* without a bound on the disk */
 
 static uint64_t unit_of(const struct store *store)
@@ -67,8 +71,9 @@ static double clean_benefit(const struct store *store, const struct segment_info
     double u = MIN((double)segment->live_bytes / (double)room_of(segment), 1.0);
     double age = 1.0 + (double)(store_log_next_sequence(store->log) - segment->sequence);
     double gain = (1.0 - u) / (u + NEARLY_NOTHING);
+    double benefit = gain * gain * age;
 
-    return gain * gain * age;
+    return clean_would_go(store, segment) ? benefit : benefit / WAITS_DIVIDER;
 }
 
 static bool is_victim(const struct segment_info *segment, uint32_t live_max)
@@ -163,6 +168,7 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
     plan->freeing = stats.bytes_freeing + plan->leaving;
     plan->free = stats.segments_free * unit_of(store) + plan->freeing +
                  (total > stats.disk_bytes ? total - stats.disk_bytes : 0);
+    plan->is_short = total != 0 && plan->free < low_mark(store);
     plan->urgency = urgency_of(store, plan, used, used_dead);
     plan->victim = victim_find(store, plan->urgency);
 }
@@ -220,6 +226,8 @@ bool cleaner_wants_checkpoint(const struct store *store)
     bool is_wanted = room_is_wanted(store);
 
     if (plan->kept > 0 && is_wanted && store->now_ms >= cleaner->kept_again_ms)
+        return true;
+    if (total != 0 && plan->urgency > 0 && checkpoint_log_bytes(store) >= MAX(SINCE_MIN * unit, total / SINCE_SHARE))
         return true;
     if (plan->emptied == 0)
         return false;

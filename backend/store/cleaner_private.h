@@ -25,6 +25,7 @@ struct clean_plan {
     uint64_t kept;     /* nothing lives there, but the last checkpoint could not free it */
     uint64_t closing;  /* in files of large records that died before they were written: victims in a moment */
     uint64_t dead;     /* that cleaning all that is worth it would give */
+    bool is_short;     /* of free ones, emptied or not, there are few: what goes is to go at once */
     uint32_t urgency;  /* 0: nothing is to be done; CLEAN_URGENT: as fast as it goes, writers wait or soon will */
 };
 
@@ -56,5 +57,6 @@ struct cleaner {
 };
 
 const struct clean_plan *clean_plan_of(const struct store *store);
-/* It was emptied, and can go before a checkpoint has come. */
+/* Once emptied, it could go before a checkpoint comes; and: it was, and can. */
+bool clean_would_go(const struct store *store, const struct segment_info *segment);
 bool clean_goes(const struct store *store, const struct segment_info *segment);
