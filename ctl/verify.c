@@ -229,17 +229,6 @@ static void place_check(struct verify *v, const struct shard_segment *segment, u
 
 /* ---- places that are gone (W1) ---------------------------------------------------------------- */
 
-/* Whether it lies where nothing was when the checkpoint began, as checkpoint_is_since() of the store has it. */
-static bool is_since(const struct verify *v, uint64_t address)
-{
-    uint64_t sequence = address_sequence(address);
-
-    for (unsigned i = 0; i < CHECKPOINT_CLASSES; i++)
-        if (sequence == address_sequence(v->base.cold_marks[i]))
-            return address >= v->base.cold_marks[i];
-    return sequence >= v->base.next_sequence;
-}
-
 /* Whether a recovery finds the key by this record, or knows by it that what lay at the place is out of date. */
 static bool is_answer(const struct verify *v, const struct place *place, const struct record *record, uint64_t address,
                       bool is_cold)
@@ -249,7 +238,8 @@ static bool is_answer(const struct verify *v, const struct place *place, const s
     switch ((enum record_type)record->type) {
     case RECORD_SET:
     case RECORD_IMAGE:
-        return record->lsn > place->lsn || (record->lsn == place->lsn && is_cold && is_since(v, address));
+        return record->lsn > place->lsn ||
+               (record->lsn == place->lsn && is_cold && checkpoint_meta_is_since(&v->base, address));
     case RECORD_TOMB:
         return record->lsn > place->lsn;
     case RECORD_DELTA:

@@ -2,6 +2,7 @@
 #include "backend/store/checkpoint_format.h"
 
 #include "backend/store/effect.h"
+#include "backend/store/log.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
 
@@ -448,4 +449,16 @@ int checkpoint_meta_take(const struct checkpoint_slot *slot, const char *data, s
         return 0;
     checkpoint_table_free(table);
     return ERR_CORRUPT;
+}
+
+bool checkpoint_meta_is_since(const struct checkpoint_meta *meta, uint64_t address)
+{
+    uint64_t sequence = address_sequence(address);
+
+    if (sequence >= meta->next_sequence)
+        return true;
+    for (unsigned i = 0; i < CHECKPOINT_CLASSES; i++)
+        if (sequence == address_sequence(meta->cold_marks[i]))
+            return address >= meta->cold_marks[i];
+    return false;
 }

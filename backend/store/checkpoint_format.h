@@ -116,6 +116,8 @@ uint64_t checkpoint_slot_durable(const struct checkpoint_slot *slot);
  * the caller's then. ERR_CORRUPT; ERR_UNSUPPORTED: whole, and of a version that is not known; ERR_FULL. */
 MUST_USE int checkpoint_meta_take(const struct checkpoint_slot *slot, const char *data, struct checkpoint_meta *out,
                                   struct checkpoint_table *table);
+/* Whether a copy at this address lies where nothing was yet when the checkpoint began. */
+bool checkpoint_meta_is_since(const struct checkpoint_meta *meta, uint64_t address);
 void checkpoint_table_free(struct checkpoint_table *table);
 /* The page is true then. */
 static inline uint64_t checkpoint_table_lsn(const struct checkpoint_table *table, uint32_t page)

@@ -20,14 +20,7 @@ void checkpoint_path(const struct store *store, uint64_t file, char out[CHECKPOI
  * began. */
 bool checkpoint_is_since(const struct checkpoint *c, uint64_t page_lsn, uint64_t lsn, uint64_t address)
 {
-    uint64_t sequence = address_sequence(address);
-
-    if (lsn > page_lsn || sequence >= c->meta.next_sequence)
-        return true;
-    for (unsigned i = 0; i < CHECKPOINT_CLASSES; i++)
-        if (sequence == address_sequence(c->meta.cold_marks[i]))
-            return address >= c->meta.cold_marks[i];
-    return false;
+    return lsn > page_lsn || checkpoint_meta_is_since(&c->meta, address);
 }
 
 struct page_compose {

@@ -26,8 +26,6 @@
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner_private.h"
 
-#define BATCH_SEGMENTS 2u /* a flush pads a page write of each stream: not for each one */
-
 bool clean_would_go(const struct store *store, const struct segment_info *segment)
 {
     return checkpoint_lsn(store) != 0 && !store_log_is_followed(store->log, segment, checkpoint_hot_from(store));
@@ -70,20 +68,9 @@ static void give_flushed(void *arg, int err)
     store_work_soon(store, 0);
 }
 
-static bool is_enough(const struct store *store, const struct clean_plan *plan)
-{
-    const struct cleaner *cleaner = store->cleaner;
-    uint64_t unit = store->options.segment_size != 0 ? store->options.segment_size : 64u << 20;
-
-    return plan->going >= BATCH_SEGMENTS * unit || plan->is_short || store->waits_for_cleaner ||
-           store_log_is_disk_full(store->log) || (cleaner->state == CLEANER_IDLE && plan->victim == 0);
-}
-
 void cleaner_give_work(struct store *store)
 {
-    const struct clean_plan *plan = clean_plan_of(store);
-
-    if (store->cleaner->is_giving || plan->going == 0 || backup_holds(store) || !is_enough(store, plan))
+    if (store->cleaner->is_giving || backup_holds(store) || !clean_wants_flush(store))
         return;
     for (uint32_t i = 0; i < store_log_segment_count(store->log); i++) {
         struct segment_info *segment = store_log_segment(store->log, i);

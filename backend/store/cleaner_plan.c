@@ -41,6 +41,7 @@
 #define SINCE_SHARE        8u /* of what was logged since the last checkpoint */
 #define SINCE_MIN          4u
 #define BATCH_COUNT        16u /* without a bound on the disk */
+#define FLUSH_BATCH        2u /* segments that go by one flush: it pads a page write of each stream */
 
 static uint64_t unit_of(const struct store *store)
 {
@@ -202,9 +203,13 @@ bool cleaner_will_help(const struct store *store)
     const struct cleaner *cleaner = store->cleaner;
     const struct clean_plan *plan = clean_plan_of(store);
 
-    if (store_log_is_stalled(store->log) || store->now_ms < store->checkpoint_again_ms)
+    if (store_log_is_stalled(store->log))
+        return false; /* no flush will end */
+    if (plan->going > 0 || plan->freeing > 0)
+        return true;
+    if (store->now_ms < store->checkpoint_again_ms)
         return false; /* no checkpoint will come */
-    if (plan->going > 0 || plan->emptied > 0 || plan->freeing > 0 || plan->closing > 0)
+    if (plan->emptied > 0 || plan->closing > 0)
         return true;
     return (cleaner->state != CLEANER_IDLE || plan->victim != 0) && !is_starved(store);
 }
@@ -214,7 +219,17 @@ bool cleaner_is_urgent(const struct store *store)
     const struct clean_plan *plan = clean_plan_of(store);
 
     return plan->urgency == CLEAN_URGENT ||
-           (checkpoint_is_running(store) && store->options.disk_max != 0 && plan->free < low_mark(store));
+           (checkpoint_is_running(store) && plan->is_short);
+}
+
+bool clean_wants_flush(const struct store *store)
+{
+    const struct clean_plan *plan = clean_plan_of(store);
+
+    if (plan->going == 0)
+        return false;
+    return plan->going >= FLUSH_BATCH * unit_of(store) || plan->is_short || room_is_wanted(store) ||
+           (store->cleaner->state == CLEANER_IDLE && plan->victim == 0);
 }
 
 bool cleaner_wants_checkpoint(const struct store *store)

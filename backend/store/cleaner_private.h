@@ -57,6 +57,8 @@ struct cleaner {
 };
 
 const struct clean_plan *clean_plan_of(const struct store *store);
+/* What was emptied and can go is enough for a flush, or is wanted at once. */
+bool clean_wants_flush(const struct store *store);
 /* Once emptied, it could go before a checkpoint comes; and: it was, and can. */
 bool clean_would_go(const struct store *store, const struct segment_info *segment);
 bool clean_goes(const struct store *store, const struct segment_info *segment);

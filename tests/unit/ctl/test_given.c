@@ -7,8 +7,7 @@
 #include "tests/unit/backend/store/store_world.h"
 #include "tests/unit/ctl/ctl_folder.h"
 
-#define LIVES    3u
-#define WAIT_MAX 5000u
+#define LIVES 3u
 
 struct fixture {
     struct world w;
@@ -20,29 +19,10 @@ struct fixture {
     uint64_t gone, refused, passed;
 };
 
-/* False: there is none. What such a small disk may do is others' matter. */
-static bool wait_for_room(struct world *w)
-{
-    for (unsigned i = 0; i < WAIT_MAX && store_may_write(w->store, 4096) == ERR_AGAIN; i++) {
-        store_turn_end(w->store);
-        sim_run_for(w->sim, 1000);
-    }
-    return store_may_write(w->store, 4096) == 0;
-}
-
 /* Then it dies, with all of it on the disk: nothing is in the ring alone, of which verify knows nothing. */
 static void live(struct world *w)
 {
-    unsigned count = 500 + (unsigned)world_random(w, 500);
-
-    for (unsigned i = 0; i < count && wait_for_room(w); i++) {
-        world_random_op(w);
-        if (world_random(w, 3) == 0)
-            store_turn_end(w->store);
-        if (world_random(w, 4) == 0)
-            sim_run_for(w->sim, world_random(w, 3000));
-    }
-    store_turn_end(w->store);
+    assert_true(world_live_in_room(w, 500 + (unsigned)world_random(w, 500)));
     w->is_told = false;
     store_log_flush(w->store->log, world_told, w);
     sim_run_while_not(w->sim, &w->is_told, WORLD_OPEN_US);

@@ -339,6 +339,34 @@ static inline void world_random_op(struct world *w)
     }
 }
 
+#define WORLD_WAIT_MAX 5000u
+
+/* As a parked client: until so many bytes may be written. False: no room has come. */
+static inline bool world_room_wait(struct world *w, size_t bytes)
+{
+    for (unsigned i = 0; i < WORLD_WAIT_MAX && store_may_write(w->store, bytes) == ERR_AGAIN; i++) {
+        store_turn_end(w->store);
+        sim_run_for(w->sim, 1000);
+    }
+    return store_may_write(w->store, bytes) == 0;
+}
+
+/* So many changes, in turns, each when there is room. False: there was none for one. */
+static inline bool world_live_in_room(struct world *w, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (!world_room_wait(w, 4096))
+            return false;
+        world_random_op(w);
+        if (world_random(w, 3) == 0)
+            store_turn_end(w->store);
+        if (world_random(w, 4) == 0)
+            sim_run_for(w->sim, world_random(w, 3000));
+    }
+    store_turn_end(w->store);
+    return true;
+}
+
 /* Makes some hot values cold. */
 static inline void world_spill(struct world *w, uint32_t tries)
 {
