@@ -209,42 +209,24 @@ static void backend_read(struct floor *f, struct backend *backend)
     }
 }
 
-/* Asks to be told about room only while something is left over. */
-static void watch_room(struct floor *f, int fd, void *data, bool *wants_write, bool is_empty)
-{
-    if (*wants_write == !is_empty)
-        return;
-    *wants_write = !is_empty;
-    net_rewatch(f->epoll, fd, is_empty ? EPOLLIN : EPOLLIN | EPOLLOUT, data);
-}
-
 static void flush_all(struct floor *f)
 {
     for (uint32_t i = 0; i < f->backend_count; i++) {
         struct backend *backend = &f->backends[i];
-        bool alive = true, is_empty;
 
         if (!backend->is_dirty)
             continue;
-        is_empty = queue_flush(&backend->out, backend->fd, &alive);
-        if (!alive)
+        if (!net_flush(f->epoll, backend->fd, &backend->out, &backend->wants_write, backend))
             die(errno, "send to a backend");
         backend->is_dirty = false;
-        watch_room(f, backend->fd, backend, &backend->wants_write, is_empty);
     }
     for (size_t i = 0; i < f->dirty_count; i++) {
         struct client *client = f->dirty[i];
-        bool alive = true, is_empty;
 
         client->is_dirty = false;
-        if (client->fd < 0) {
+        if (client->fd < 0)
             client_release(client);
-            continue;
-        }
-        is_empty = queue_flush(&client->out, client->fd, &alive);
-        if (alive)
-            watch_room(f, client->fd, client, &client->wants_write, is_empty);
-        else
+        else if (!net_flush(f->epoll, client->fd, &client->out, &client->wants_write, client))
             client_leave(client);
     }
     f->dirty_count = 0;
@@ -255,10 +237,8 @@ NORETURN static void run(struct floor *f)
     struct epoll_event *events = must_alloc(sizeof(*events) * EVENTS_MAX);
 
     for (;;) {
-        int count = epoll_wait(f->epoll, events, EVENTS_MAX, -1);
+        int count = net_wait(f->epoll, events, EVENTS_MAX);
 
-        if (count < 0 && errno != EINTR)
-            die(errno, "epoll_wait");
         for (int i = 0; i < count; i++) {
             enum kind *kind = events[i].data.ptr;
             bool has_room = (events[i].events & EPOLLOUT) != 0;

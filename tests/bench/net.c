@@ -160,3 +160,24 @@ bool queue_flush(struct queue *queue, int fd, bool *alive)
     queue->start = queue->end = 0;
     return true;
 }
+
+int net_wait(int epoll, struct epoll_event *events, int max)
+{
+    int count = epoll_wait(epoll, events, max, -1);
+
+    if (count < 0 && errno != EINTR)
+        die(errno, "epoll_wait");
+    return MAX(count, 0);
+}
+
+bool net_flush(int epoll, int fd, struct queue *queue, bool *wants_write, void *data)
+{
+    bool alive = true;
+    bool is_empty = queue_flush(queue, fd, &alive);
+
+    if (alive && *wants_write == is_empty) {
+        *wants_write = !is_empty;
+        net_rewatch(epoll, fd, is_empty ? EPOLLIN : EPOLLIN | EPOLLOUT, data);
+    }
+    return alive;
+}

@@ -8,6 +8,8 @@
 #pragma once
 #include "common/base/base.h"
 
+struct epoll_event;
+
 /* "name: text", errno's text behind it if `errnum` is not 0; exits with 1. */
 NORETURN void die(int errnum, const char *format, ...) PRINTF_LIKE(2, 3);
 
@@ -23,6 +25,8 @@ int net_accept(int listener);
 
 void net_watch(int epoll, int fd, uint32_t events, void *data);
 void net_rewatch(int epoll, int fd, uint32_t events, void *data);
+/* Waits for events, at most `max`; 0: a signal came. */
+int net_wait(int epoll, struct epoll_event *events, int max);
 
 uint64_t clock_us(void);
 
@@ -38,6 +42,9 @@ void queue_reserve(struct queue *queue, size_t size);
 void queue_deinit(struct queue *queue);
 /* Sends what it can: true when nothing is left. *alive turns false when the peer is gone. */
 bool queue_flush(struct queue *queue, int fd, bool *alive);
+
+/* queue_flush(), and has the room in the socket watched while something is left. False: the peer is gone. */
+bool net_flush(int epoll, int fd, struct queue *queue, bool *wants_write, void *data);
 
 static inline size_t queue_len(const struct queue *queue)
 {

@@ -187,7 +187,6 @@ static bool client_read(struct read_floor *f, struct client *client)
 static void client_reply(struct read_floor *f, struct client *client)
 {
     struct read *read;
-    bool alive = true, is_empty;
 
     while ((read = client->head) != NULL && read->is_done) {
         queue_append(&client->out, f->head, f->head_len);
@@ -199,13 +198,8 @@ static void client_reply(struct read_floor *f, struct client *client)
     }
     if (client->head == NULL)
         client->tail = &client->head;
-    is_empty = queue_flush(&client->out, client->fd, &alive);
-    if (!alive) {
+    if (!net_flush(f->epoll, client->fd, &client->out, &client->wants_write, client))
         client_close(client);
-    } else if (client->wants_write == is_empty) {
-        client->wants_write = !is_empty;
-        net_rewatch(f->epoll, client->fd, is_empty ? EPOLLIN : EPOLLIN | EPOLLOUT, client);
-    }
 }
 
 static void clients_reply(struct read_floor *f)
@@ -234,10 +228,8 @@ NORETURN static void run(struct read_floor *f)
     struct epoll_event *events = must_alloc(sizeof(*events) * EVENTS_MAX);
 
     for (;;) {
-        int count = epoll_wait(f->epoll, events, EVENTS_MAX, -1);
+        int count = net_wait(f->epoll, events, EVENTS_MAX);
 
-        if (count < 0 && errno != EINTR)
-            die(errno, "epoll_wait");
         for (int i = 0; i < count; i++) {
             void *what = events[i].data.ptr;
 

@@ -131,15 +131,8 @@ static void client_close(struct client *client)
 
 static void client_flush(struct responder *r, struct client *client)
 {
-    bool alive = true;
-    bool is_empty = queue_flush(&client->out, client->fd, &alive);
-
-    if (!alive) {
+    if (!net_flush(r->epoll, client->fd, &client->out, &client->wants_write, client))
         client_close(client);
-    } else if (client->wants_write == is_empty) {
-        client->wants_write = !is_empty;
-        net_rewatch(r->epoll, client->fd, is_empty ? EPOLLIN : EPOLLIN | EPOLLOUT, client);
-    }
 }
 
 static void client_read(struct responder *r, struct client *client)
@@ -175,10 +168,8 @@ NORETURN static void run(struct responder *r)
     struct epoll_event *events = must_alloc(sizeof(*events) * EVENTS_MAX);
 
     for (;;) {
-        int count = epoll_wait(r->epoll, events, EVENTS_MAX, -1);
+        int count = net_wait(r->epoll, events, EVENTS_MAX);
 
-        if (count < 0 && errno != EINTR)
-            die(errno, "epoll_wait");
         for (int i = 0; i < count; i++) {
             struct client *client = events[i].data.ptr;
             int fd;
