@@ -445,6 +445,7 @@ static int process_open_node(struct process *process)
     options.store.ring_size = conf->ring_size;
     options.store.direct = conf->direct == NODE_DIRECT_TRUE ||
                            (conf->direct == NODE_DIRECT_AUTO && conf->fsync == STORE_FSYNC_ALWAYS);
+    options.store.touch_ahead = true;
     memcpy(options.store.namespaces, conf->namespaces, sizeof(conf->namespaces));
     options.engine.port = (uint16_t)(conf->listen.port + shard);
     options.engine.password = conf->password;

@@ -549,7 +549,7 @@ static void index_shrink(struct index *index)
 
 /* ---- the whole ---------------------------------------------------------------------------- */
 
-int index_create(uint64_t seed, struct index **out)
+int index_create(uint64_t seed, struct page_stock *stock, struct index **out)
 {
     struct index *index = mem_zalloc(sizeof(*index));
 
@@ -557,8 +557,8 @@ int index_create(uint64_t seed, struct index **out)
         return ERR_FULL;
     index->seed = seed;
     index->bucket_floor = BUCKETS_MIN;
-    pages_init(&index->pages);
-    if (slab_create(&index->nodes) != 0 || !block_add(index)) {
+    pages_init(&index->pages, stock);
+    if (slab_create(stock, &index->nodes) != 0 || !block_add(index)) {
         index_destroy(&index);
         return ERR_FULL;
     }

@@ -26,9 +26,11 @@
 #include "backend/store/entry.h"
 
 struct index;
+struct page_stock;
 
-/* `seed` makes hashes; it is the directory's for good, as checkpoint pages depend on it. */
-MUST_USE int index_create(uint64_t seed, struct index **out);
+/* `seed` makes hashes; it is the directory's for good, as checkpoint pages depend on it. `stock` (may be NULL) outlives
+ * the index. */
+MUST_USE int index_create(uint64_t seed, struct page_stock *stock, struct index **out);
 void index_destroy(struct index **index);
 
 uint64_t index_hash(const struct index *index, uint8_t db, struct bytes key); /* XXH3, seeded by db and seed */

@@ -50,6 +50,7 @@ static void store_free(struct store *store)
     chains_destroy(store);
     index_destroy(&store->index);
     slab_destroy(&store->slab);
+    page_stock_deinit(&store->stock);
     store_log_destroy(&store->log);
     buffer_deinit(&store->effects);
     buffer_deinit(&store->scratch);
@@ -86,12 +87,21 @@ void store_destroy(struct store **store)
     *store = NULL;
 }
 
-static void log_closed(void *arg, int err)
+static void stock_closed(void *arg)
 {
     struct store *store = arg;
 
     store->state = STORE_CLOSED;
-    store->close_done(store->close_arg, err);
+    store->close_done(store->close_arg, store->close_err);
+}
+
+static void log_closed(void *arg, int err)
+{
+    struct store *store = arg;
+
+    store->close_err = err;
+    if (page_stock_close(&store->stock, stock_closed, store))
+        stock_closed(store);
 }
 
 static void close_checkpointed(struct store *store, int err)
@@ -384,6 +394,8 @@ static void open_end(struct store *store, int err)
 {
     if (err == 0) {
         store->state = STORE_OPEN;
+        if (store->options.touch_ahead)
+            page_stock_open(&store->stock, store->io);
         store_work_soon(store, WORK_IDLE_MS);
     } else {
         log_error(store->text_log, "store: cannot be opened shard=%u dir=%s why=\"%s\"", store->options.shard,
@@ -450,7 +462,7 @@ static void open_log_opened(void *arg, int err)
     struct store *store = arg;
 
     if (err == 0)
-        err = index_create(store_log_hash_seed(store->log), &store->index);
+        err = index_create(store_log_hash_seed(store->log), &store->stock, &store->index);
     if (err == 0)
         err = spill_create(store);
     if (err != 0) {
@@ -492,7 +504,7 @@ static int open_log(struct store *store)
 /* Without a directory: a cache that forgets. */
 static int open_memory(struct store *store)
 {
-    int err = index_create(io_random64(store->io), &store->index);
+    int err = index_create(io_random64(store->io), &store->stock, &store->index);
 
     return err != 0 ? err : spill_create(store);
 }
@@ -532,7 +544,7 @@ int store_create(const struct store_options *options, void (*done)(void *arg, in
         store->places[db] = store->names[db] = db;
     expiry_init(&store->expiry);
     store_now_set(store, io_wall_us(store->io) / 1000);
-    err = slab_create(&store->slab);
+    err = slab_create(&store->stock, &store->slab);
     if (err == 0)
         err = fetches_create(store);
     if (err == 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/store/pages.h"
 
+#include "backend/store/page_stock.h"
 #include "common/base/mem.h"
 
 #define REGION_PAGES (MEM_REGION_SIZE / PAGES_PAGE_SIZE)
@@ -19,9 +20,9 @@ struct page_region {
 _Static_assert(REGION_PAGES == 32, "a region's pages are the bits of a mask");
 #define ALL_FREE UINT32_MAX
 
-void pages_init(struct pages *pages)
+void pages_init(struct pages *pages, struct page_stock *stock)
 {
-    *pages = (struct pages){0};
+    *pages = (struct pages){.stock = stock};
     list_init(&pages->usable);
     list_init(&pages->full);
 }
@@ -30,7 +31,10 @@ static void region_free(struct pages *pages, struct page_region *region)
 {
     pages->idle_count -= (unsigned)__builtin_popcount(region->free_mask & ~region->purged_mask);
     list_remove(&region->node);
-    mem_region_put(region->base);
+    if (region->purged_mask == 0)
+        page_stock_put(pages->stock, region->base);
+    else
+        mem_region_put(region->base);
     mem_free(region);
 }
 
@@ -39,7 +43,7 @@ void pages_deinit(struct pages *pages)
     list_move_all(&pages->full, &pages->usable);
     while (!list_is_empty(&pages->usable))
         region_free(pages, LIST_FIRST(&pages->usable, struct page_region, node));
-    pages_init(pages);
+    pages_init(pages, NULL);
 }
 
 static struct page_region *region_add(struct pages *pages)
@@ -48,7 +52,7 @@ static struct page_region *region_add(struct pages *pages)
 
     if (region == NULL)
         return NULL;
-    region->base = mem_region_get();
+    region->base = page_stock_take(pages->stock);
     if (region->base == NULL) {
         mem_free(region);
         return NULL;

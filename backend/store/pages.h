@@ -5,7 +5,7 @@
  *     region: 2 MiB, aligned     [page][page] ... 32 of them
  *
  * Entries and buckets are touched at random, so most of the cost of a look-up is finding where memory is:
- * with 2-MiB pages of the machine one TLB entry covers 2 MiB. A region whose pages are all free goes back
+ * with 2-MiB pages of the machine one TLB entry covers 2 MiB. Regions come from a stock (page_stock.h). A region whose pages are all free goes back
  * to the operating system; one is kept, so that a page more, a page less costs no system call. Single pages that are
  * free go back when they are many.
  */
@@ -17,8 +17,10 @@
 #define PAGES_PAGE_SIZE (1u << PAGES_PAGE_BITS)
 
 struct page_region;
+struct page_stock;
 
 struct pages {
+    struct page_stock *stock; /* borrows; NULL: none */
     struct list usable; /* regions with a free page */
     struct list full;
     uint32_t empty_count; /* of usable regions: those of which no page is out */
@@ -26,7 +28,7 @@ struct pages {
     uint64_t idle_count;  /* free ones that have their memory still, of all regions */
 };
 
-void pages_init(struct pages *pages);
+void pages_init(struct pages *pages, struct page_stock *stock);
 /* Gives everything back, also pages that are out. */
 void pages_deinit(struct pages *pages);
 /* Contents undefined; aligned to its size. NULL: out of memory. */

@@ -48,13 +48,13 @@ struct slab {
     struct slab_class classes[CLASS_COUNT];
 };
 
-int slab_create(struct slab **out)
+int slab_create(struct page_stock *stock, struct slab **out)
 {
     struct slab *slab = mem_zalloc(sizeof(*slab));
 
     if (slab == NULL)
         return ERR_FULL;
-    pages_init(&slab->pages);
+    pages_init(&slab->pages, stock);
     list_init(&slab->large);
     for (size_t i = 0; i < CLASS_COUNT; i++)
         for (size_t place = 0; place < PAGE_PLACE_COUNT; place++)

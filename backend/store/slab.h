@@ -21,8 +21,10 @@
 #define SLAB_SIZE_MAX  2048u
 
 struct slab;
+struct page_stock;
 
-MUST_USE int slab_create(struct slab **out);
+/* `stock` (may be NULL) outlives it. */
+MUST_USE int slab_create(struct page_stock *stock, struct slab **out);
 /* Gives back all pages and large objects, also those that are out. */
 void slab_destroy(struct slab **slab);
 /* 8-byte aligned; contents undefined. NULL: out of memory. */

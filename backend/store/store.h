@@ -69,6 +69,7 @@ struct store_options {
     uint32_t segment_size;       /* 0: a 512th of disk_max, from 2 to 64 MiB, a power of two */
     uint32_t ring_size;          /* 0: 4 MiB */
     bool direct;                 /* O_DIRECT where the file system lets us */
+    bool touch_ahead;            /* memory is made ready by a thread before it is needed: 4 MiB more */
     struct store_namespace namespaces[STORE_DBS];
     const struct object_ops *types[STORE_TYPE_COUNT]; /* NULL: no such type */
     struct store_hooks hooks;

@@ -16,6 +16,7 @@
 #include "backend/store/expiry.h"
 #include "backend/store/index.h"
 #include "backend/store/log.h"
+#include "backend/store/page_stock.h"
 #include "backend/store/slab.h"
 #include "backend/store/store.h"
 #include "common/base/log.h"
@@ -33,6 +34,7 @@ enum store_state { STORE_OPENING, STORE_OPEN, STORE_CLOSING, STORE_CLOSED };
 struct store {
     struct store_options options;
     struct io *io;
+    struct page_stock stock; /* of index and slab */
     struct index *index;
     struct slab *slab;
     struct store_log *log; /* NULL: nothing is kept (no directory was given) */
@@ -85,6 +87,7 @@ struct store {
     void *open_arg;
     void (*close_done)(void *arg, int err);
     void *close_arg;
+    int close_err;
 };
 
 /* ---- store.c ---- */

@@ -467,6 +467,12 @@ void io_dirsync(struct io *io, struct io_op *op, const char *path)
     io->vtable->path_submit(io, op, IO_OP_DIRSYNC, path, NULL);
 }
 
+void io_touch(struct io *io, struct io_op *op, void *memory, size_t size)
+{
+    ASSERT(op->done != NULL);
+    io->vtable->touch(io, op, memory, size);
+}
+
 void io_list(struct io *io, struct io_op *op, const char *path,
              void (*each)(void *arg, const char *name), void *each_arg)
 {

@@ -283,6 +283,12 @@ void io_dirsync(struct io *io, struct io_op *op, const char *path);
 void io_list(struct io *io, struct io_op *op, const char *path,
              void (*each)(void *arg, const char *name), void *each_arg);
 
+/* ---- memory that is there --------------------------------------------------------------------- */
+
+/* Writes a zero into every page of memory that nobody uses meanwhile, off the loop: the first touch of memory can take the
+ * system milliseconds. result 0; ERR_UNSUPPORTED: nothing was touched. */
+void io_touch(struct io *io, struct io_op *op, void *memory, size_t size);
+
 /* ---- memory that outlives the process ------------------------------------------------------- */
 
 /* Maps a file of shared memory, of ours alone (0600), made and zeroed if there is none of this size and owner. It

@@ -314,6 +314,7 @@ static const struct io_vtable io_ev_vtable = {
     .file_submit = io_ev_file_submit,
     .path_submit = io_ev_path_submit,
     .list_submit = io_ev_list_submit,
+    .touch = io_ev_touch,
 };
 
 static void io_ev_watchers_init(struct io_ev *ev)

@@ -23,10 +23,11 @@
 #define PATH_THREAD_COUNT  2 /* beside a ring */
 #define FILE_RETRY_MAX     64
 #define LIST_BYTES_MIN     4096
+#define TOUCH_STEP         4096 /* the smallest page */
 
 enum job_kind {
     JOB_READ, JOB_WRITE, JOB_WRITE_DURABLE, JOB_DATASYNC, JOB_ALLOCATE, JOB_TRUNCATE, JOB_SIZE, JOB_LINKS, JOB_LOCK,
-    JOB_OPEN, JOB_CLOSE, JOB_RENAME, JOB_UNLINK, JOB_LINK, JOB_MKDIR, JOB_DIRSYNC, JOB_LIST,
+    JOB_OPEN, JOB_CLOSE, JOB_RENAME, JOB_UNLINK, JOB_LINK, JOB_MKDIR, JOB_DIRSYNC, JOB_LIST, JOB_TOUCH,
 };
 
 struct ev_file {
@@ -41,7 +42,7 @@ struct ev_file {
 
 struct job_part {
     struct io_job job;
-    char *data; /* the caller's buffer; or owns: "from\0to\0", then the names of a list */
+    char *data; /* the caller's memory; or owns (owns_data()): "from\0to\0", then the names of a list */
     uint64_t off;
     size_t size;
     uint8_t kind;
@@ -243,6 +244,12 @@ static ssize_t work_list(struct job_part *job, int dir_fd)
     return 0;
 }
 
+static void work_touch(volatile char *memory, size_t size)
+{
+    for (size_t at = 0; at < size; at += TOUCH_STEP)
+        memory[at] = 0;
+}
+
 static void op_work(struct io_job *base)
 {
     struct op_part *part = part_of_job(base);
@@ -277,6 +284,10 @@ static void op_work(struct io_job *base)
     case JOB_MKDIR:    op->result = result_of(mkdirat(dir, from, 0700)); break;
     case JOB_DIRSYNC:  op->result = work_dirsync(from, dir); break;
     case JOB_LIST:     op->result = work_list(job, dir); break;
+    case JOB_TOUCH:
+        work_touch(job->data, job->size);
+        op->result = 0;
+        break;
     }
 }
 
@@ -324,6 +335,11 @@ static void open_deliver(struct op_part *part)
     *part->out = &file->base;
 }
 
+static bool owns_data(enum job_kind kind)
+{
+    return kind >= JOB_OPEN && kind != JOB_CLOSE && kind != JOB_TOUCH;
+}
+
 static void op_finish(struct io_job *base)
 {
     struct op_part *part = part_of_job(base);
@@ -338,7 +354,7 @@ static void op_finish(struct io_job *base)
     }
     if (kind < JOB_OPEN) {
         file_op_end(ev, part->file);
-    } else {
+    } else if (owns_data(kind)) {
         if (kind == JOB_LIST && op->result == 0)
             list_deliver(part);
         mem_free(part->job.data);
@@ -355,7 +371,7 @@ static void op_drop(struct io_job *base)
     enum job_kind kind = (enum job_kind)part->job.kind;
     struct ev_file *file = part->file;
 
-    if (kind >= JOB_OPEN && kind != JOB_CLOSE)
+    if (owns_data(kind))
         mem_free(part->job.data);
     if (kind == JOB_OPEN && file != NULL) { /* opened, not handed out */
         close(file->fd);
@@ -508,6 +524,21 @@ void io_ev_list_submit(struct io *io, struct io_op *op, const char *path,
     part->each = each;
     part->each_arg = each_arg;
     job_submit(io_ev_of(io), op, JOB_LIST);
+}
+
+void io_ev_touch(struct io *io, struct io_op *op, void *memory, size_t size)
+{
+    struct io_ev *ev = io_ev_of(io);
+    struct op_part *part = op_part(op);
+
+    *part = (struct op_part){.ev = ev};
+    if (ev->files == IO_FILES_NONE) {
+        io_ev_complete_later(ev, op, ERR_UNSUPPORTED);
+        return;
+    }
+    part->job.data = memory;
+    part->job.size = size;
+    job_submit(ev, op, JOB_TOUCH);
 }
 
 /* ---- once --------------------------------------------------------------------------------- */

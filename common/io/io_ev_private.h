@@ -155,5 +155,6 @@ void io_ev_file_submit(struct io *io, struct io_file *file, struct io_op *op, en
                        void *data, size_t size, uint64_t off);
 void io_ev_path_submit(struct io *io, struct io_op *op, enum io_path_op kind, const char *from,
                        const char *to);
+void io_ev_touch(struct io *io, struct io_op *op, void *memory, size_t size);
 void io_ev_list_submit(struct io *io, struct io_op *op, const char *path,
                        void (*each)(void *arg, const char *name), void *each_arg);

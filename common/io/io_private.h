@@ -64,6 +64,8 @@ struct io_vtable {
     void (*list_submit)(struct io *io, struct io_op *op, const char *path,
                         void (*each)(void *arg, const char *name), void *each_arg);
 
+    void (*touch)(struct io *io, struct io_op *op, void *memory, size_t size);
+
     int (*shared_map)(struct io *io, const char *path, size_t size, void **addr, bool *existed);
     int (*shared_size)(struct io *io, const char *path, size_t *size);
     void (*shared_unmap)(struct io *io, void *addr, size_t size);

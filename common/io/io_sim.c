@@ -936,4 +936,5 @@ const struct io_vtable sim_vtable = {
     .file_submit = sim_file_submit,
     .path_submit = sim_path_submit,
     .list_submit = sim_list_submit,
+    .touch = sim_touch,
 };

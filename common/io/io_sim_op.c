@@ -10,7 +10,9 @@
 
 #include <stdio.h>
 
-enum job_kind { JOB_RESOLVE, JOB_OPEN, JOB_FILE, JOB_PATH, JOB_LIST };
+#define TOUCH_US 1000 /* of a hypervisor that has to find memory first */
+
+enum job_kind { JOB_RESOLVE, JOB_OPEN, JOB_FILE, JOB_PATH, JOB_LIST, JOB_TOUCH };
 
 struct sim_file {
     struct io_file base; /* first */
@@ -98,6 +100,10 @@ static ssize_t job_run(struct sim_job *job)
         return path_run(job);
     case JOB_LIST:
         return list_run(job);
+    case JOB_TOUCH:
+        if (job->process != NULL) /* or the memory is gone */
+            memset(job->data, 0, job->size);
+        return 0;
     }
     UNREACHABLE("kind of job");
 }
@@ -602,6 +608,17 @@ void sim_path_submit(struct io *io, struct io_op *op, enum io_path_op kind, cons
     job->to = to == NULL ? NULL : must_strdup(to);
     job->seq = job->node->disk->name_seq;
     job_start(job, sim_disk_delay(job->node->disk, path_disk_op(kind)));
+}
+
+void sim_touch(struct io *io, struct io_op *op, void *memory, size_t size)
+{
+    struct sim_job *job = job_create(io, op, JOB_TOUCH);
+
+    if (job == NULL)
+        return;
+    job->data = memory;
+    job->size = size;
+    job_start(job, TOUCH_US);
 }
 
 void sim_list_submit(struct io *io, struct io_op *op, const char *path,

@@ -296,6 +296,7 @@ void sim_file_submit(struct io *io, struct io_file *file, struct io_op *op, enum
                      void *data, size_t size, uint64_t off);
 void sim_path_submit(struct io *io, struct io_op *op, enum io_path_op kind, const char *from,
                      const char *to);
+void sim_touch(struct io *io, struct io_op *op, void *memory, size_t size);
 void sim_list_submit(struct io *io, struct io_op *op, const char *path,
                      void (*each)(void *arg, const char *name), void *each_arg);
 

@@ -33,7 +33,7 @@ static void test_objects_never_overlap(void **state)
     uint64_t seed = 1, charged = 0;
 
     (void)state;
-    assert_int_equal(slab_create(&slab), 0);
+    assert_int_equal(slab_create(NULL, &slab), 0);
     for (unsigned step = 0; step < 10 * OBJECTS; step++) {
         struct object_out *o = &out[next_random(&seed) % OBJECTS];
 
@@ -74,7 +74,7 @@ static void test_same_sizes_lie_densely(void **state)
     struct slab *slab = NULL;
 
     (void)state;
-    assert_int_equal(slab_create(&slab), 0);
+    assert_int_equal(slab_create(NULL, &slab), 0);
     for (size_t i = 0; i < count; i++)
         assert_non_null(slab_get(slab, size));
     assert_true(slab_page_bytes(slab) < size * count * 101 / 100 + SLAB_PAGE_SIZE);
@@ -86,7 +86,7 @@ static void test_small_powers_of_two_are_aligned(void **state)
     struct slab *slab = NULL;
 
     (void)state;
-    assert_int_equal(slab_create(&slab), 0);
+    assert_int_equal(slab_create(NULL, &slab), 0);
     for (int i = 0; i < 5000; i++) {
         assert_int_equal((uintptr_t)slab_get(slab, 32) % 32, 0);
         assert_int_equal((uintptr_t)slab_get(slab, 64) % 64, 0);
@@ -104,7 +104,7 @@ static void test_moving_out_of_sparse_pages_frees_them(void **state)
     uint64_t seed = 2, full, left = 0;
 
     (void)state;
-    assert_int_equal(slab_create(&slab), 0);
+    assert_int_equal(slab_create(NULL, &slab), 0);
     for (unsigned i = 0; i < OBJECTS; i++)
         out[i] = slab_get(slab, size);
     full = slab_page_bytes(slab);
@@ -146,7 +146,7 @@ static void test_size_given_back_is_checked(void **state)
     struct slab *slab = NULL;
 
     (void)state;
-    assert_int_equal(slab_create(&slab), 0);
+    assert_int_equal(slab_create(NULL, &slab), 0);
     assert_non_null(slab_get(slab, 1000));
     assert_true(test_aborts(put_with_wrong_size, slab));
     slab_destroy(&slab);

@@ -456,6 +456,7 @@ static void test_without_a_backend_ops_are_refused(void **state)
     assert_int_equal(DO(&f, io_file_open, f.loop.io, OP, "a", NEW_FILE, &file), ERR_UNSUPPORTED);
     assert_null(file);
     assert_int_equal(DO(&f, io_mkdir, f.loop.io, OP, "d"), ERR_UNSUPPORTED);
+    assert_int_equal(DO(&f, io_touch, f.loop.io, OP, &f, 1), ERR_UNSUPPORTED);
     loop_close(&f.loop);
 }
 
@@ -467,6 +468,21 @@ static void test_an_absent_directory_is_an_error(void **state)
     (void)state;
     assert_int_equal(io_ev_create(&options, &io), -ENOENT);
     assert_null(io);
+}
+
+/* Whatever was there: it is the caller's to know that nobody needs it. */
+static void test_touched_memory_is_there(void **state)
+{
+    struct fixture *f = *state;
+    char *memory = must_alloc(5 * 4096 + 1);
+
+    memset(memory, 1, 5 * 4096 + 1);
+    assert_int_equal(DO(f, io_touch, f->loop.io, OP, memory, 5 * 4096 + 1), 0);
+    for (unsigned i = 0; i < 5; i++) {
+        assert_int_equal(memory[i * 4096], 0);
+        assert_int_equal(memory[i * 4096 + 1], 1);
+    }
+    mem_free(memory);
 }
 
 #define BOTH(f)                                                                                    \
@@ -488,6 +504,7 @@ int main(void)
         BOTH(test_close_waits_for_ops),
         BOTH(test_many_files_come_and_go),
         BOTH(test_destroy_waits_for_ops),
+        BOTH(test_touched_memory_is_there),
         {"test_a_turn_tells_of_as_many_as_it_has_time_for", test_a_turn_tells_of_as_many_as_it_has_time_for, setup_uring,
          teardown, NULL},
         cmocka_unit_test(test_without_a_backend_ops_are_refused),

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Regions that are touched ahead: K1 to K3 of page_stock.h, and a store whose stock is under way at its end. */
+#include "tests/unit/backend/store/store_world.h"
+
+#include "backend/store/page_stock.h"
+#include "backend/store/pages.h"
+
+#define LONG_US 10000000ull
+
+struct stock_world {
+    struct sim *sim;
+    struct sim_node *node;
+    struct page_stock stock;
+    bool is_closed;
+};
+
+static void stock_init(struct stock_world *w)
+{
+    *w = (struct stock_world){.sim = sim_create(1, NULL)};
+    w->node = sim_node_create(w->sim, "node");
+}
+
+static void stock_deinit(struct stock_world *w)
+{
+    sim_node_kill(w->node);
+    page_stock_deinit(&w->stock);
+    sim_destroy(&w->sim);
+}
+
+static void stock_closed(void *arg)
+{
+    struct stock_world *w = arg;
+
+    assert_false(w->is_closed);
+    w->is_closed = true;
+}
+
+static void test_it_fills_and_fills_again(void **state)
+{
+    struct stock_world w;
+    char *taken[PAGE_STOCK_MAX + 1];
+
+    (void)state;
+    stock_init(&w);
+    page_stock_open(&w.stock, sim_node_io(w.node));
+    assert_int_equal(w.stock.ready_count, 0); /* not from inside the call */
+    sim_run_for(w.sim, LONG_US);
+    assert_int_equal(w.stock.ready_count, PAGE_STOCK_MAX);
+    assert_null(w.stock.touching);
+    for (unsigned i = 0; i <= PAGE_STOCK_MAX; i++) { /* K2: the last one comes from an empty stock */
+        taken[i] = page_stock_take(&w.stock);
+        assert_non_null(taken[i]);
+        memset(taken[i], (int)(i + 1), MEM_REGION_SIZE);
+    }
+    sim_run_for(w.sim, LONG_US);
+    assert_int_equal(w.stock.ready_count, PAGE_STOCK_MAX);
+    for (unsigned i = 0; i <= PAGE_STOCK_MAX; i++) { /* K1: nobody has written to what was taken */
+        for (size_t at = 0; at < MEM_REGION_SIZE; at += 512)
+            assert_int_equal(taken[i][at], i + 1);
+        page_stock_put(&w.stock, taken[i]); /* K3: it is full */
+    }
+    assert_int_equal(w.stock.ready_count, PAGE_STOCK_MAX);
+    assert_true(page_stock_close(&w.stock, stock_closed, &w));
+    stock_deinit(&w);
+}
+
+/* What comes back whole is as good as what was touched, and counts with what is under way. */
+static void test_what_comes_back_is_kept(void **state)
+{
+    struct stock_world w;
+    void *one, *two;
+
+    (void)state;
+    stock_init(&w);
+    page_stock_open(&w.stock, sim_node_io(w.node));
+    one = page_stock_take(&w.stock);
+    two = page_stock_take(&w.stock);
+    page_stock_put(&w.stock, one);
+    assert_int_equal(w.stock.ready_count, 1);
+    page_stock_put(&w.stock, two); /* one is ready, one is under way */
+    assert_int_equal(w.stock.ready_count, 1);
+    sim_run_for(w.sim, LONG_US);
+    assert_int_equal(w.stock.ready_count, PAGE_STOCK_MAX);
+    assert_ptr_equal(w.stock.ready[0], one);
+    stock_deinit(&w);
+}
+
+static void test_it_closes_when_nobody_touches(void **state)
+{
+    struct stock_world w;
+    void *region;
+
+    (void)state;
+    stock_init(&w);
+    page_stock_open(&w.stock, sim_node_io(w.node));
+    assert_false(page_stock_close(&w.stock, stock_closed, &w));
+    region = page_stock_take(&w.stock); /* closed: nothing new begins */
+    page_stock_put(&w.stock, region);
+    assert_int_equal(w.stock.ready_count, 0);
+    assert_false(w.is_closed);
+    sim_run_for(w.sim, LONG_US);
+    assert_true(w.is_closed);
+    assert_null(w.stock.touching);
+    stock_deinit(&w);
+}
+
+static void test_pages_take_from_it(void **state)
+{
+    struct stock_world w;
+    struct pages pages;
+    struct page_region *regions[33];
+    void *first, *out[33];
+
+    (void)state;
+    stock_init(&w);
+    page_stock_open(&w.stock, sim_node_io(w.node));
+    sim_run_for(w.sim, LONG_US);
+    first = w.stock.ready[w.stock.ready_count - 1];
+    pages_init(&pages, &w.stock);
+    for (unsigned i = 0; i < 33; i++) {
+        out[i] = pages_get(&pages, &regions[i]);
+        assert_non_null(out[i]);
+    }
+    assert_ptr_equal(out[0], first);
+    assert_int_equal(w.stock.ready_count, 0); /* two regions are out */
+    sim_run_for(w.sim, LONG_US);
+    (void)page_stock_close(&w.stock, stock_closed, &w);
+    for (unsigned i = 0; i < 33; i++)
+        pages_put(&pages, regions[i], out[i]);
+    pages_deinit(&pages);
+    assert_int_equal(w.stock.ready_count, PAGE_STOCK_MAX);
+    stock_deinit(&w);
+}
+
+/* done() of a close comes when the thread has ended, from wherever it is; a kill or a power cut does not wait. */
+static void test_a_store_ends_while_it_touches(void **state)
+{
+    struct world w;
+
+    (void)state;
+    for (unsigned round = 0; round < 4; round++) {
+        world_init(&w, round + 1, NULL);
+        w.options.touch_ahead = true;
+        world_open(&w);
+        assert_non_null(w.store->stock.touching);
+        if (round == 1)
+            sim_run_for(w.sim, LONG_US);
+        world_set(&w, 0, 1, 1, 100);
+        store_turn_end(w.store);
+        if (round < 2) {
+            world_close(&w);
+        } else {
+            world_die(&w, round == 3);
+        }
+        world_open(&w);
+        world_close(&w);
+        world_deinit(&w);
+    }
+}
+
+/* Without a directory there is nothing to write, so the stock alone is waited for. */
+static void test_a_store_of_memory_waits_for_it(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_init(&w, 9, NULL);
+    w.options.touch_ahead = true;
+    w.options.dir = w.options.ring_path = NULL;
+    world_open(&w);
+    w.is_told = false;
+    store_close(w.store, world_told, &w);
+    assert_false(w.is_told);
+    sim_run_while_not(w.sim, &w.is_told, WORLD_OPEN_US);
+    assert_true(w.is_told);
+    assert_int_equal(w.err, 0);
+    world_deinit(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_it_fills_and_fills_again),      cmocka_unit_test(test_what_comes_back_is_kept),
+        cmocka_unit_test(test_it_closes_when_nobody_touches), cmocka_unit_test(test_pages_take_from_it),
+        cmocka_unit_test(test_a_store_ends_while_it_touches), cmocka_unit_test(test_a_store_of_memory_waits_for_it),
+    };
+
+    return cmocka_run_group_tests_name("page_stock", tests, NULL, NULL);
+}
