@@ -201,6 +201,8 @@ static void info_persistence(struct info *info)
     number(info, "aof_base_size", 0);
     number(info, "aof_buffer_length", 0);
     number(info, "aof_pending_bio_fsync", store_marks_of(engine->store).durable < store_marks_of(engine->store).written);
+    number(info, "recovered_lsn", info->store.recovered_lsn);
+    number(info, "log_ring_lost", info->store.is_ring_lost);
 }
 
 static void rate_update(struct engine *engine)

@@ -486,6 +486,16 @@ int store_log_error(const struct store_log *log)
     return log->error;
 }
 
+uint64_t store_log_recovered_lsn(const struct store_log *log)
+{
+    return log->recovered_lsn;
+}
+
+bool store_log_is_ring_lost(const struct store_log *log)
+{
+    return log->is_ring_lost;
+}
+
 void store_log_stats_get(const struct store_log *log, struct store_log_stats *out)
 {
     *out = log->stats;

@@ -8,6 +8,9 @@
  * themselves that they were durable, and what they have is newer than all that a recovery finds, it is damage
  * (log_replay_ring()), and the directory is refused (G8). A segment that is missing in the middle is noticed by the
  * one behind it, one that a checkpoint needs by the checkpoint.
+ *
+ * The file "lock" says "weiropen" from before the first append until all is durable at the end: if it does and there is no
+ * log ring, changes may have been lost with that.
  */
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
@@ -16,6 +19,10 @@
 
 #define LOCK_TRIES_MAX 200
 #define LOCK_PAUSE_MS  10
+
+#define STATE_SIZE     8u
+#define STATE_OPEN     "weiropen" /* anything else: closed */
+#define STATE_CLOSED   "weirshut"
 
 struct log_open {
     struct store_log *log;
@@ -29,6 +36,8 @@ struct log_open {
     uint64_t file_size, header_size;
     bool has_shard_file, has_rescue_file, is_flushed, is_dir_old;
     char *pages;           /* owns: two first pages, the last one */
+    char state[STATE_SIZE];
+    void (*state_done)(struct io_op *op);
     struct segment *segment;
     struct log_scan scan;  /* of page writes behind a bad header */
     uint64_t scan_first, scan_mark;
@@ -83,6 +92,28 @@ static bool op_failed(struct log_open *open, const char *what)
 static void path_set(const struct log_open *open, char path[LOG_PATH_MAX], const char *name)
 {
     (void)snprintf(path, LOG_PATH_MAX, "%s/%s", open->log->dir, name);
+}
+
+/* ---- what the file "lock" says ------------------------------------------------------------------ */
+
+static void state_written(struct io_op *op)
+{
+    struct log_open *open = op->arg;
+
+    op->done = open->state_done;
+    if (op->result < 0)
+        op->done(op);
+    else
+        io_file_datasync(open->log->lock_file, op);
+}
+
+static void state_write(struct log_open *open, const char state[STATE_SIZE], void (*done)(struct io_op *op))
+{
+    memcpy(open->state, state, STATE_SIZE);
+    open->state_done = done;
+    open->op.arg = open;
+    open->op.done = state_written;
+    io_file_write(open->log->lock_file, &open->op, open->state, STATE_SIZE, 0);
 }
 
 /* ---- segments --------------------------------------------------------------------------------- */
@@ -350,15 +381,39 @@ static void free_ones_make(struct store_log *log, int err)
     log_open_made(log);
 }
 
+static void ring_opened(struct log_open *open)
+{
+    struct store_log *log = open->log;
+
+    if (log_ring_doubt(&log->ring))
+        log_rescue_start(log, free_ones_make);
+    else
+        free_ones_make(log, 0);
+}
+
+/* A file system that has no room for it does not keep us from opening: what we have to tell is little. */
+static void state_is_open(struct io_op *op)
+{
+    struct log_open *open = op->arg;
+
+    if (op->result == -ENOSPC || !op_failed(open, "write lock file"))
+        ring_opened(open);
+}
+
 static void ring_open(struct log_open *open)
 {
     struct store_log *log = open->log;
     int err = log_ring_open(log);
 
-    if (err == 0 && log_ring_doubt(&log->ring))
-        log_rescue_start(log, free_ones_make);
+    if (err != 0) {
+        open_end(open, err);
+        return;
+    }
+    log->is_ring_lost = log_ring_is_lost(&log->ring);
+    if (log->ring.is_shared)
+        state_write(open, STATE_OPEN, state_is_open);
     else
-        free_ones_make(log, err);
+        ring_opened(open);
 }
 
 /* ---- the file "shard" ------------------------------------------------------------------------- */
@@ -566,6 +621,17 @@ static void names_durable(struct io_op *op)
     io_list(open->log->io, op, open->log->dir, name_each, open);
 }
 
+static void state_read(struct io_op *op)
+{
+    struct log_open *open = op->arg;
+
+    if (op->result != ERR_EOF && op_failed(open, "read lock file"))
+        return;
+    open->log->was_open = op->result >= 0 && memcmp(open->state, STATE_OPEN, STATE_SIZE) == 0;
+    op->done = names_durable;
+    io_dirsync(open->log->io, op, open->log->dir);
+}
+
 /* A dead predecessor's lock is let go of when the kernel has ended everything that it had submitted: threads end their
  * calls first, and a ring holds the lock's file, too, as long as it has requests. So nothing of it lands later in a free
  * segment that we take. (G6 does not rely on that.) */
@@ -586,8 +652,8 @@ static void lock_done(struct io_op *op)
     }
     if (op_failed(open, "lock"))
         return;
-    op->done = names_durable;
-    io_dirsync(open->log->io, op, open->log->dir);
+    op->done = state_read;
+    io_file_read(open->log->lock_file, op, open->state, STATE_SIZE, 0);
 }
 
 static void lock_again(struct io_timer *timer)
@@ -678,6 +744,9 @@ static void close_end(struct store_log *log, int err)
     }
     if (err == 0 && log->error == 0)
         log_ring_remove(log);
+    else if (log->error == 0)
+        log_warn(log->text, "store: the directory cannot be closed, its log ring stays shard=%u dir=%s why=\"%s\"",
+                 log->options.shard, log->dir, err_text(err));
     if (log->lock_file != NULL)
         io_file_close(log->lock_file);
     log->lock_file = NULL;
@@ -702,13 +771,23 @@ static bool is_closed(const struct store_log *log)
                                                      list_is_empty(&log->sealing) && !log->is_flushing));
 }
 
+static void state_is_closed(struct io_op *op)
+{
+    struct log_open *open = op->arg;
+
+    close_end(open->log, op->result < 0 ? (int)op->result : 0);
+}
+
 static void close_flushed(void *arg, int err)
 {
     struct log_open *open = arg;
     struct store_log *log = open->log;
 
     if ((err != 0 || open->is_flushed) && is_closed(log)) {
-        close_end(log, err);
+        if (err == 0 && log->error == 0 && log->ring.is_shared)
+            state_write(open, STATE_CLOSED, state_is_closed);
+        else
+            close_end(log, err);
         return;
     }
     if (err != 0 || open->is_flushed) { /* files or footers on their way: once more when they are there */

@@ -203,6 +203,9 @@ struct store_log {
     uint32_t suspect_slot;
     uint64_t free_mark; /* highest durable mark that a free segment knows of */
     uint64_t given_lsn; /* what was durable when store_log_give_back() last freed one; 0: never */
+    uint64_t recovered_lsn; /* of the last change that was found at the start */
+    bool was_open;      /* whoever had it last has not closed it */
+    bool is_ring_lost;  /* ... and the ring is gone */
 
     struct io_timer timer, soon, space_timer;
     bool room_is_wanted;     /* somebody was told that there is none */
@@ -306,6 +309,9 @@ void log_ring_reset(struct log_ring *ring);
 /* Whether a flush of this or of a dead process has failed (log_rescue.c). */
 void log_ring_doubt_set(struct log_ring *ring, bool is_doubt);
 bool log_ring_doubt(const struct log_ring *ring);
+/* Whether it took the place of one that was lost (W5); and: a recovery with it has ended. */
+bool log_ring_is_lost(const struct log_ring *ring);
+void log_ring_lost_forget(struct log_ring *ring);
 
 /* ---- log_rescue.c ---- */
 void log_rescue_start(struct store_log *log, void (*done)(struct store_log *log, int err));

@@ -202,6 +202,20 @@ static uint64_t lsn_known(const struct log_recover *r)
     return MAX(r->lsn, r->lsn_floor);
 }
 
+/* `fsync` as it is set now: as it was then, but for who has changed it meanwhile. */
+static void ring_lost_tell(const struct store_log *log, uint64_t lsn)
+{
+    static const char *const missing[] = {
+        [STORE_FSYNC_NO] = "with fsync no, changes that the kernel had not written may be missing, of about 30 seconds",
+        [STORE_FSYNC_EVERYSEC] = "with fsync everysec, changes since the last flush may be missing, of about a second",
+        [STORE_FSYNC_ALWAYS] = "with fsync always, nothing that was answered is missing",
+    };
+
+    log_warn(log->text, "store: the node before did not stop cleanly and its log ring is gone (the host was restarted, or "
+             "/dev/shm was emptied): %s shard=%u dir=%s ring=%s recovered_lsn=%llu", missing[log->options.fsync],
+             log->options.shard, log->dir, log->options.ring_path, (unsigned long long)lsn);
+}
+
 static void replay_durable(void *arg, int err)
 {
     struct log_recover *r = arg;
@@ -222,8 +236,13 @@ static void replay_durable(void *arg, int err)
     log->last_lsn = MAX(r->lsn_floor, r->lsn_max);
     lsn = log->sealed_lsn = lsn_known(r);
     log->marks = (struct store_marks){.appended = lsn, .written = lsn, .durable = lsn};
-    if (log->ring.is_shared)
+    log->recovered_lsn = lsn;
+    if (log->is_ring_lost)
+        ring_lost_tell(log, lsn);
+    if (log->ring.is_shared) {
         log_ring_appended_set(&log->ring, lsn);
+        log_ring_lost_forget(&log->ring);
+    }
     log_recover_end(r, 0);
 }
 

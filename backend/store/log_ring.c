@@ -14,6 +14,8 @@
  *       chain continues what is on disk.
  *   W4  A ring is read with the size that it has. If the settings say another, a new one takes its place when all that
  *       was in it is durable, and nothing was appended since.
+ *   W5  A ring made in the place of one that was lost says so until a recovery with it has ended: a start that fails leaves
+ *       the next one what it has to tell.
  *
  * Without a path the same memory is our own, and nothing survives.
  */
@@ -30,6 +32,7 @@ struct ring_header {
     unsigned char boot[16], uuid[16];
     uint64_t size, appended;
     uint64_t doubt; /* 1: a flush has failed */
+    uint64_t lost;  /* 1: W5 */
 };
 
 static struct ring_header *ring_header(const struct log_ring *ring)
@@ -74,7 +77,7 @@ static bool ring_is_ours(const struct store_log *log)
            memcmp(header->boot, log->boot, 16) == 0 && memcmp(header->uuid, log->shard.uuid, 16) == 0;
 }
 
-static void ring_format(struct store_log *log)
+static void ring_format(struct store_log *log, bool is_lost)
 {
     struct ring_header *header = ring_header(&log->ring);
 
@@ -85,6 +88,7 @@ static void ring_format(struct store_log *log)
     header->size = log->ring.map_size;
     header->appended = 0;
     header->doubt = 0;
+    header->lost = is_lost ? 1 : 0;
     memcpy(header->boot, log->boot, 16);
     memcpy(header->uuid, log->shard.uuid, 16);
     __atomic_store_n(&header->magic, RING_MAGIC, __ATOMIC_RELEASE);
@@ -146,7 +150,7 @@ int log_ring_open(struct store_log *log)
         if (base == NULL)
             return ERR_FULL;
         ring_lay_out(&log->ring, base, pages_wanted(log));
-        ring_format(log);
+        ring_format(log, false);
         return 0;
     }
     err = io_boot_id(log->io, log->boot);
@@ -167,7 +171,7 @@ int log_ring_open(struct store_log *log)
     }
     err = ring_map(log, pages_wanted(log));
     if (err == 0)
-        ring_format(log);
+        ring_format(log, log->was_open);
     return err;
 }
 
@@ -184,7 +188,7 @@ int log_ring_resize(struct store_log *log)
     err = ring_map(log, page_count);
     if (err != 0)
         return err;
-    ring_format(log);
+    ring_format(log, false);
     log_ring_doubt_set(&log->ring, is_doubt);
     return 0;
 }
@@ -288,6 +292,16 @@ void log_ring_doubt_set(struct log_ring *ring, bool is_doubt)
 bool log_ring_doubt(const struct log_ring *ring)
 {
     return ring->had_content && __atomic_load_n(&ring_header(ring)->doubt, __ATOMIC_ACQUIRE) != 0;
+}
+
+bool log_ring_is_lost(const struct log_ring *ring)
+{
+    return __atomic_load_n(&ring_header(ring)->lost, __ATOMIC_ACQUIRE) != 0;
+}
+
+void log_ring_lost_forget(struct log_ring *ring)
+{
+    __atomic_store_n(&ring_header(ring)->lost, 0, __ATOMIC_RELEASE);
 }
 
 void log_ring_reset(struct log_ring *ring)

@@ -601,5 +601,7 @@ void store_stats_get(const struct store *store, struct store_stats *out)
     out->segments_free = log.segments_free;
     out->bytes_written += log.bytes_written;
     out->is_disk_full = store_log_is_disk_full(store->log);
+    out->recovered_lsn = store_log_recovered_lsn(store->log);
+    out->is_ring_lost = store_log_is_ring_lost(store->log);
     out->is_checkpointing = store->is_checkpoint_wanted || checkpoint_is_running(store);
 }

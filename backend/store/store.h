@@ -243,6 +243,8 @@ struct store_stats {
     uint64_t cleaner_bytes, cleaner_segments, segments_given, checkpoints, checkpoint_bytes, checkpoint_lsn, images;
     uint64_t corrupt_records, scrubbed_bytes;
     uint64_t write_errors;
+    uint64_t recovered_lsn;        /* up to where the start found the log */
+    bool is_ring_lost;             /* the process before was killed, and its log ring was gone at the start */
     bool is_read_only, is_disk_full;
     bool is_checkpointing; /* one is wanted or under way */
 };

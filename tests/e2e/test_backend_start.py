@@ -53,6 +53,36 @@ def test_clean_stop_removes_the_ring_and_a_kill_leaves_it(weir_backend):
     assert client(server).get("a") == b"2" and os.path.exists(ring)
 
 
+def test_a_ring_that_is_gone_after_a_kill_is_told(weir_backend):
+    """In the log, INFO and the stats; not after a kill with the ring there, nor after a clean stop."""
+    def told():
+        info = client(server).info("persistence")
+        lines = server.text().count("its log ring is gone")
+        assert lines == info["log_ring_lost"]
+        wait_for(lambda: f'"ring_lost": {lines}' in server.http("/stats").replace('":', '": ').replace("  ", " "),
+                 "the stats port says the same")
+        return lines, info["recovered_lsn"]
+
+    server = weir_backend(None, "--fsync", "always")
+    assert told() == (0, 0)
+    for i in range(10):
+        client(server).set(f"a{i}", "1")
+    server.restart(signal.SIGKILL)
+    first, lsn = told()
+    assert first == 0 and lsn > 0
+    server.stop(signal.SIGKILL)
+    os.remove(ring_of(server))
+    server.restart()
+    assert told() == (1, lsn) and client(server).get("a9") == b"1"
+    line = next(line for line in server.text().splitlines() if "its log ring is gone" in line)
+    assert "with fsync always, nothing that was answered is missing" in line
+    assert ring_of(server) in line and line.endswith(f"recovered_lsn={lsn}"), line
+    server.restart(signal.SIGKILL)
+    assert told()[0] == 0
+    server.restart()
+    assert told()[0] == 0
+
+
 def test_second_node_on_a_directory_is_told_who_is_there(weir_backend):
     server = weir_backend()
     code, text = start_beside(server)

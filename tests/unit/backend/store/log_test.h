@@ -45,7 +45,7 @@ struct world {
     uint32_t seen_count, seen_cold;
     bool is_done;
     int err;
-    uint32_t wrong, failures, rooms, corrupt_lines;
+    uint32_t wrong, failures, rooms, corrupt_lines, ring_lines;
     uint64_t hot_from, cold_from;
     char last_line[512];
     bool prints;
@@ -112,6 +112,8 @@ static inline void world_line(void *arg, int level, const char *line, size_t len
 
     if (w->prints)
         (void)fprintf(stderr, "%.*s", (int)len, line);
+    if (level == LOG_WARN && memmem(line, len, "its log ring is gone", 20) != NULL)
+        w->ring_lines++;
     if (level <= LOG_ERROR) {
         w->corrupt_lines++;
         (void)snprintf(w->last_line, sizeof(w->last_line), "%.*s", (int)len, line);

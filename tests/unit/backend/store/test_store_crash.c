@@ -471,6 +471,26 @@ static void begin(struct crash *c, const struct script *script, enum store_fsync
         c->w.options.ring_path = NULL;
 }
 
+static bool is_ring_lost(const struct world *w)
+{
+    struct store_stats stats;
+
+    store_stats_get(w->store, &stats);
+    assert_int_equal(stats.recovered_lsn, store_marks_of(w->store).appended);
+    return stats.is_ring_lost;
+}
+
+/* A ring that is gone is told when something sealed is missing, and never after a kill. */
+static void ring_judge(const struct crash *c, bool is_killed, uint64_t lsn)
+{
+    bool is_lost = is_ring_lost(&c->w);
+
+    if (is_killed || c->w.options.ring_path == NULL)
+        assert_false(is_lost);
+    else if (lsn < c->appended)
+        assert_true(is_lost);
+}
+
 /* The store that is opened now holds a prefix: all that was durable, nothing that never was, units whole. */
 static void judge(struct crash *c, bool is_killed)
 {
@@ -485,6 +505,7 @@ static void judge(struct crash *c, bool is_killed)
         assert_true(lsn >= c->appended);
     if (is_killed && w->options.ring_path != NULL && !c->script->blobs)
         assert_int_equal(lsn, c->appended);
+    ring_judge(c, is_killed, lsn);
     for (uint32_t i = 0; i < c->unit_count; i++)
         assert_false(lsn >= c->units[i].first && lsn < c->units[i].last);
     world_forget_after(w, lsn);
@@ -540,6 +561,7 @@ static void aftermath(struct crash *c, bool is_killed, bool with_host, unsigned 
     }
     world_close(&c->w);
     world_open(&c->w);
+    assert_false(is_ring_lost(&c->w));
     world_check(&c->w, UINT64_MAX);
 }
 
