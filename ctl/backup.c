@@ -25,6 +25,7 @@
 #include "ctl/ctl.h"
 #include "ctl/node_client.h"
 #include "ctl/range.h"
+#include "ctl/ring.h"
 #include "ctl/source.h"
 #include "ctl/tree.h"
 
@@ -270,25 +271,19 @@ static void names_add(struct buffer *names, uint32_t *count, const char *name)
 
 /* ---- the directory of one that is stopped ----------------------------------------------------- */
 
-/* U4. The name is process.c's. */
-static int ring_check(const char *dir, const struct shard *shard)
+/* U4 */
+static int ring_check(const struct shard *shard)
 {
-    char path[SHARD_PATH_MAX], name[64] = "", ring[128];
-    FILE *file;
+    struct ring ring;
+    int err = ring_open(shard, &ring);
 
-    (void)snprintf(path, sizeof(path), "%s/node.id", dir);
-    file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    if (fgets(name, sizeof(name), file) == NULL)
-        name[0] = '\0';
-    fclose(file);
-    (void)snprintf(ring, sizeof(ring), "/dev/shm/weir-%s-%u", name, shard->file.shard);
-    if (name[0] == '\0' || access(ring, F_OK) != 0)
-        return 0;
-    fprintf(stderr, "weirctl: %s: its node was killed, its last changes are in %s: start and stop it, then try again\n",
-            shard->dir, ring);
-    return ERR_INVALID;
+    if (err == 0 && ring.state == RING_THERE) {
+        fprintf(stderr, "weirctl: %s: its node was killed, its last changes are in %s: start and stop it, then try again\n",
+                shard->dir, ring.path);
+        err = ERR_INVALID;
+    }
+    ring_close(&ring);
+    return err;
 }
 
 static int shard_directory(struct backup *backup, struct shard *shard, uint32_t i)
@@ -336,7 +331,7 @@ static int directory_backup(struct backup *backup, const char *dir)
         progress_start(&backup->progress, "copying", source.bytes);
         backup->tree.progress = &backup->progress;
         for (uint32_t i = 0; i < source.count && err == 0; i++) {
-            err = ring_check(dir, &source.shards[i]);
+            err = ring_check(&source.shards[i]);
             if (err == 0)
                 err = shard_directory(backup, &source.shards[i], i);
         }

@@ -22,14 +22,18 @@
  *       the checkpoint chose another place.
  *   W3  Of a node that runs, what is given back or begun during the walk is not judged; nor is, then, a place without a
  *       record: its copy may lie where the walk has been. It is looked at again.
+ *   W4  What only the log ring of a killed node has is no damage, and no part of the directory: it is told. A ring that
+ *       does not verify, or lacks what it promises, is damage: a start may be refused for it.
  */
 #include "ctl/verify.h"
 
 #include "backend/store/key_hash.h"
+#include "backend/store/ring.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
 #include "ctl/ctl.h"
 #include "ctl/range.h"
+#include "ctl/ring.h"
 #include "ctl/source.h"
 
 #include <stdlib.h>
@@ -667,6 +671,43 @@ static void torn_judge(struct verify *v)
         v->sum->torn++;
 }
 
+/* W4, when all of the log was seen. */
+static void ring_judge(struct verify *v, const struct ring *ring)
+{
+    uint64_t bad_off, lsn = MAX(v->lsn, v->base.lsn);
+    uint32_t count;
+    struct ring_frame *frames = ring_frames(ring->data, ring->page_count, &count, &bad_off);
+
+    count = ring_frames_choose(frames, count, v->chain, v->pending_chain);
+    for (uint32_t i = 0; i < count; i++)
+        v->sum->ring_records += frames[i].frame.record_count;
+    if (count > 0)
+        lsn = MAX(lsn, frames[count - 1].frame.last_lsn);
+    if (bad_off != 0)
+        report_damage(v->shard->report, ring->path, bad_off, "a frame in the log ring does not verify");
+    if (lsn < ring->appended)
+        report_damage(v->shard->report, ring->path, 0, "the log ring promises lsn %llu, and it and the files end at %llu",
+                      (unsigned long long)ring->appended, (unsigned long long)lsn);
+    v->sum->ring_lsn = count > 0 ? lsn : 0;
+    mem_free(frames);
+}
+
+static int ring_check(struct verify *v)
+{
+    struct ring ring;
+    int err;
+
+    if (v->shard->is_running)
+        return 0;
+    err = ring_open(v->shard, &ring);
+    v->sum->has_ring = ring.state == RING_THERE;
+    if (err == 0 && ring.state == RING_THERE)
+        ring_judge(v, &ring);
+    (void)snprintf(v->sum->ring_path, sizeof(v->sum->ring_path), "%s", ring.state == RING_NONE ? "" : ring.path);
+    ring_close(&ring);
+    return err;
+}
+
 static void twins_check(struct verify *v)
 {
     const struct shard *shard = v->shard;
@@ -694,6 +735,8 @@ int verify_shard(struct shard *shard, struct progress *progress, struct verify_s
     places_skip(&v, NULL, UINT64_MAX);
     gone_judge(&v);
     torn_judge(&v);
+    if (err == 0)
+        err = ring_check(&v);
     out->lsn = v.lsn;
     out->lsn_durable = v.mark;
     mem_free(v.places);
@@ -727,6 +770,13 @@ static void summary_print(FILE *out, const struct shard *shard, const struct ver
     if (sum->wall_last_ms != 0)
         fprintf(out, "  written     %s to %s\n", time_text(sum->wall_first_ms, first),
                 time_text(sum->wall_last_ms, last));
+    if (sum->ring_lsn != 0)
+        fprintf(out, "  log ring    %llu changes, up to lsn %llu, are only in %s: the next start on this host takes them over\n",
+                (unsigned long long)sum->ring_records, (unsigned long long)sum->ring_lsn, sum->ring_path);
+    else if (sum->ring_path[0] != '\0')
+        fprintf(out, "  log ring    %s %s\n", sum->ring_path,
+                sum->has_ring ? "has nothing that the files lack"
+                              : "is of another directory, or from before a restart of the host: a start does not use it");
     if (sum->torn > 0)
         fprintf(out, "  torn tails  %llu: what was being written when the node ended; nothing durable is missing\n",
                 (unsigned long long)sum->torn);

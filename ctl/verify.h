@@ -12,6 +12,9 @@ struct verify_summary {
     uint64_t lsn, lsn_durable; /* last one of the hot log; last one that is known to have been durable */
     uint64_t wall_first_ms, wall_last_ms;
     uint64_t torn;             /* tails that a power cut left: no damage */
+    char ring_path[96];        /* of the log ring that a killed node has left on this host; "": there is none */
+    bool has_ring;             /* ... and a start uses it */
+    uint64_t ring_records, ring_lsn; /* changes that only it has, and the last one's; 0: none */
 };
 
 /* Walks everything. Damage is told to the shard's report. 0 or -errno: it could not be looked at. */

@@ -7,7 +7,7 @@
  *     log_cold.c     cold page writes
  *     log_seal.c     ending open segments early
  *     log_segment.c  the table of segments, free ones, opening and giving back
- *     log_ring.c     the log ring
+ *     log_ring.c     the log ring; ring.c: its format
  *     log_open.c     the directory; opening and closing
  *     log_rescue.c   the start after a flush that failed
  *     log_scan.c     page writes of a segment, one after the other
@@ -26,6 +26,7 @@
  */
 #pragma once
 #include "backend/store/frame.h"
+#include "backend/store/ring.h"
 #include "backend/store/segment.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -289,10 +290,6 @@ uint64_t log_segment_end(const struct segment *segment); /* where its last page 
 void log_space_fire(struct io_timer *timer);
 
 /* ---- log_ring.c ---- */
-struct ring_entry {
-    uint64_t sequence;
-    uint32_t block, sealed; /* bytes; 0: nothing */
-};
 int log_ring_open(struct store_log *log);
 /* From the size it was found with to that of the options. Empty; all that was in it is durable. */
 MUST_USE int log_ring_resize(struct store_log *log);

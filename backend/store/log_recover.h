@@ -4,11 +4,6 @@
 #include "backend/store/log_private.h"
 #include "common/base/buffer.h"
 
-struct ring_frame {
-    struct frame frame;
-    const char *data; /* borrows: in the ring */
-};
-
 struct log_recover {
     struct store_log *log;
     struct store_log_replay replay;

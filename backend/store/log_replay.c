@@ -10,70 +10,6 @@
 #include "backend/store/format_private.h"
 #include "backend/store/log_recover.h"
 
-#include <stdlib.h>
-
-static int by_lsn(const void *a, const void *b)
-{
-    const struct frame *x = &((const struct ring_frame *)a)->frame, *y = &((const struct ring_frame *)b)->frame;
-
-    if (x->first_lsn != y->first_lsn)
-        return x->first_lsn < y->first_lsn ? -1 : 1;
-    return x->last_lsn == y->last_lsn ? 0 : x->last_lsn < y->last_lsn ? -1 : 1;
-}
-
-static void frames_add(struct log_recover *r, struct bytes sealed, uint32_t *cap)
-{
-    struct frame frame;
-
-    while (frame_decode(sealed, &frame)) {
-        if (r->frame_count == *cap) {
-            *cap = MAX(64u, 2 * *cap);
-            r->frames = must_realloc(r->frames, *cap * sizeof(*r->frames));
-        }
-        r->frames[r->frame_count++] = (struct ring_frame){frame, sealed.data};
-        sealed = bytes_skip(sealed, frame.size);
-    }
-}
-
-static void frames_collect(struct log_recover *r)
-{
-    const struct log_ring *ring = &r->log->ring;
-    uint32_t cap = 0;
-
-    for (uint32_t i = 0; i < ring->page_count; i++) {
-        size_t sealed = __atomic_load_n(&ring->table[i].sealed, __ATOMIC_ACQUIRE);
-
-        if (sealed > PAGE_HEADER_SIZE && sealed <= (size_t)(ring->page_count - i) * PAGE_SIZE_)
-            frames_add(r, bytes_of(ring->data + (size_t)i * PAGE_SIZE_ + PAGE_HEADER_SIZE, sealed - PAGE_HEADER_SIZE),
-                       &cap);
-    }
-    if (r->frame_count > 0)
-        qsort(r->frames, r->frame_count, sizeof(*r->frames), by_lsn);
-}
-
-/* Only the frames that continue the log stay, up to the last whole unit. */
-static void frames_choose(struct log_recover *r)
-{
-    uint64_t chain = r->chain, pending_chain = r->pending_chain;
-    uint32_t count = 0, whole = 0;
-
-    for (uint32_t i = 0; i < r->frame_count; i++) {
-        const struct frame *frame = &r->frames[i].frame;
-
-        if (frame->chain_before == chain && chain != pending_chain)
-            count = whole; /* the unit before was given up */
-        else if (frame->chain_before != pending_chain)
-            continue;
-        r->frames[count++] = r->frames[i];
-        pending_chain = r->frames[count - 1].frame.chain;
-        if ((r->frames[count - 1].frame.flags & FRAME_CONTINUES) == 0) {
-            chain = pending_chain;
-            whole = count;
-        }
-    }
-    r->frame_count = whole;
-}
-
 /* ---- into a new segment ----------------------------------------------------------------------- */
 
 /* Frames from `from` on that go into one page write. */
@@ -319,8 +255,10 @@ void log_replay_ring(struct log_recover *r)
         return;
     }
     if (r->log->ring.had_content) {
-        frames_collect(r);
-        frames_choose(r);
+        uint64_t bad_off; /* what cannot be read counts by what was promised */
+
+        r->frames = ring_frames(r->log->ring.base, r->log->ring.page_count, &r->frame_count, &bad_off);
+        r->frame_count = ring_frames_choose(r->frames, r->frame_count, r->chain, r->pending_chain);
     }
     ring_replay(r);
 }

@@ -22,59 +22,23 @@
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
 
-#define RING_MAGIC 0x474e4952474f4c57ull /* "WLOGRING" */
-#define RING_VERSION 1u
-#define RING_PAGES_MAX ((1u << 30) / PAGE_SIZE_)
-
-struct ring_header {
-    uint64_t magic;
-    uint32_t version, shard;
-    unsigned char boot[16], uuid[16];
-    uint64_t size, appended;
-    uint64_t doubt; /* 1: a flush has failed */
-    uint64_t lost;  /* 1: W5 */
-};
-
 static struct ring_header *ring_header(const struct log_ring *ring)
 {
     return (struct ring_header *)(void *)ring->base;
-}
-
-static size_t table_size(uint32_t page_count)
-{
-    return round_up(page_count * sizeof(struct ring_entry), PAGE_SIZE_);
-}
-
-static size_t map_size(uint32_t page_count)
-{
-    return PAGE_SIZE_ + table_size(page_count) + (size_t)page_count * PAGE_SIZE_;
-}
-
-/* Of a ring that takes that much memory; 0: none does. */
-static uint32_t page_count_of(size_t size)
-{
-    size_t per_page = PAGE_SIZE_ / sizeof(struct ring_entry); /* pages for each one of the table */
-    size_t both = size / PAGE_SIZE_ > 0 ? size / PAGE_SIZE_ - 1 : 0, count = both - (both + per_page) / (per_page + 1);
-
-    return both > 0 && count <= RING_PAGES_MAX && map_size((uint32_t)count) == size ? (uint32_t)count : 0;
 }
 
 static void ring_lay_out(struct log_ring *ring, void *base, uint32_t page_count)
 {
     ring->base = base;
     ring->page_count = page_count;
-    ring->map_size = map_size(page_count);
+    ring->map_size = ring_size(page_count);
     ring->table = (struct ring_entry *)(void *)(ring->base + PAGE_SIZE_);
-    ring->data = ring->base + PAGE_SIZE_ + table_size(page_count);
+    ring->data = ring->base + PAGE_SIZE_ + ring_table_size(page_count);
 }
 
 static bool ring_is_ours(const struct store_log *log)
 {
-    const struct ring_header *header = ring_header(&log->ring);
-
-    return header->magic == RING_MAGIC && header->version == RING_VERSION &&
-           header->shard == log->options.shard && header->size == log->ring.map_size &&
-           memcmp(header->boot, log->boot, 16) == 0 && memcmp(header->uuid, log->shard.uuid, 16) == 0;
+    return ring_header_is_of(ring_header(&log->ring), log->options.shard, log->ring.map_size, log->boot, log->shard.uuid);
 }
 
 static void ring_format(struct store_log *log, bool is_lost)
@@ -83,15 +47,8 @@ static void ring_format(struct store_log *log, bool is_lost)
 
     __atomic_store_n(&header->magic, 0, __ATOMIC_RELEASE);
     memset(log->ring.table, 0, log->ring.page_count * sizeof(struct ring_entry));
-    header->version = RING_VERSION;
-    header->shard = log->options.shard;
-    header->size = log->ring.map_size;
-    header->appended = 0;
-    header->doubt = 0;
+    ring_header_make(header, log->options.shard, log->ring.map_size, log->boot, log->shard.uuid);
     header->lost = is_lost ? 1 : 0;
-    memcpy(header->boot, log->boot, 16);
-    memcpy(header->uuid, log->shard.uuid, 16);
-    __atomic_store_n(&header->magic, RING_MAGIC, __ATOMIC_RELEASE);
 }
 
 /* What is there with that count of pages, or another in its place. */
@@ -100,11 +57,11 @@ static int ring_map(struct store_log *log, uint32_t page_count)
     struct log_ring *ring = &log->ring;
     void *base = NULL;
     bool existed = false;
-    int err = io_shared_map(log->io, log->options.ring_path, map_size(page_count), &base, &existed);
+    int err = io_shared_map(log->io, log->options.ring_path, ring_size(page_count), &base, &existed);
 
     if (err != 0) {
         log_error(log->text, "store: the log ring cannot be mapped path=%s bytes=%zu why=\"%s\"",
-                  log->options.ring_path, map_size(page_count), err_text(err));
+                  log->options.ring_path, ring_size(page_count), err_text(err));
         return err;
     }
     ring_lay_out(ring, base, page_count);
@@ -118,7 +75,7 @@ static int ring_find(struct store_log *log)
 {
     size_t size;
     int err = io_shared_size(log->io, log->options.ring_path, &size);
-    uint32_t page_count = err == 0 ? page_count_of(size) : 0;
+    uint32_t page_count = err == 0 ? ring_page_count(size) : 0;
 
     if (err == -ENOENT)
         return 0;
@@ -146,7 +103,7 @@ int log_ring_open(struct store_log *log)
     int err;
 
     if (log->options.ring_path == NULL) {
-        base = mem_alloc_aligned(map_size(pages_wanted(log)), PAGE_SIZE_);
+        base = mem_alloc_aligned(ring_size(pages_wanted(log)), PAGE_SIZE_);
         if (base == NULL)
             return ERR_FULL;
         ring_lay_out(&log->ring, base, pages_wanted(log));

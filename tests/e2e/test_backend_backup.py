@@ -202,6 +202,58 @@ def test_verify_takes_a_killed_node_for_what_it_is(weir_backend):
     assert "damage      0" in ctl("verify", node.data)
 
 
+def test_verify_tells_what_only_the_ring_has(weir_backend):
+    """Of a killed node: how many changes, up to which LSN, and that a ring is damaged; not of one that has all of it on
+    the disk, that runs, or whose ring is of an earlier boot."""
+    def lsn_of(node):
+        return redis_client(node).info("store")["lsn_appended"]
+
+    def kill(node):
+        for pid in weirtest.pids_of_session(node.pid):
+            os.kill(pid, signal.SIGKILL)
+        node._sent.add(signal.SIGKILL)
+        node.stop(signal.SIGKILL)
+        weirtest.wait_for(lambda: "in use by a node" not in ctl("verify", node.data), "the lock to go")
+
+    node = weir_backend(None, "--fsync", "always")
+    redis_client(node).set("a", "1")
+    assert "log ring" not in ctl("verify", node.data)
+    kill(node)
+    assert "log ring    /dev/shm/weir-" in (told := ctl("verify", node.data)) and "nothing that the files lack" in told
+    node = weir_backend(None, "--fsync", "everysec", data=node.data)
+    client = redis_client(node)
+    weirtest.wait_for(lambda: client.info("store")["lsn_durable"] == lsn_of(node), "all is durable")
+    with client.pipeline(transaction=False) as p:
+        for i in range(7):
+            p.set(f"b{i}", "b" * 100)
+        p.execute()
+    last = lsn_of(node)
+    kill(node)
+    told = ctl("verify", node.data)
+    with open(os.path.join(node.data, "node.id"), encoding="ascii") as f:
+        ring = f"/dev/shm/weir-{f.read()}-0"
+    expected = f"log ring    7 changes, up to lsn {last}, are only in {ring}"
+    assert expected in told and "damage      0" in told, told
+    assert expected in ctl("verify", os.path.join(node.data, "shard-0"))
+    with open(ring, "r+b") as f:
+        sound = f.read()
+        at = sound.rindex(b"b" * 100)
+        f.seek(at)
+        f.write(b"c")
+    told = ctl("verify", node.data, code=1)
+    assert f"{ring}" in told and "a frame in the log ring does not verify" in told, told
+    assert f"promises lsn {last}" in told, told
+    with open(ring, "r+b") as f:
+        f.write(sound[:24] + bytes(16) + sound[40:])
+    assert "from before a restart of the host" in ctl("verify", node.data)
+    with open(ring, "r+b") as f:
+        f.write(sound)
+    node = weir_backend(None, data=node.data)
+    assert redis_client(node).get("b6") == b"b" * 100
+    node.stop()
+    assert "log ring" not in ctl("verify", node.data)
+
+
 # Backups
 
 class Sequence(threading.Thread):

@@ -27,7 +27,7 @@ PROGRAMS = ("proxy", "backend", "ctl")
 SHARED = {("ctl", "proxy/" + name) for name in
           ("conf.h", "control_client.h", "control_path.h", "where.h")} | \
          {("ctl", "backend/store/" + name) for name in
-          ("checkpoint_format.h", "frame.h", "key_hash.h", "record.h", "segment.h")}
+          ("checkpoint_format.h", "frame.h", "key_hash.h", "record.h", "ring.h", "segment.h")}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 

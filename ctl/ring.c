@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ctl/ring.h"
+
+#include "backend/store/ring.h"
+#include "common/base/err.h"
+#include "common/base/mem.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NAME_MAX_ 64u
+
+/* A line of a small file; "": there is none. */
+static void line_read(const char *path, char *out, size_t size)
+{
+    FILE *file = fopen(path, "re");
+
+    if (file == NULL || fgets(out, (int)size, file) == NULL)
+        out[0] = '\0';
+    if (file != NULL)
+        fclose(file);
+    out[strcspn(out, "\n")] = '\0';
+}
+
+/* The directory's name lies beside its shards, which may be links to elsewhere. */
+static void name_read(const struct shard *shard, char name[NAME_MAX_])
+{
+    char path[SHARD_PATH_MAX];
+    const char *slash = strrchr(shard->dir, '/'), *last = slash != NULL ? slash + 1 : shard->dir;
+
+    if (strncmp(last, "shard-", 6) == 0)
+        (void)snprintf(path, sizeof(path), "%.*snode.id", (int)(last - shard->dir), shard->dir);
+    else
+        (void)snprintf(path, sizeof(path), "%s/../node.id", shard->dir);
+    line_read(path, name, NAME_MAX_);
+    if (strspn(name, "0123456789abcdef") != strlen(name))
+        name[0] = '\0';
+}
+
+/* As io_boot_id() has it. */
+static void boot_read(unsigned char boot[16])
+{
+    char text[NAME_MAX_], digits[33] = "";
+    size_t count = 0;
+
+    line_read("/proc/sys/kernel/random/boot_id", text, sizeof(text));
+    for (const char *at = text; *at != '\0' && count < 32; at++)
+        if (*at != '-')
+            digits[count++] = *at;
+    for (size_t i = 0; i < 16; i++) {
+        char pair[3] = {digits[2 * i], digits[2 * i + 1], '\0'};
+
+        boot[i] = (unsigned char)strtoul(pair, NULL, 16);
+    }
+}
+
+static int file_read(const char *path, char **data, size_t *size)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    size_t at = 0;
+
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &status) != 0 || status.st_size <= 0 || (uint64_t)status.st_size > 2ull * RING_PAGES_MAX * PAGE_SIZE_) {
+        close(fd);
+        *size = 0; /* none that a node has made */
+        return 0;
+    }
+    *size = (size_t)status.st_size;
+    *data = mem_alloc_aligned(*size, PAGE_SIZE_);
+    while (*data != NULL && at < *size) {
+        ssize_t len = read(fd, *data + at, *size - at);
+
+        if (len <= 0)
+            break;
+        at += (size_t)len;
+    }
+    close(fd);
+    return *data == NULL ? ERR_FULL : at < *size ? -EIO : 0;
+}
+
+int ring_open(const struct shard *shard, struct ring *out)
+{
+    char name[NAME_MAX_];
+    const struct ring_header *header;
+    unsigned char boot[16];
+    size_t size = 0;
+    int err;
+
+    *out = (struct ring){.state = RING_NONE};
+    name_read(shard, name);
+    if (name[0] == '\0')
+        return 0;
+    (void)snprintf(out->path, sizeof(out->path), "/dev/shm/weir-%s-%u", name, shard->file.shard); /* process.c's */
+    err = file_read(out->path, &out->data, &size);
+    if (err == -ENOENT)
+        return 0;
+    if (err != 0) {
+        fprintf(stderr, "weirctl: %s: its log ring %s: %s\n", shard->dir, out->path, err_text(err));
+        ring_close(out);
+        return err;
+    }
+    boot_read(boot);
+    out->state = RING_FOREIGN;
+    out->page_count = ring_page_count(size);
+    header = (const struct ring_header *)(const void *)out->data;
+    if (out->page_count == 0 || !ring_header_is_of(header, shard->file.shard, size, boot, shard->file.uuid))
+        return 0;
+    out->state = RING_THERE;
+    out->appended = header->appended;
+    return 0;
+}
+
+void ring_close(struct ring *ring)
+{
+    mem_free(ring->data);
+    *ring = (struct ring){.state = RING_NONE};
+}

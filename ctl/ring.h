@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ring.h - the log ring that a killed node has left on this host (backend/store/ring.h). */
+#pragma once
+#include "ctl/shard.h"
+
+enum ring_state {
+    RING_NONE,    /* there is none, or the directory has no name */
+    RING_FOREIGN, /* of another directory or shard, or from before the host was restarted: a start does not use it */
+    RING_THERE,
+};
+
+struct ring {
+    enum ring_state state;
+    char path[96];
+    char *data; /* owns: as it was when it was looked at */
+    uint32_t page_count;
+    uint64_t appended; /* up to where changes were answered */
+};
+
+/* Of a shard whose node is stopped. 0; -errno: it is there and cannot be read (told on stderr). */
+MUST_USE int ring_open(const struct shard *shard, struct ring *out);
+void ring_close(struct ring *ring);
