@@ -2,8 +2,8 @@
 /*
  * INFO: Redis's sections under Redis's names, and a section "store" of what only this server has.
  *
- * Fields of things that are not here (scripts, modules, replicas) have the value that a Redis without them shows;
- * those of its forks and allocator arenas are left out where 0 would be a lie.
+ * Fields of things that are not here (scripts, modules, replicas, forks, defragmentation) have the value that a Redis without
+ * them shows. Left out is what has no such value and no meaning here: docs/commands.md.
  */
 #include "config.h"
 
@@ -29,6 +29,13 @@ struct info {
     struct buffer *out;
     struct store_stats store; /* since the start */
 };
+
+/* Zeroes: of what never happens here. */
+static void zeroes(struct info *info, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        buffer_append_format(info->out, "%s:0\r\n", names[i]);
+}
 
 /* A name and a number. */
 static void number(struct info *info, const char *name, uint64_t value)
@@ -72,6 +79,15 @@ static void percent(struct info *info, const char *name, uint64_t part, uint64_t
     buffer_append_format(info->out, "%s:%.2f%%\r\n", name, whole == 0 ? 0 : 100.0 * (double)part / (double)whole);
 }
 
+static void executable(struct info *info)
+{
+    char path[1024];
+    ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 1);
+
+    path[MAX(len, 0)] = '\0';
+    text(info, "executable", path);
+}
+
 static void info_server(struct info *info)
 {
     struct engine *engine = info->engine;
@@ -90,6 +106,7 @@ static void info_server(struct info *info)
     text(info, "multiplexing_api", "epoll");
     text(info, "gcc_version", __VERSION__);
     number(info, "process_id", (uint64_t)getpid());
+    text(info, "process_supervised", "no");
     buffer_append_format(info->out, "run_id:%016llx%016llx%08llx\r\n", (ull)engine->run_id[0],
                          (ull)engine->run_id[1], (ull)(engine->run_id[1] >> 32 ^ engine->run_id[0]) & 0xffffffff);
     number(info, "tcp_port", engine->options.port);
@@ -101,6 +118,7 @@ static void info_server(struct info *info)
     text(info, "hz", "10");
     text(info, "configured_hz", "10");
     number(info, "lru_clock", engine->now_ms / 1000 & 0xffffff);
+    executable(info);
     text(info, "config_file", engine->options.config_file != NULL ? engine->options.config_file : "");
     number(info, "io_threads_active", 0);
 }
@@ -129,6 +147,10 @@ static void info_clients(struct info *info)
 
 static void info_memory(struct info *info)
 {
+    static const char *const scripts[] = {"used_memory_vm_eval", "used_memory_scripts_eval", "used_memory_vm_functions",
+                                          "used_memory_functions"};
+    static const char *const replicas[] = {"mem_replication_backlog", "mem_total_replication_buffers",
+                                           "mem_cluster_links"};
     struct engine *engine = info->engine;
     uint64_t used = info->store.memory_bytes, buffers = chunk_pools_bytes(&engine->chunks);
     uint64_t dataset = info->store.entry_bytes + info->store.object_bytes;
@@ -146,17 +168,26 @@ static void info_memory(struct info *info)
     number(info, "allocator_allocated", heap.allocated);
     number(info, "allocator_active", heap.active);
     number(info, "allocator_resident", heap.resident);
+    numbers_human(info, "total_system_memory", (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
     numbers_human(info, "used_memory_lua", 0);
+    numbers_human(info, "used_memory_vm_total", 0);
+    numbers_human(info, "used_memory_scripts", 0);
+    zeroes(info, scripts, ARRAY_COUNT(scripts));
     number(info, "number_of_cached_scripts", 0);
     number(info, "number_of_functions", 0);
     number(info, "number_of_libraries", 0);
     numbers_human(info, "maxmemory", engine->settings->memory_max);
     text(info, "maxmemory_policy", engine->settings->evicts ? "allkeys-lfu" : "noeviction");
-    buffer_append_format(info->out, "allocator_frag_ratio:%.2f\r\nmem_fragmentation_ratio:%.2f\r\n",
+    buffer_append_format(info->out, "allocator_frag_ratio:%.2f\r\nallocator_rss_ratio:%.2f\r\n"
+                         "mem_fragmentation_ratio:%.2f\r\n",
                          heap.allocated == 0 ? 0 : (double)heap.active / (double)heap.allocated,
+                         heap.active == 0 ? 0 : (double)heap.resident / (double)heap.active,
                          used == 0 ? 0 : (double)heap.resident / (double)used);
+    number(info, "allocator_frag_bytes", heap.active > heap.allocated ? heap.active - heap.allocated : 0);
+    number(info, "allocator_rss_bytes", heap.resident > heap.active ? heap.resident - heap.active : 0);
     number(info, "mem_fragmentation_bytes", heap.resident > used ? heap.resident - used : 0);
     number(info, "mem_not_counted_for_evict", 0);
+    zeroes(info, replicas, ARRAY_COUNT(replicas));
     number(info, "mem_clients_slaves", 0);
     number(info, "mem_clients_normal", buffers);
     number(info, "mem_aof_buffer", 0);
@@ -175,6 +206,11 @@ static void info_persistence(struct info *info)
     struct engine *engine = info->engine;
     const char *status = info->store.is_read_only || info->store.write_errors > 0 ? "err" : "ok";
     uint64_t saved_ms = engine_last_save_ms(engine);
+    static const char *const forks[] = {
+        "current_cow_peak", "current_cow_size", "current_cow_size_age", "rdb_last_cow_size",
+        "aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size", "aof_rewrites",
+        "aof_rewrites_consecutive_failures",
+    };
 
     text(info, "loading", "0");
     text(info, "async_loading", "0");
@@ -199,8 +235,12 @@ static void info_persistence(struct info *info)
     text(info, "aof_last_write_status", status);
     number(info, "aof_current_size", info->store.disk_bytes);
     number(info, "aof_base_size", 0);
+    number(info, "aof_pending_rewrite", 0);
     number(info, "aof_buffer_length", 0);
     number(info, "aof_pending_bio_fsync", store_marks_of(engine->store).durable < store_marks_of(engine->store).written);
+    number(info, "aof_delayed_fsync", engine->counters.parked_log);
+    text(info, "current_fork_perc", "0.00");
+    zeroes(info, forks, ARRAY_COUNT(forks));
     number(info, "recovered_lsn", info->store.recovered_lsn);
     number(info, "log_ring_lost", info->store.is_ring_lost);
 }
@@ -229,6 +269,11 @@ static void info_stats(struct info *info)
     const struct engine_counters *counters = &engine->counters;
     struct pubsub_counts pubsub = pubsub_counts_all(engine);
 
+    static const char *const defrag[] = {
+        "active_defrag_hits", "active_defrag_misses", "active_defrag_key_hits", "active_defrag_key_misses",
+        "total_active_defrag_time", "current_active_defrag_time", "dump_payload_sanitizations",
+    };
+
     rate_update(engine);
     number(info, "total_connections_received", counters->connections);
     number(info, "total_commands_processed", counters->commands);
@@ -239,6 +284,8 @@ static void info_stats(struct info *info)
     number(info, "total_net_repl_output_bytes", 0);
     buffer_append_format(info->out, "instantaneous_input_kbps:%.2f\r\ninstantaneous_output_kbps:%.2f\r\n",
                          (double)engine->rate.in_per_s / 1024, (double)engine->rate.out_per_s / 1024);
+    text(info, "instantaneous_input_repl_kbps", "0.00");
+    text(info, "instantaneous_output_repl_kbps", "0.00");
     number(info, "rejected_connections", counters->connections_rejected);
     number(info, "sync_full", 0);
     number(info, "sync_partial_ok", 0);
@@ -262,6 +309,7 @@ static void info_stats(struct info *info)
     number(info, "total_error_replies", counters->errors);
     number(info, "io_threaded_reads_processed", 0);
     number(info, "io_threaded_writes_processed", 0);
+    zeroes(info, defrag, ARRAY_COUNT(defrag));
 }
 
 static void info_replication(struct info *info)

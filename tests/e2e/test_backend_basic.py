@@ -324,6 +324,24 @@ def test_workers_leave_when_the_master_is_killed(weir_backend):
     assert client(server).get("k") == b"v"
 
 
+# As docs/commands.md has them.
+INFO_LEFT_OUT = """redis_build_id atomicvar_api used_memory_startup rss_overhead_ratio rss_overhead_bytes
+    rdb_last_load_keys_expired rdb_last_load_keys_loaded expired_stale_perc expired_time_cap_reached_count
+    expire_cycle_cpu_milliseconds total_eviction_exceeded_time current_eviction_exceeded_time total_reads_processed
+    total_writes_processed reply_buffer_shrinks reply_buffer_expands""".split()
+
+
+def test_info_has_redis_fields(weir_backend, redis_server):
+    """Every one, of the same type, but for those that the manual names."""
+    ours, theirs = client(weir_backend()).info(), client(redis_server(None, "--appendonly", "yes")).info()
+    assert sorted(set(theirs) - set(ours)) == sorted(INFO_LEFT_OUT)
+    assert ours["total_system_memory"] == theirs["total_system_memory"] > 1 << 28
+    assert ours["total_system_memory_human"] == theirs["total_system_memory_human"]
+    assert ours["executable"].endswith("weir-backend")
+    for name in set(ours) & set(theirs) - {"os", "gcc_version", "redis_git_sha1"}:
+        assert isinstance(ours[name], str) == isinstance(theirs[name], str), name
+
+
 def test_stats_port(weir_backend):
     server = weir_backend()
     port = int(server.argv[server.argv.index("--stats") + 1].rpartition(":")[2])
