@@ -197,8 +197,8 @@ static void info_memory(struct info *info)
     text(info, "mem_allocator", "libc");
 #endif
     number(info, "active_defrag_running", 0);
-    number(info, "lazyfree_pending_objects", 0);
-    number(info, "lazyfreed_objects", 0);
+    number(info, "lazyfree_pending_objects", info->store.objects_freeing);
+    number(info, "lazyfreed_objects", info->store.objects_freed - engine->stats_base.objects_freed);
 }
 
 static void info_persistence(struct info *info)

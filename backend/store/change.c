@@ -185,6 +185,7 @@ void store_entry_destroy(struct store *store, uint64_t hash, struct entry *e)
 struct dying {
     struct list_node node;
     struct object *object; /* owns */
+    uint64_t left;         /* elements, about */
 };
 
 void store_object_account(struct store *store, struct object *object)
@@ -195,40 +196,53 @@ void store_object_account(struct store *store, struct object *object)
     object->accounted_bytes = bytes;
 }
 
+/* What is one block, however many elements it has, is gone with the first step. */
 void store_object_destroy(struct store *store, struct object *object)
 {
     const struct object_ops *ops = store->options.types[object->type];
-    struct dying *dying = NULL;
+    uint64_t count = ops->count(object);
+    struct dying *dying;
 
-    if (object->type != STORE_STRING && ops->count(object) > DYING_AT_ONCE_MAX)
-        dying = mem_alloc(sizeof(*dying));
+    store->object_bytes -= object->accounted_bytes;
+    object->accounted_bytes = 0;
+    if (ops->destroy_step(object, DYING_AT_ONCE_MAX))
+        return;
+    dying = mem_alloc(sizeof(*dying));
     if (dying == NULL) {
-        store->object_bytes -= object->accounted_bytes;
         ops->destroy(object);
         return;
     }
-    dying->node = (struct list_node){0};
-    dying->object = object;
+    store_object_account(store, object);
+    *dying = (struct dying){.object = object, .left = count};
     list_push_back(&store->dying, &dying->node);
     store->dying_count++;
+    store->dying_bytes += object->accounted_bytes;
 }
 
 bool store_dying_work(struct store *store, uint32_t elements_max)
 {
-    struct dying *dying = LIST_FIRST(&store->dying, struct dying, node);
-    struct object *object;
+    struct dying *dying;
+    uint64_t room = elements_max;
 
-    if (dying == NULL)
-        return false;
-    object = dying->object;
-    store->object_bytes -= object->accounted_bytes;
-    object->accounted_bytes = 0;
-    if (store->options.types[object->type]->destroy_step(object, elements_max)) {
-        list_remove(&dying->node);
-        mem_free(dying);
-        store->dying_count--;
-    } else {
-        store_object_account(store, object);
+    while (room > 0 && (dying = LIST_FIRST(&store->dying, struct dying, node)) != NULL) {
+        struct object *object = dying->object;
+        uint64_t part = MIN(dying->left + 1, room); /* each one costs something */
+
+        store->object_bytes -= object->accounted_bytes;
+        store->dying_bytes -= object->accounted_bytes;
+        object->accounted_bytes = 0;
+        if (store->options.types[object->type]->destroy_step(object, (uint32_t)room)) {
+            list_remove(&dying->node);
+            mem_free(dying);
+            store->dying_count--;
+            store->stats.objects_freed++;
+        } else {
+            store_object_account(store, object);
+            store->dying_bytes += object->accounted_bytes;
+            dying->left -= MIN(dying->left, room);
+            part = room;
+        }
+        room -= part;
     }
     return store->dying_count > 0;
 }

@@ -593,6 +593,7 @@ void store_stats_get(const struct store *store, struct store_stats *out)
     out->entry_bytes = slab_used_bytes(store->slab);
     out->object_bytes = store->object_bytes;
     out->memory_bytes = store_memory_bytes(store);
+    out->objects_freeing = store->dying_count;
     if (store->log == NULL)
         return;
     store_log_stats_get(store->log, &log);

@@ -5,6 +5,7 @@
  *   P1  A value goes cold only if its record can be read again: it has an address, and no chain of deltas.
  *       An object with a chain gets its image first.
  *   P2  Spilling changes neither LSN nor content; it writes nothing but images.
+ *   P3  What is being freed already is not there any more: nothing else goes in its place. But it is freed faster.
  */
 #include "backend/store/residency.h"
 #include "backend/store/store_private.h"
@@ -12,6 +13,7 @@
 #include "common/base/mem.h"
 
 #define SPILL_BUDGET      2000u /* entries a step looks at */
+#define SPILL_DYING       2000u /* elements of what is being freed */
 #define COLD_ENTRY_BYTES  64u /* with its place in the index, about */
 #define SPILL_WORTH_BYTES 16u /* less is not gained by making a value cold */
 
@@ -38,7 +40,7 @@ static bool spill_cold_is_much(const struct store *store)
 static void spill_pressure(struct store *store)
 {
     residency_offer_cold(store->residency, spill_cold_is_much(store));
-    residency_pressure_set(store->residency, store_memory_bytes(store), store->options.memory_max,
+    residency_pressure_set(store->residency, store_memory_staying(store), store->options.memory_max,
                            index_count(store->index) - store->cold_count);
 }
 
@@ -103,7 +105,7 @@ static uint64_t spill_victim(void *arg, struct entry *e)
 {
     struct store *store = arg;
     struct store_key key = {.name = entry_key(e), .db = entry_db(e), .entry = e};
-    uint64_t before = store_memory_bytes(store), after;
+    uint64_t before = store_memory_staying(store), after;
 
     if (e == store->open_key.entry)
         return 0;
@@ -115,7 +117,7 @@ static uint64_t spill_victim(void *arg, struct entry *e)
     } else {
         spill_entry(store, key.hash, &e);
     }
-    after = store_memory_bytes(store);
+    after = store_memory_staying(store);
     return before > after ? before - after : 0;
 }
 
@@ -138,10 +140,14 @@ void store_spill_all(struct store *store)
 
 bool spill_step(struct store *store, uint32_t budget)
 {
-    uint64_t max = store->options.memory_max, used = store_memory_bytes(store);
+    uint64_t max = store->options.memory_max, used;
 
     spill_pressure(store);
-    if (LIKELY(max == 0 || used <= max) || store->hot_holds > 0)
+    if (LIKELY(max == 0 || store_memory_bytes(store) <= max))
+        return false;
+    MAYBE(store_dying_work(store, SPILL_DYING));
+    used = store_memory_staying(store);
+    if (used <= max || store->hot_holds > 0)
         return false;
     return residency_spill(store->residency, used - max, budget, spill_victim, store) > 0;
 }

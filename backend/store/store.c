@@ -154,6 +154,11 @@ uint64_t store_memory_bytes(const struct store *store)
     return index_bytes(store->index) + slab_used_bytes(store->slab) + store->object_bytes;
 }
 
+uint64_t store_memory_staying(const struct store *store)
+{
+    return store_memory_bytes(store) - store->dying_bytes;
+}
+
 /* Values are spilled from maxmemory on, at the end of every turn; one turn may pass it by a sixteenth. What is above
  * that, and cannot be spilled at once, is refused. */
 static bool store_is_memory_full(struct store *store)

@@ -242,6 +242,7 @@ struct store_stats {
     uint64_t bytes_written;        /* all that went to the device: log, cleaner, checkpoints */
     uint64_t cleaner_bytes, cleaner_segments, segments_given, checkpoints, checkpoint_bytes, checkpoint_lsn, images;
     uint64_t corrupt_records, scrubbed_bytes;
+    uint64_t objects_freeing, objects_freed; /* collections that are being freed, and were, in steps */
     uint64_t write_errors;
     uint64_t recovered_lsn;        /* up to where the start found the log */
     bool is_ring_lost;             /* the process before was killed, and its log ring was gone at the start */

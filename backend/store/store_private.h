@@ -59,6 +59,7 @@ struct store {
     struct buffer scratch;   /* for images */
     struct list dying;       /* of struct dying: objects freed in steps */
     uint32_t dying_count;
+    uint64_t dying_bytes;    /* of object_bytes */
     struct chains *chains;   /* of objects that recovery found as image and deltas; NULL: none are left */
     struct fetches *fetches;
     struct residency *residency;
@@ -109,6 +110,7 @@ static inline bool store_is_expired(const struct store *store, const struct entr
 }
 
 uint64_t store_memory_bytes(const struct store *store);
+uint64_t store_memory_staying(const struct store *store); /* without what is being freed */
 /* An entry whose time is over goes, with a tombstone if one can be written. */
 void store_expire(struct store *store, uint64_t hash, struct entry *e);
 void store_tell_changed(struct store *store, uint8_t db, struct bytes key, enum store_change_kind kind);

@@ -342,6 +342,38 @@ def test_info_has_redis_fields(weir_backend, redis_server):
         assert isinstance(ours[name], str) == isinstance(theirs[name], str), name
 
 
+def fill_sets(r, count, members):
+    p = r.pipeline(transaction=False)
+    for i in range(count):
+        p.sadd(f"set:{i}", *[f"m{n}" for n in range(members)])
+        if i % 100 == 99:
+            p.execute()
+    p.execute()
+
+
+@pytest.mark.parametrize("count,members", [(15000, 90), (6000, 200)])
+def test_many_collections_are_freed_soon(weir_backend, count, members):
+    """More at a time than one in each step of the background work."""
+    r = client(weir_backend())
+    fill_sets(r, count, members)
+    full = r.info("memory")["used_memory"]
+    for i in range(0, count, 1000):
+        assert r.delete(*[f"set:{n}" for n in range(i, i + 1000)]) == 1000
+    wait_for(lambda: r.info("memory")["lazyfree_pending_objects"] == 0, "all is freed", deadline=4)
+    assert r.info("memory")["used_memory"] < full / 10
+
+
+def test_a_cache_of_collections_stays_full(weir_backend):
+    """What is being freed counts as gone: no more is evicted than must be."""
+    r = client(weir_backend(None, "--namespaces", "0=cache", "--memory", "16mb"))
+    fill_sets(r, 500, 300)
+    each = r.memory_usage("set:0")
+    fill_sets(r, 6000, 300)
+    info = r.info()
+    assert info["evicted_keys"] > 1000
+    assert r.dbsize() * each > (16 << 20) * 0.7, (r.dbsize(), each)
+
+
 def test_stats_port(weir_backend):
     server = weir_backend()
     port = int(server.argv[server.argv.index("--stats") + 1].rpartition(":")[2])
