@@ -29,7 +29,6 @@
 #include <stdio.h>
 
 #define MARKS_MAX         8u
-#define SLICES_MAX        64
 #define PARKED_INPUT_MAX  (256u << 10)
 #define OUTPUT_PAUSE      (1u << 20)
 #define OUTPUT_RESUME     (OUTPUT_PAUSE / 2)
@@ -80,6 +79,11 @@ struct client *client_of_session(struct session *session)
 struct client *client_of_turn_node(struct list_node *node)
 {
     return CONTAINER_OF(node, struct client, turn_node);
+}
+
+struct io_stream *client_stream(struct client *client)
+{
+    return &client->stream;
 }
 
 struct client *client_of_dirty_node(struct list_node *node)
@@ -544,36 +548,35 @@ static void client_send_later(struct client *client)
     io_wake(node->io);
 }
 
-/* False: the connection is broken. */
-static bool client_send(struct client *client, size_t left)
+/* The slices that go out next. */
+static void send_prepare(struct client_send *send)
 {
-    struct session *session = &client->session;
-    struct engine *engine = client->node->engine;
-    size_t later = client->node->is_closing || left <= SEND_TURN_MAX ? 0 : left - SEND_TURN_MAX;
+    int count = outbuf_slices(&send->client->session.out, send->slices, CLIENT_SEND_SLICES);
 
-    while (left > later) {
-        struct iovec slices[SLICES_MAX];
-        int count = outbuf_slices(&session->out, slices, SLICES_MAX), used = 0;
-        size_t total = 0;
-        ssize_t sent;
+    send->total = 0;
+    for (send->count = 0; send->count < count && send->total < send->now; send->count++) {
+        struct iovec *slice = &send->slices[send->count];
 
-        for (; used < count && total < left - later; used++) {
-            slices[used].iov_len = MIN(slices[used].iov_len, left - later - total);
-            total += slices[used].iov_len;
-        }
-        sent = io_stream_send(&client->stream, slices, used);
-        if (sent < 0)
-            return false;
-        session->bytes_out += (uint64_t)sent;
-        engine->counters.bytes_out += (uint64_t)sent;
-        outbuf_consume(&engine->chunks, &session->out, (size_t)sent);
-        left -= (size_t)sent;
-        if ((size_t)sent < total)
-            return true; /* writable() goes on */
+        slice->iov_len = MIN(slice->iov_len, send->now - send->total);
+        send->total += slice->iov_len;
     }
-    if (UNLIKELY(left > 0))
-        client_send_later(client);
-    return true;
+}
+
+/* `sent` bytes of the slices have gone. Whether there are more for this turn. */
+static bool send_went(struct client_send *send, size_t sent)
+{
+    struct session *session = &send->client->session;
+    struct engine *engine = send->client->node->engine;
+
+    session->bytes_out += sent;
+    engine->counters.bytes_out += sent;
+    outbuf_consume(&engine->chunks, &session->out, sent);
+    send->now -= sent;
+    if (sent < send->total) {
+        send->later = 0; /* writable() goes on */
+        return false;
+    }
+    return send->now > 0;
 }
 
 static const struct output_limit *client_output_limit(const struct client *client)
@@ -619,9 +622,16 @@ static bool client_is_done(const struct client *client)
     return (client->is_eof && client->rest.len == 0) || (client->is_draining && session->query_bytes == 0);
 }
 
-void client_flush(struct client *client)
+static void client_flush_end(struct client *client)
 {
-    struct session *session = &client->session;
+    if (UNLIKELY((client->pause & PAUSE_OUTPUT) && client->session.out.len <= OUTPUT_RESUME))
+        client_unpause(client, PAUSE_OUTPUT);
+    if (UNLIKELY(client->session.close_after_reply || client->is_eof || client->is_draining) && client_is_done(client))
+        client_close(client);
+}
+
+bool client_flush_begin(struct client *client, struct client_send *send)
+{
     bool was_held = client->is_held;
     size_t sendable;
 
@@ -629,20 +639,51 @@ void client_flush(struct client *client)
         client->is_held = false;
         list_remove(&client->turn_node);
     }
-    if (!outbuf_is_empty(&session->out)) {
-        sendable = client_sendable(client);
-        client->node->is_prompt |= sendable > 0 && !was_held;
-        if (!client_send(client, sendable) || !client_check_output(client)) {
-            client_close(client);
-            return;
-        }
-        if (UNLIKELY(client->mark_count > 0))
-            client_hold(client);
+    if (outbuf_is_empty(&client->session.out)) {
+        client_flush_end(client);
+        return false;
     }
-    if (UNLIKELY((client->pause & PAUSE_OUTPUT) && session->out.len <= OUTPUT_RESUME))
-        client_unpause(client, PAUSE_OUTPUT);
-    if (UNLIKELY(session->close_after_reply || client->is_eof || client->is_draining) && client_is_done(client))
+    sendable = client_sendable(client);
+    client->node->is_prompt |= sendable > 0 && !was_held;
+    send->client = client;
+    send->later = client->node->is_closing || sendable <= SEND_TURN_MAX ? 0 : sendable - SEND_TURN_MAX;
+    send->now = sendable - send->later;
+    send_prepare(send);
+    if (LIKELY(send->now > 0))
+        return true;
+    client_flush_sent(send, 0);
+    return false;
+}
+
+void client_flush_sent(struct client_send *send, ssize_t sent)
+{
+    struct client *client = send->client;
+
+    if (UNLIKELY(client->is_dead)) /* closed by what another one's end has set off */
+        return;
+    while (sent >= 0 && send_went(send, (size_t)sent)) {
+        send_prepare(send);
+        sent = io_stream_send(&client->stream, send->slices, send->count);
+    }
+    if (UNLIKELY(sent < 0)) {
         client_close(client);
+        return;
+    }
+    if (UNLIKELY(send->later > 0))
+        client_send_later(client);
+    if (!client_check_output(client))
+        return;
+    if (UNLIKELY(client->mark_count > 0))
+        client_hold(client);
+    client_flush_end(client);
+}
+
+void client_flush(struct client *client)
+{
+    struct client_send send;
+
+    if (client_flush_begin(client, &send))
+        client_flush_sent(&send, io_stream_send(&client->stream, send.slices, send.count));
 }
 
 static void client_writable(struct io_stream *stream)

@@ -10,7 +10,8 @@
 #define LONG_TURN_US     1000u
 #define CPU_LOOK_US      250u
 #define FLUSH_TURN_US    600u  /* then the other clients' replies are for the next turn */
-#define FLUSH_LOOK       4u    /* so many clients between two looks at the clock */
+#define FLUSH_TOGETHER   16u           /* so many clients between two looks at the clock; */
+#define FLUSH_BYTES      (64u << 10)   /* fewer, with so much to send */
 #define PARK_LOOK_MS     2u
 #define LINGER_US_MIN    100u
 #define LINGER_US_MAX    1000u
@@ -65,21 +66,39 @@ static void node_run_rests(struct node *node)
         client_run_rest(client_of_turn_node(at));
 }
 
+/* Sends of some of the dirty clients together. */
+static void node_flush_some(struct node *node)
+{
+    struct client_send sends[FLUSH_TOGETHER];
+    struct io_send calls[FLUSH_TOGETHER];
+    struct list_node *at;
+    unsigned count = 0;
+    size_t bytes = 0;
+
+    while (count < FLUSH_TOGETHER && bytes < FLUSH_BYTES && (at = list_pop_front(&node->dirty)) != NULL) {
+        struct client *client = client_of_dirty_node(at);
+        struct client_send *send = &sends[count];
+
+        if (!client_flush_begin(client, send))
+            continue;
+        bytes += send->total;
+        calls[count++] = (struct io_send){.stream = client_stream(client), .slices = send->slices, .count = send->count};
+    }
+    io_streams_send(node->io, calls, count);
+    for (unsigned i = 0; i < count; i++)
+        client_flush_sent(&sends[i], calls[i].sent);
+}
+
 static void node_flush(struct node *node)
 {
-    uint32_t look_in = FLUSH_LOOK;
-    struct list_node *at;
-
-    while ((at = list_pop_front(&node->dirty)) != NULL) {
-        client_flush(client_of_dirty_node(at));
-        if (LIKELY(--look_in > 0))
-            continue;
-        if (UNLIKELY(io_clock_us(node->io) >= io_now_us(node->io) + FLUSH_TURN_US))
+    while (!list_is_empty(&node->dirty)) {
+        node_flush_some(node);
+        if (UNLIKELY(!list_is_empty(&node->dirty) &&
+                     io_clock_us(node->io) >= io_now_us(node->io) + FLUSH_TURN_US)) {
+            io_wake(node->io);
             break;
-        look_in = FLUSH_LOOK;
+        }
     }
-    if (UNLIKELY(!list_is_empty(&node->dirty)))
-        io_wake(node->io);
     list_move_all(&node->unsent, &node->dirty);
 }
 

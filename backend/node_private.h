@@ -46,7 +46,20 @@ struct node {
 
 struct client *client_create(struct node *node, int fd, const struct io_addr *peer);
 void client_mark_dirty(struct client *client);
-/* The end of a turn: what it can send now. */
+/* What a client sends at the end of a turn, in two steps, so that several are sent together. */
+#define CLIENT_SEND_SLICES 32
+struct client_send {
+    struct client *client;
+    size_t now, later; /* bytes that go in this turn, and in those to come */
+    size_t total;      /* of the slices */
+    int count;
+    struct iovec slices[CLIENT_SEND_SLICES];
+};
+/* False: it has nothing to send, and is done with. */
+bool client_flush_begin(struct client *client, struct client_send *send);
+/* `sent` is io_stream_send()'s word on the slices. Goes on by itself if they were not all. */
+void client_flush_sent(struct client_send *send, ssize_t sent);
+/* Both. */
 void client_flush(struct client *client);
 void client_run_rest(struct client *client);
 void client_close(struct client *client);
@@ -58,6 +71,7 @@ void client_drain(struct client *client);
 struct client *client_of_session(struct session *session);
 struct client *client_of_turn_node(struct list_node *node);  /* of held, runs, dead */
 struct client *client_of_dirty_node(struct list_node *node);
+struct io_stream *client_stream(struct client *client);
 size_t client_size(void);
 
 /* Stops it where it can go on in another process. */

@@ -472,8 +472,8 @@ static int process_worker_main(struct worker *worker)
     struct process process = {.worker = worker, .config = worker_config_arg(worker), .exit_code = MASTER_EXIT_DONE};
     const char *const written[] = {process.config->dir, "/dev/shm"};
     struct io_ev_options io_options = {
-        .log = worker_log(worker), .files = IO_FILES_BEST, .streams_us = TURN_STREAMS_US, .files_us = TURN_FILES_US,
-        .start_threads = true,
+        .log = worker_log(worker), .files = IO_FILES_BEST, .sockets = IO_SOCKETS_TOGETHER,
+        .streams_us = TURN_STREAMS_US, .files_us = TURN_FILES_US, .start_threads = true,
     };
     int sandbox_err, err;
 

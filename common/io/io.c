@@ -287,6 +287,16 @@ ssize_t io_stream_send(struct io_stream *stream, const struct iovec *slices, int
     return stream->io->vtable->stream_send(stream->io, stream, slices, count);
 }
 
+void io_streams_send(struct io *io, struct io_send *sends, unsigned count)
+{
+    if (io->vtable->streams_send != NULL) {
+        io->vtable->streams_send(io, sends, count);
+        return;
+    }
+    for (unsigned i = 0; i < count; i++)
+        sends[i].sent = io_stream_send(sends[i].stream, sends[i].slices, sends[i].count);
+}
+
 void io_stream_shutdown(struct io_stream *stream)
 {
     if (stream->io != NULL)

@@ -173,6 +173,15 @@ bool io_stream_is_paused(const struct io_stream *stream);
  * bytes went (0 is possible); when fewer than all, writable() is called once there is room. A negative
  * error: the connection is broken; closed() will NOT be called for it. */
 MUST_USE ssize_t io_stream_send(struct io_stream *stream, const struct iovec *slices, int count);
+
+/* The same for several streams, each in it once: one system call where there can be one for all. */
+struct io_send {
+    struct io_stream *stream;
+    const struct iovec *slices; /* borrows */
+    int count;
+    ssize_t sent;               /* out: as io_stream_send() returns */
+};
+void io_streams_send(struct io *io, struct io_send *sends, unsigned count);
 /* No more sends; the peer sees EOF after what was sent. */
 void io_stream_shutdown(struct io_stream *stream);
 /* Forgets the stream: no callback after this. Unsent kernel bytes still go out. Idempotent. */

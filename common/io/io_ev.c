@@ -298,6 +298,7 @@ static const struct io_vtable io_ev_vtable = {
     .stream_resume = io_ev_stream_resume,
     .stream_pause = io_ev_stream_pause,
     .stream_send = io_ev_stream_send,
+    .streams_send = io_ev_streams_send,
     .stream_shutdown = io_ev_stream_shutdown,
     .stream_close = io_ev_stream_close,
     .stream_detach = io_ev_stream_detach,
@@ -328,6 +329,14 @@ static void io_ev_watchers_init(struct io_ev *ev)
     ev_idle_init(&ev->no_wait, no_wait_run);
 }
 
+static void sockets_init(struct io_ev *ev)
+{
+    int err = socket_ring_create(&ev->sockets);
+
+    if (err != 0)
+        log_notice(ev->io.log, "sockets: io_uring is refused, each call is made by itself: %s", err_text(err));
+}
+
 int io_ev_create(const struct io_ev_options *options, struct io **out)
 {
     struct io_ev *ev = must_zalloc(sizeof(*ev));
@@ -356,6 +365,8 @@ int io_ev_create(const struct io_ev_options *options, struct io **out)
     err = io_ev_file_init(ev, options);
     if (err == 0)
         err = io_ev_stream_init(ev);
+    if (err == 0 && options->sockets == IO_SOCKETS_TOGETHER)
+        sockets_init(ev);
     if (err == 0 && options->start_threads)
         err = io_ev_name_start_threads(ev);
     if (err != 0)
@@ -380,6 +391,7 @@ void io_ev_destroy(struct io **slot)
     ev_check_stop(ev->loop, &ev->after_wait);
     ev_prepare_stop(ev->loop, &ev->before_wait);
     ev_loop_destroy(ev->loop);
+    socket_ring_destroy(&ev->sockets);
     mem_free(ev->recv_data);
     mem_free(ev->ahead_data);
     mem_free(ev);

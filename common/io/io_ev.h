@@ -8,9 +8,12 @@
 
 enum io_file_backend { IO_FILES_NONE, IO_FILES_THREADS, IO_FILES_URING, IO_FILES_BEST };
 
+enum io_socket_backend { IO_SOCKETS_ALONE, IO_SOCKETS_TOGETHER };
+
 struct io_ev_options {
     struct log *log;               /* borrows */
     enum io_file_backend files;    /* BEST: io_uring where the kernel lets us, else threads */
+    enum io_socket_backend sockets; /* TOGETHER: calls for several in one, where the kernel lets us */
     size_t recv_size;              /* of the worker's receive buffer; 0: 256 KiB */
     const char *directory;         /* where relative paths start; NULL: the current one */
     uint32_t streams_us;           /* so long a turn receives (64 KiB at a time), then what came in goes out; 0: until all have been served */

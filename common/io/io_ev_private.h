@@ -8,13 +8,15 @@
  *   io_ev_name.c    names, on two threads
  *   io_ev_file.c    files: what goes to the ring, what to threads
  *   io_ev_shared.c  memory that outlives the process
- *   io_uring.c      the ring
+ *   io_uring.c      the ring of files
+ *   socket_ring.c   that of sockets
  *   threads.c       the pool
  */
 #pragma once
 #include "common/base/log.h"
 #include "common/io/io_ev.h"
 #include "common/io/io_private.h"
+#include "common/io/socket_ring.h"
 #include "common/io/threads.h"
 
 /* libev's own ev_io_init casts callbacks in ways that old compilers needed. */
@@ -51,6 +53,8 @@ struct io_ev {
     int stream_event_at, stream_event_count; /* from `at` on they are for the next turn */
     uint32_t streams_us;                     /* as in the options */
     bool is_late; /* what had waited for this turn has taken all of streams_us */
+
+    struct socket_ring *sockets; /* owns; NULL: each call is made by itself */
 
     /* What was received ahead, for streams whose turn is about to come. */
     struct io_ev_ahead {
@@ -114,6 +118,7 @@ void io_ev_stream_resume(struct io *io, struct io_stream *stream);
 void io_ev_stream_pause(struct io *io, struct io_stream *stream);
 ssize_t io_ev_stream_send(struct io *io, struct io_stream *stream, const struct iovec *slices,
                           int count);
+void io_ev_streams_send(struct io *io, struct io_send *sends, unsigned count);
 void io_ev_stream_shutdown(struct io *io, struct io_stream *stream);
 void io_ev_stream_close(struct io *io, struct io_stream *stream, bool is_abort);
 int io_ev_stream_detach(struct io *io, struct io_stream *stream, char **rest, size_t *rest_len);

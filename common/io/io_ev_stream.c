@@ -378,20 +378,10 @@ enum recv_step {
     RECV_GONE,  /* so is the stream */
 };
 
-static ssize_t stream_recv(const struct io_stream *stream, char *data, size_t room)
-{
-    ssize_t got;
-
-    do {
-        got = recv(stream->fd, data, room, MSG_DONTWAIT);
-    } while (UNLIKELY(got < 0 && errno == EINTR));
-    return got;
-}
-
-/* stream_recv() returned `got` <= 0. */
+/* socket_recv() returned `got` <= 0. */
 static enum recv_step stream_recv_nothing(struct io_ev *ev, struct io_stream *stream, ssize_t got)
 {
-    int err = got == 0 ? ERR_EOF : -errno;
+    int err = got == 0 ? ERR_EOF : (int)got;
 
     if (err == -EAGAIN)
         return RECV_NONE;
@@ -412,7 +402,7 @@ static enum recv_step stream_recv_rest(struct io_ev *ev, struct io_stream *strea
     if (stream_knows_end(stream))
         room = MIN(room, stream->need - stream->rest_len_);
     room = MIN(room, *budget);
-    got = stream_recv(stream, stream->rest_ + end, room);
+    got = socket_recv(stream->fd, stream->rest_ + end, room);
     if (got <= 0)
         return stream_recv_nothing(ev, stream, got);
     *budget -= (size_t)got;
@@ -427,7 +417,7 @@ static enum recv_step stream_recv_buffer(struct io_ev *ev, struct io_stream *str
 {
     size_t old = stream->rest_len_;
     size_t room = MIN(MIN(ev->recv_size - old, *budget), ev->streams_us != 0 ? (size_t)RECV_PIECE : ev->recv_size);
-    ssize_t got = stream_recv(stream, ev->recv_data + old, room);
+    ssize_t got = socket_recv(stream->fd, ev->recv_data + old, room);
 
     if (UNLIKELY(got <= 0))
         return stream_recv_nothing(ev, stream, got);
@@ -528,32 +518,52 @@ static void stream_room(struct io_ev *ev, struct io_stream *stream)
 /* ---- receiving ahead ----------------------------------------------------------------------- */
 
 /*
- * The first receives of a few streams are made before the first of their callbacks, and the handler may look at what
- * came: so the memory that one request needs is on its way while others are served.
+ * The first receives of a few streams are made together, before the first of their callbacks, and the handler may look
+ * at what came: so the memory that one request needs is on its way while others are served.
  *
  *   I4  What was received ahead of a stream is lent by its event, unless something happens to the stream before: it is
  *       paused or detached (then it goes into the rest) or closed (then it is gone). The rest is empty until then, and
  *       outside of streams_serve() nothing is.
  */
+static bool stream_can_be_ahead(const struct io_ev *ev, const struct io_stream *stream, uint32_t events)
+{
+    return (ev->sockets != NULL || stream->handler->ahead != NULL) && events == EPOLLIN && stream_can_receive(stream) &&
+           !stream_part((struct io_stream *)(uintptr_t)stream)->is_hung_up && stream->rest_len_ == 0 && stream->need <= 1;
+}
+
 static void streams_receive_ahead(struct io_ev *ev, const struct epoll_event *events, int count)
 {
+    struct socket_call calls[IO_EV_AHEAD_STREAMS];
+    struct iovec rooms[IO_EV_AHEAD_STREAMS];
+    struct io_stream *streams[IO_EV_AHEAD_STREAMS];
+    unsigned call_count = 0, at = 0;
+
     if (UNLIKELY(ev->ahead_data == NULL))
         ev->ahead_data = must_alloc((size_t)IO_EV_AHEAD_STREAMS * IO_EV_AHEAD_ROOM);
     for (int i = 0; i < count; i++) {
         struct io_stream *stream = stream_find(ev, events[i].data.u64);
-        char *room = ev->ahead_data + (size_t)i * IO_EV_AHEAD_ROOM;
-        ssize_t got;
 
         ev->ahead[i].stream = NULL;
-        if (stream == NULL || stream->handler->ahead == NULL || events[i].events != EPOLLIN ||
-            !stream_can_receive(stream) || stream_part(stream)->is_hung_up || stream->rest_len_ > 0 || stream->need > 1)
+        streams[i] = NULL;
+        if (stream == NULL || !stream_can_be_ahead(ev, stream, events[i].events))
             continue;
-        got = stream_recv(stream, room, IO_EV_AHEAD_ROOM);
+        streams[i] = stream;
+        rooms[i] = (struct iovec){ev->ahead_data + (size_t)i * IO_EV_AHEAD_ROOM, IO_EV_AHEAD_ROOM};
+        calls[call_count++] = (struct socket_call){.slices = &rooms[i], .count = 1, .fd = stream->fd};
+    }
+    socket_ring_run(ev->sockets, calls, call_count);
+    for (int i = 0; i < count; i++) {
+        ssize_t got;
+
+        if (streams[i] == NULL)
+            continue;
+        got = calls[at++].result;
         if (UNLIKELY(got <= 0))
             continue; /* its event finds out why */
-        ev->ahead[i].stream = stream;
+        ev->ahead[i].stream = streams[i];
         ev->ahead[i].len = (size_t)got;
-        stream->handler->ahead(stream, bytes_of(room, (size_t)got));
+        if (streams[i]->handler->ahead != NULL)
+            streams[i]->handler->ahead(streams[i], bytes_of(rooms[i].iov_base, (size_t)got));
     }
 }
 
@@ -875,27 +885,6 @@ int io_ev_stream_detach(struct io *io, struct io_stream *stream, char **rest_dat
 
 /* ---- send --------------------------------------------------------------------------------- */
 
-static ssize_t stream_send_slices(struct io_stream *stream, const struct iovec *slices, int count)
-{
-    ssize_t sent;
-
-    do {
-        if (count == 1) {
-            sent = send(stream->fd, slices->iov_base, slices->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        } else {
-            const struct msghdr message = {
-                .msg_iov = (struct iovec *)(uintptr_t)slices,
-                .msg_iovlen = (size_t)count,
-            };
-
-            sent = sendmsg(stream->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-        }
-    } while (UNLIKELY(sent < 0 && errno == EINTR));
-    if (LIKELY(sent >= 0))
-        return sent;
-    return errno == EAGAIN ? 0 : -errno;
-}
-
 /* If there is room again by now, the kernel says so in the next turn. */
 static void stream_wait_for_room(struct io_ev *ev, struct io_stream *stream)
 {
@@ -910,12 +899,31 @@ static void stream_wait_for_room(struct io_ev *ev, struct io_stream *stream)
     }
 }
 
+static size_t slices_len(const struct iovec *slices, int count)
+{
+    size_t len = 0;
+
+    for (int i = 0; i < count; i++)
+        len += slices[i].iov_len;
+    return len;
+}
+
+/* `sent` is what socket_send() made of `wanted` bytes. What io_stream_send() returns. */
+static ssize_t stream_sent(struct io_ev *ev, struct io_stream *stream, ssize_t sent, size_t wanted)
+{
+    if (UNLIKELY(sent == -EAGAIN))
+        sent = 0;
+    if (UNLIKELY(sent < 0))
+        stream_break(stream);
+    else if (UNLIKELY((size_t)sent < wanted))
+        stream_wait_for_room(ev, stream);
+    return sent;
+}
+
 ssize_t io_ev_stream_send(struct io *io, struct io_stream *stream, const struct iovec *slices,
                           int count)
 {
-    struct io_ev *ev = io_ev_of(io);
     ssize_t sent_total = 0;
-    bool is_short = false;
 
     if (UNLIKELY(stream->state_ == STREAM_BROKEN))
         return -EPIPE;
@@ -923,28 +931,56 @@ ssize_t io_ev_stream_send(struct io *io, struct io_stream *stream, const struct 
         stream->want_write_ = true; /* writable() follows connected() */
         return 0;
     }
-    while (count > 0 && !is_short) {
+    while (count > 0) {
         int batch = MIN(count, SLICES_MAX);
-        size_t wanted = 0;
-        ssize_t sent;
+        size_t wanted = slices_len(slices, batch);
 
-        for (int i = 0; i < batch; i++)
-            wanted += slices[i].iov_len;
         if (wanted > 0) {
-            sent = stream_send_slices(stream, slices, batch);
-            if (UNLIKELY(sent < 0)) {
-                stream_break(stream);
+            ssize_t sent = stream_sent(io_ev_of(io), stream, socket_send(stream->fd, slices, batch), wanted);
+
+            if (UNLIKELY(sent < 0))
                 return sent;
-            }
             sent_total += sent;
-            is_short = (size_t)sent < wanted;
+            if (UNLIKELY((size_t)sent < wanted))
+                break;
         }
         slices += batch;
         count -= batch;
     }
-    if (UNLIKELY(is_short))
-        stream_wait_for_room(ev, stream);
     return sent_total;
+}
+
+static bool send_is_plain(const struct io_send *send)
+{
+    return LIKELY(send->stream->state_ == STREAM_OPEN && send->count > 0 && send->count <= SLICES_MAX);
+}
+
+static void streams_send_together(struct io_ev *ev, struct io_send *sends, unsigned count)
+{
+    struct socket_call calls[SOCKET_RING_MAX];
+    size_t wanted[SOCKET_RING_MAX];
+    unsigned call_count = 0, at = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        struct io_send *send = &sends[i];
+
+        wanted[i] = send_is_plain(send) ? slices_len(send->slices, send->count) : 0;
+        if (wanted[i] > 0)
+            calls[call_count++] = (struct socket_call){
+                .slices = send->slices, .count = send->count, .fd = send->stream->fd, .is_send = true};
+        else
+            send->sent = io_ev_stream_send(&ev->io, send->stream, send->slices, send->count);
+    }
+    socket_ring_run(ev->sockets, calls, call_count);
+    for (unsigned i = 0; i < count; i++)
+        if (wanted[i] > 0)
+            sends[i].sent = stream_sent(ev, sends[i].stream, calls[at++].result, wanted[i]);
+}
+
+void io_ev_streams_send(struct io *io, struct io_send *sends, unsigned count)
+{
+    for (unsigned at = 0; at < count; at += SOCKET_RING_MAX)
+        streams_send_together(io_ev_of(io), sends + at, MIN(count - at, SOCKET_RING_MAX));
 }
 
 /* ---- addresses ---------------------------------------------------------------------------- */

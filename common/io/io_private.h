@@ -39,6 +39,8 @@ struct io_vtable {
     void (*stream_pause)(struct io *io, struct io_stream *stream);
     ssize_t (*stream_send)(struct io *io, struct io_stream *stream, const struct iovec *slices,
                            int count);
+    /* NULL: one by one */
+    void (*streams_send)(struct io *io, struct io_send *sends, unsigned count);
     void (*stream_shutdown)(struct io *io, struct io_stream *stream);
     void (*stream_close)(struct io *io, struct io_stream *stream, bool is_abort);
     int (*stream_detach)(struct io *io, struct io_stream *stream, char **rest, size_t *rest_len);

@@ -13,12 +13,9 @@
 #include "common/io/io_uring.h"
 #include "common/base/mem.h"
 #include "common/io/io_private.h"
+#include "common/io/uring_restrict.h"
 
-#include <liburing.h>
-#include <errno.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wstrict-aliasing"
@@ -276,15 +273,7 @@ void uring_file_remove(struct uring *u, int slot)
 
 /* ---- create, destroy ---------------------------------------------------------------------- */
 
-/* liburing 2.3 declares functions for these two calls and does not export them. */
-static int uring_register(struct uring *u, unsigned opcode, void *arg, unsigned count)
-{
-    long result = syscall(__NR_io_uring_register, u->ring.ring_fd, opcode, arg, count);
-
-    return result < 0 ? -errno : 0;
-}
-
-static int uring_restrict(struct uring *u)
+static int uring_enable(struct uring *u)
 {
     struct io_uring_restriction allowed[] = {
         {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ},
@@ -296,7 +285,7 @@ static int uring_restrict(struct uring *u)
         {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_ENABLE_RINGS},
     };
 
-    return uring_register(u, IORING_REGISTER_RESTRICTIONS, allowed, ARRAY_COUNT(allowed));
+    return uring_restrict(&u->ring, allowed, ARRAY_COUNT(allowed));
 }
 
 static int uring_setup(struct uring *u)
@@ -316,9 +305,7 @@ static int uring_setup(struct uring *u)
     if (err == 0)
         err = io_uring_register_eventfd(&u->ring, u->event_fd);
     if (err == 0)
-        err = uring_restrict(u);
-    if (err == 0)
-        err = uring_register(u, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+        err = uring_enable(u);
     if (err != 0) {
         if (u->event_fd >= 0)
             close(u->event_fd);

@@ -45,6 +45,7 @@ static inline void loop_run_ms(struct loop *loop, uint64_t ms)
     loop->soon = (struct io_timer){.fire = loop_soon_fire, .arg = loop};
     io_timer_start(loop->io, &loop->soon, ms);
     loop_run(loop);
+    io_timer_stop(&loop->soon); /* something else may have stopped it */
 }
 
 static inline void loop_open(struct loop *loop, struct io_ev_options options)

@@ -298,7 +298,7 @@ static void test_what_a_turn_has_no_time_for_is_served_by_the_next(void **state)
     unsigned served = 0;
 
     (void)state;
-    loop_open(&loop, (struct io_ev_options){.streams_us = 1});
+    loop_open(&loop, (struct io_ev_options){.streams_us = 1, .sockets = IO_SOCKETS_TOGETHER});
     for (int k = 0; k < ENDS; k++)
         end_open(&ends[k], &loop);
     for (int k = 0; k < ENDS; k++)
