@@ -551,15 +551,8 @@ static void client_send_later(struct client *client)
 /* The slices that go out next. */
 static void send_prepare(struct client_send *send)
 {
-    int count = outbuf_slices(&send->client->session.out, send->slices, CLIENT_SEND_SLICES);
-
-    send->total = 0;
-    for (send->count = 0; send->count < count && send->total < send->now; send->count++) {
-        struct iovec *slice = &send->slices[send->count];
-
-        slice->iov_len = MIN(slice->iov_len, send->now - send->total);
-        send->total += slice->iov_len;
-    }
+    send->count =
+        outbuf_slices_of(&send->client->session.out, send->now, send->slices, CLIENT_SEND_SLICES, &send->total);
 }
 
 /* `sent` bytes of the slices have gone. Whether there are more for this turn. */

@@ -39,7 +39,7 @@ static const int allowed_calls[] = {
     /* waiting */
     SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6),
     SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait),
-    SCMP_SYS(epoll_pwait2), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep), SCMP_SYS(futex),
+    SCMP_SYS(epoll_pwait2), SCMP_SYS(io_uring_enter), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep), SCMP_SYS(futex),
     SCMP_SYS(restart_syscall), SCMP_SYS(sched_yield),
     /* memory */
     SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect),
@@ -57,13 +57,12 @@ static const int allowed_calls[] = {
     SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigtimedwait), SCMP_SYS(sigaltstack),
 };
 
-/* For a program whose data is files. Its rings are there already: io_uring_setup is not needed. */
+/* For a program whose data is files. Rings are there already, here as above: io_uring_setup is not needed. */
 static const int file_calls[] = {
     SCMP_SYS(ftruncate), SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(sync_file_range), SCMP_SYS(rename),
     SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(link), SCMP_SYS(linkat),
     SCMP_SYS(mkdir), SCMP_SYS(mkdirat), SCMP_SYS(rmdir), SCMP_SYS(pwritev), SCMP_SYS(pwritev2), SCMP_SYS(preadv),
-    SCMP_SYS(flock), SCMP_SYS(fchmod), SCMP_SYS(fstatfs), SCMP_SYS(statfs), SCMP_SYS(msync), SCMP_SYS(io_uring_enter),
-    SCMP_SYS(io_uring_register), SCMP_SYS(fadvise64),
+    SCMP_SYS(flock), SCMP_SYS(fchmod), SCMP_SYS(fstatfs), SCMP_SYS(statfs), SCMP_SYS(msync), SCMP_SYS(io_uring_register), SCMP_SYS(fadvise64),
 };
 
 static int seccomp_allow(scmp_filter_ctx filter, const int *calls, size_t count)

@@ -12,7 +12,6 @@
 #include "proxy/proxy_private.h"
 #include "proxy/observe.h"
 
-#define CLIENT_SLICES_MAX 64
 /* A client's requests with many keys wait for each other beyond this: what they bring is not known before,
  * and servers answer faster than anybody reads. */
 #define INFLIGHT_KEYS_MAX 4096
@@ -233,32 +232,39 @@ static void client_writable(struct io_stream *stream)
     client_mark_dirty(client_of(stream));
 }
 
-bool client_flush(struct client *client)
+bool client_flush_begin(struct client *client, struct send *send)
 {
+    send->client = client;
+    send->count = outbuf_slices_of(&client->out, SIZE_MAX, send->slices, SEND_SLICES, &send->total);
+    return send->count > 0;
+}
+
+bool client_flush_sent(struct send *send, ssize_t sent)
+{
+    struct client *client = send->client;
     struct proxy *proxy = client->pool->proxy;
 
-    while (!outbuf_is_empty(&client->out)) {
-        struct iovec slices[CLIENT_SLICES_MAX];
-        int count = outbuf_slices(&client->out, slices, CLIENT_SLICES_MAX);
-        size_t total = 0;
-        ssize_t sent;
-
-        for (int i = 0; i < count; i++)
-            total += slices[i].iov_len;
-        sent = io_stream_send(&client->stream, slices, count);
-        if (sent < 0) {
+    if (UNLIKELY(client->is_dead)) /* by what another one's end has set off */
+        return false;
+    for (;;) {
+        if (UNLIKELY(sent < 0)) {
             POOL_ADD(client->pool, client_err, 1);
             client_close(client);
             return false;
         }
         POOL_ADD(client->pool, client_response_bytes, sent);
         outbuf_consume(&proxy->chunks, &client->out, (size_t)sent);
-        if ((size_t)sent < total)
-            break; /* writable() goes on */
+        if ((size_t)sent < send->total || LIKELY(!client_flush_begin(client, send)))
+            return true; /* after a short one writable() goes on */
+        sent = io_stream_send(&client->stream, send->slices, send->count);
     }
+}
+
+bool client_flush_end(struct client *client)
+{
     if (UNLIKELY(client->pause & PAUSE_OUTPUT) &&
         client_output(client) <=
-            proxy->conf->process.limits.client_output_max / CLIENT_OUTPUT_RESUME_SHARE)
+            client->pool->proxy->conf->process.limits.client_output_max / CLIENT_OUTPUT_RESUME_SHARE)
         client_unpause(client, PAUSE_OUTPUT);
     if (UNLIKELY(client->is_closing || client->is_eof) && client->request_count == 0 &&
         outbuf_is_empty(&client->out)) {

@@ -492,7 +492,8 @@ static void process_watch_master(struct process *process)
 static int process_worker_main(struct worker *worker)
 {
     const struct process_config *config = worker_config_arg(worker);
-    struct io_ev_options io_options = {.log = worker_log(worker), .files = IO_FILES_NONE};
+    struct io_ev_options io_options = {
+        .log = worker_log(worker), .files = IO_FILES_NONE, .sockets = IO_SOCKETS_TOGETHER};
     struct process process = {.worker = worker, .conf = config->conf};
     struct proxy_options options = {
         .conf = config->conf,
@@ -505,9 +506,10 @@ static int process_worker_main(struct worker *worker)
         .arg = &process,
         .note = &crash_note_,
     };
-    /* Before any thread is there: Landlock covers only the thread that asks. Without it we run as well. */
-    int sandbox_err = worker_sandbox(worker);
+    /* The ring of the sockets first: it cannot be made in the sandbox. That before any thread is there, as Landlock covers
+     * only the thread that asks. Without it we run as well. */
     int err = io_ev_create(&io_options, &process.io);
+    int sandbox_err = worker_sandbox(worker);
     size_t size;
 
     if (sandbox_err != 0)

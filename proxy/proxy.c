@@ -14,6 +14,7 @@
 #define HOUSEKEEPING_MS  1000
 #define MEMORY_TRIM_STEP (2u << 20)
 #define PRIVATE_IDLE_MAX_MS 30000
+#define FLUSH_TOGETHER   16u /* connections whose sends are one system call */
 
 /* ---- the end of a turn ------------------------------------------------------------------------ */
 
@@ -33,27 +34,69 @@ static void proxy_free_dead(struct proxy *proxy)
     }
 }
 
+static void flush_upstreams(struct proxy *proxy)
+{
+    struct send sends[FLUSH_TOGETHER];
+    struct io_send calls[FLUSH_TOGETHER];
+    unsigned count = 0;
+
+    while (proxy->dirty_upstreams != NULL && count < FLUSH_TOGETHER) {
+        struct upstream *upstream = proxy->dirty_upstreams;
+        struct send *send = &sends[count];
+
+        proxy->dirty_upstreams = upstream->dirty_next;
+        upstream->is_dirty = false;
+        if (upstream_flush_begin(upstream, send))
+            calls[count++] = (struct io_send){.stream = &upstream->stream, .slices = send->slices, .count = send->count};
+    }
+    io_streams_send(proxy->io, calls, count);
+    for (unsigned i = 0; i < count; i++)
+        upstream_flush_count(&sends[i], calls[i].sent);
+    for (unsigned i = 0; i < count; i++)
+        upstream_flush_sent(&sends[i], calls[i].sent);
+}
+
+static void flush_ended(struct client *client)
+{
+    if (client_flush_end(client) && UNLIKELY(client->pool->proxy->is_draining))
+        drain_client(client);
+}
+
+static void flush_clients(struct proxy *proxy)
+{
+    struct send sends[FLUSH_TOGETHER];
+    struct io_send calls[FLUSH_TOGETHER];
+    unsigned count = 0;
+
+    while (proxy->dirty_clients != NULL && count < FLUSH_TOGETHER) {
+        struct client *client = proxy->dirty_clients;
+        struct send *send = &sends[count];
+
+        proxy->dirty_clients = client->dirty_next;
+        client->is_dirty = false;
+        if (client->is_dead)
+            continue;
+        if (client_flush_begin(client, send))
+            calls[count++] = (struct io_send){.stream = &client->stream, .slices = send->slices, .count = send->count};
+        else
+            flush_ended(client);
+    }
+    io_streams_send(proxy->io, calls, count);
+    for (unsigned i = 0; i < count; i++)
+        if (client_flush_sent(&sends[i], calls[i].sent))
+            flush_ended(sends[i].client);
+}
+
 static void proxy_flush(struct io_hook *hook)
 {
     struct proxy *proxy = CONTAINER_OF(hook, struct proxy, flush_hook);
 
     /* A failed send makes error replies, which make clients dirty, and the other way round. */
     while (proxy->dirty_upstreams != NULL || proxy->dirty_clients != NULL) {
-        while (proxy->dirty_upstreams != NULL) {
-            struct upstream *upstream = proxy->dirty_upstreams;
-
-            proxy->dirty_upstreams = upstream->dirty_next;
-            upstream->is_dirty = false;
-            upstream_flush(upstream);
-        }
-        while (proxy->dirty_clients != NULL) {
-            struct client *client = proxy->dirty_clients;
-
-            proxy->dirty_clients = client->dirty_next;
-            client->is_dirty = false;
-            if (!client->is_dead && client_flush(client) && UNLIKELY(proxy->is_draining))
-                drain_client(client);
-        }
+        while (proxy->dirty_upstreams != NULL)
+            flush_upstreams(proxy);
+        while (proxy->dirty_clients != NULL)
+            flush_clients(proxy);
     }
     if (UNLIKELY(proxy->dead_clients != NULL || proxy->dead_upstreams != NULL))
         proxy_free_dead(proxy);

@@ -137,6 +137,18 @@ struct fanout {
 
 /* ---- upstream: one connection to a server --------------------------------------------------- */
 
+/* What a connection sends at the end of a turn. Several are begun, sent together, and then told one by one. */
+#define SEND_SLICES 32
+struct send {
+    union {
+        struct client *client;
+        struct upstream *upstream;
+    };
+    struct iovec slices[SEND_SLICES];
+    int count;
+    size_t total; /* of the slices */
+};
+
 enum upstream_state {
     UPSTREAM_RESOLVING,
     UPSTREAM_CONNECTING,
@@ -387,7 +399,12 @@ void client_check_limits(struct client *client);
 void client_mark_dirty(struct client *client);
 /* The request that was just dispatched has so many keys: a few of those are in flight at a time. */
 void client_weigh(struct client *client, uint32_t key_count);
-bool client_flush(struct client *client); /* false: it is dead */
+/* The end of a turn. False: there is nothing to send. */
+bool client_flush_begin(struct client *client, struct send *send);
+/* `sent` is io_stream_send()'s word on the slices; goes on by itself if they were not all. False: it is dead. */
+bool client_flush_sent(struct send *send, ssize_t sent);
+/* What has been sent, or has not to be, makes room and lets it go. False: it is dead. */
+bool client_flush_end(struct client *client);
 /* Answers that were waiting for their turn go out; reading goes on where it may. */
 void client_advance(struct client *client);
 /* A complete local reply, in its place in the order. */
@@ -483,7 +500,12 @@ struct upstream *upstream_adopt(struct server *server, uint8_t dialect, uint8_t 
 /* The stream was detached, and its descriptor comes back. */
 bool upstream_reopen(struct upstream *upstream, int fd);
 void upstream_mark_dirty(struct upstream *upstream);
-void upstream_flush(struct upstream *upstream);
+/* The end of a turn. False: it has nothing to send, and is done with. */
+bool upstream_flush_begin(struct upstream *upstream, struct send *send);
+/* `sent` is io_stream_send()'s word on the slices. Of several that were sent together all are counted before the first
+ * is told: where one connection has failed, what others have sent must not count as unsent, or it is sent twice. */
+void upstream_flush_count(struct send *send, ssize_t sent);
+void upstream_flush_sent(struct send *send, ssize_t sent);
 void upstream_resolved(struct upstream *upstream, enum error_id error);
 /* Takes the head off the queue: its reply is complete. */
 struct request *upstream_take_head(struct upstream *upstream);

@@ -19,7 +19,6 @@
 #include "proxy/proxy_private.h"
 #include "common/base/fsm.h"
 
-#define UPSTREAM_SLICES_MAX     64
 #define UPSTREAM_TOMBSTONES_MAX 64
 #define UPSTREAM_TOMBSTONE_AGE_MAX_MS 10000
 #define UPSTREAM_RETRIES_MAX    1
@@ -457,58 +456,68 @@ static size_t upstream_allowance(const struct upstream *upstream)
     return head->wire_end > sent ? (size_t)(head->wire_end - sent) : 0;
 }
 
-/* Cuts the slices to `max` bytes; returns how many are left. */
-static int slices_limit(struct iovec *slices, int count, size_t max)
+static bool upstream_send_prepare(struct send *send)
 {
-    for (int i = 0; i < count; i++) {
-        if (slices[i].iov_len >= max) {
-            slices[i].iov_len = max;
-            return max == 0 ? i : i + 1;
-        }
-        max -= slices[i].iov_len;
-    }
-    return count;
+    struct upstream *upstream = send->upstream;
+
+    send->count = outbuf_slices_of(&upstream->out, upstream_allowance(upstream), send->slices, SEND_SLICES, &send->total);
+    return send->count > 0;
 }
 
-static void upstream_send(struct upstream *upstream)
+static void upstream_flush_end(struct upstream *upstream)
 {
-    struct proxy *proxy = upstream_proxy(upstream);
-
-    if (upstream->state != UPSTREAM_READY || upstream->is_blocked)
-        return;
-    while (!outbuf_is_empty(&upstream->out)) {
-        struct iovec slices[UPSTREAM_SLICES_MAX];
-        int count = slices_limit(slices, outbuf_slices(&upstream->out, slices, UPSTREAM_SLICES_MAX),
-                                 upstream_allowance(upstream));
-        size_t total = 0;
-        ssize_t sent;
-
-        if (count == 0)
-            break;
-        for (int i = 0; i < count; i++)
-            total += slices[i].iov_len;
-        sent = io_stream_send(&upstream->stream, slices, count);
-        if (sent < 0) {
-            SERVER_ADD(upstream->server, server_err, 1);
-            if (!upstream_move_unsent(upstream))
-                server_failed(upstream->server, error_of_errno((int)sent));
-            upstream_retire(upstream, error_of_errno((int)sent), "send failed");
-            return;
-        }
-        outbuf_consume(&proxy->chunks, &upstream->out, (size_t)sent);
-        if ((size_t)sent < total) {
-            upstream->is_blocked = true;
-            break;
-        }
-    }
     if (UNLIKELY(upstream->uploader != NULL))
         upload_flushed(upstream);
+    upstream_gauges(upstream, false);
 }
 
-void upstream_flush(struct upstream *upstream)
+bool upstream_flush_begin(struct upstream *upstream, struct send *send)
 {
-    upstream_send(upstream);
-    upstream_gauges(upstream, false);
+    if (upstream->state != UPSTREAM_READY || upstream->is_blocked) {
+        upstream_gauges(upstream, false);
+        return false;
+    }
+    send->upstream = upstream;
+    if (LIKELY(upstream_send_prepare(send)))
+        return true;
+    upstream_flush_end(upstream);
+    return false;
+}
+
+void upstream_flush_count(struct send *send, ssize_t sent)
+{
+    struct upstream *upstream = send->upstream;
+
+    if (UNLIKELY(sent < 0))
+        return;
+    outbuf_consume(&upstream_proxy(upstream)->chunks, &upstream->out, (size_t)sent);
+    upstream->is_blocked = (size_t)sent < send->total;
+}
+
+static void upstream_send_failed(struct upstream *upstream, enum error_id error)
+{
+    SERVER_ADD(upstream->server, server_err, 1);
+    if (!upstream_move_unsent(upstream))
+        server_failed(upstream->server, error);
+    upstream_retire(upstream, error, "send failed");
+}
+
+void upstream_flush_sent(struct send *send, ssize_t sent)
+{
+    struct upstream *upstream = send->upstream;
+
+    if (UNLIKELY(upstream->state != UPSTREAM_READY)) /* retired, for what became of another one */
+        return;
+    while (sent >= 0 && !upstream->is_blocked && UNLIKELY(upstream_send_prepare(send))) {
+        sent = io_stream_send(&upstream->stream, send->slices, send->count);
+        upstream_flush_count(send, sent);
+    }
+    if (UNLIKELY(sent < 0)) {
+        upstream_send_failed(upstream, error_of_errno((int)sent));
+        upstream_gauges(upstream, false);
+        return;
+    }
+    upstream_flush_end(upstream);
 }
 
 static void upstream_writable(struct io_stream *stream)

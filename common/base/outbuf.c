@@ -125,6 +125,18 @@ int outbuf_slices(const struct outbuf *out, struct iovec *slices, int max)
     return count;
 }
 
+int outbuf_slices_of(const struct outbuf *out, size_t bytes, struct iovec *slices, int max, size_t *total)
+{
+    int count = outbuf_slices(out, slices, max), used = 0;
+
+    *total = 0;
+    for (; used < count && *total < bytes; used++) {
+        slices[used].iov_len = MIN(slices[used].iov_len, bytes - *total);
+        *total += slices[used].iov_len;
+    }
+    return used;
+}
+
 void outbuf_consume(struct chunk_pools *pools, struct outbuf *out, size_t size)
 {
     ASSERT(size <= out->len);

@@ -69,6 +69,8 @@ void outbuf_commit(struct outbuf *out, size_t size);
 void outbuf_splice(struct outbuf *target, struct outbuf *source);
 /* Fills at most `max` slices; returns how many. */
 int outbuf_slices(const struct outbuf *out, struct iovec *slices, int max);
+/* The same, cut to the first `bytes`; *total: how many they have. */
+int outbuf_slices_of(const struct outbuf *out, size_t bytes, struct iovec *slices, int max, size_t *total);
 void outbuf_consume(struct chunk_pools *pools, struct outbuf *out, size_t size);
 /* Drops bytes from the end, so that `len` are left. */
 void outbuf_truncate(struct chunk_pools *pools, struct outbuf *out, size_t len);

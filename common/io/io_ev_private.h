@@ -4,6 +4,7 @@
  *
  *   io_ev.c         the loop: turns, stamps, wake, timers, ops that complete without waiting
  *   io_ev_stream.c  byte streams
+ *   io_ev_rest.c    what their recv() left
  *   io_ev_socket.c  listeners and watches
  *   io_ev_name.c    names, on two threads
  *   io_ev_file.c    files: what goes to the ring, what to threads

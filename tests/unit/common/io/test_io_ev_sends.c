@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -139,9 +138,11 @@ static unsigned rings_close(void)
     assert_non_null(dir);
     while ((entry = readdir(dir)) != NULL) {
         char what[64] = "";
+        int fd;
 
         if (readlinkat(dirfd(dir), entry->d_name, what, sizeof(what) - 1) > 0 && strstr(what, "[io_uring]") != NULL) {
-            close(atoi(entry->d_name));
+            assert_int_equal(sscanf(entry->d_name, "%d", &fd), 1);
+            close(fd);
             count++;
         }
     }
