@@ -23,7 +23,7 @@
 struct fetch_set {
     struct session *session; /* borrows */
     uint32_t count, left;
-    struct store_waiter waiters[];
+    struct store_waiter waiters[]; /* [count] of FETCHES_MAX are made */
 };
 
 static void fetch_one_done(struct store_waiter *waiter)
@@ -65,10 +65,10 @@ static struct fetch_set *fetch_set_get(struct session *session)
 
     if (set != NULL)
         return set;
-    set = mem_zalloc(sizeof(*set) + FETCHES_MAX * sizeof(set->waiters[0]));
+    set = mem_alloc(sizeof(*set) + FETCHES_MAX * sizeof(set->waiters[0]));
     if (set == NULL)
         return NULL;
-    set->session = session;
+    *set = (struct fetch_set){.session = session};
     session->fetches = set;
     return set;
 }
@@ -79,8 +79,7 @@ static void set_add(struct fetch_set *set, const struct store_key *key, void (*d
     struct store_waiter *waiter = &set->waiters[set->count++];
 
     set->left++;
-    waiter->done = done;
-    waiter->arg = set;
+    *waiter = (struct store_waiter){.done = done, .arg = set};
     store_fetch(set->session->engine->store, key, waiter);
 }
 
