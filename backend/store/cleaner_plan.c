@@ -61,8 +61,11 @@ static uint64_t start_mark(const struct store *store)
 
 /* ---- victims ---------------------------------------------------------------------------------- */
 
+/* A large record may have got more than it needs (G10): to copy it into another such file gains nothing. */
 static uint64_t room_of(const struct segment_info *segment)
 {
+    if (segment->kind == SEGMENT_BLOB && segment->record_bytes > 0)
+        return segment->record_bytes;
     return MAX(segment->record_bytes, ROOM_OF(segment->size));
 }
 

@@ -451,7 +451,7 @@ static bool log_has_room(const struct store_log *log)
 
     if (log->error != 0)
         return true; /* appends say why not */
-    if (log->heap_bytes > LOG_HEAP_MAX)
+    if (log->heap_bytes > LOG_HEAP_MAX || log_blob_waits(log))
         return false;
     if (!log_segment_available(log, true) && !store_log_is_disk_full(log) &&
         (log->hot_segment == NULL || log->hot_segment->info.used_bytes > log->options.segment_size / 2))

@@ -22,6 +22,8 @@
  *       MANIFEST. What does not verify below is corruption: reported with file and offset, never cut.
  *
  *   G9  A cold page write is submitted when the LSNs in it are durable: no copy outlives a change that was lost.
+ *   G10 What was appended has its place on the disk, whatever others fill: a free segment's, or if the file of a large
+ *       record is refused its room, that of a free segment which it fits (log_segment.c).
  *
  * An address is sequence << 22 | offset / 16; 0 is none. Segments have 64 MiB at most, but one that holds a single
  * record larger than an eighth of that, which is as large as it needs.
@@ -159,7 +161,8 @@ void store_log_copy_room(struct store_log *log);
 void store_log_copy_forget(struct store_log *log);
 /* There is a free segment that copies may take. */
 bool store_log_has_free(const struct store_log *log);
-/* A large record has no file yet as the file system is full: no flush, so no checkpoint, ends before that has room. */
+/* A record larger than a segment has no file yet as the file system is full: no flush, so no checkpoint, ends before that
+ * has room. */
 bool store_log_is_stalled(const struct store_log *log);
 
 /* Reading a record by its address. `key` is checked against it, too. */

@@ -113,8 +113,10 @@ static int cold_blob(struct store_log *log, const struct record *record, size_t 
     char *data;
     int err;
 
-    if (log->is_out_of_space)
+    if (log->is_out_of_space || (log->is_full && !log_segment_available(log, false)))
         return -ENOSPC;
+    if (log->is_full && log_blob_waits(log))
+        return ERR_AGAIN;
     if (log->options.disk_max != 0 && log->disk_bytes + bytes > log->options.disk_max) {
         log->refused_bytes = bytes;
         return -ENOSPC;

@@ -39,11 +39,12 @@
 #define LOG_HEAP_MAX       (64u << 20)  /* of page writes outside of the ring: above, there is no room */
 #define LOG_HELD_MAX       (4u << 20)   /* of cold page writes that wait: above, the hot log is flushed */
 #define LOG_ZERO_SIZE      (256u << 10)
-#define LOG_READY_TARGET   3u
+#define LOG_READY_TARGET   4u
 /* Free segments that clients leave to deletes and the cleaner: a 64th of the disk, in these bounds. */
 #define LOG_RESERVE_MIN    2u
 #define LOG_RESERVE_MAX    16u
-#define LOG_RESERVE_FULL   3u           /* without a bound on the disk: for deletes, the cleaner, a checkpoint */
+#define LOG_RESERVE_FULL   4u           /* without a bound on the disk: log_segment.c says for whom */
+#define LOG_RESERVE_SHARED 3u           /* of so many one is a checkpoint's on a file system that is full */
 #define LOG_RESERVE_SHARE  64u
 #define LOG_SEQUENCE_SKIP  16u          /* of a start: names that a lost header may have used */
 #define LOG_SEGMENT_SIZE   (64u << 20)
@@ -73,6 +74,7 @@ struct segment {
     bool is_orphan;           /* hot, of no use to a recovery */
     bool is_stalled;          /* a blob that the disk had no room for */
     bool is_making;           /* its file is not there for certain yet: nothing is written to it */
+    bool is_unallocated;      /* ... and may be refused its room: a blob's */
     char *scratch;            /* owns: a page for `op` */
     uint64_t zero_end;        /* prefix that is zeroed while it is made */
 };
@@ -191,6 +193,7 @@ struct store_log {
     char *zeros;                 /* owns: LOG_ZERO_SIZE of them, once some were needed */
     uint64_t next_sequence;
     uint32_t next_slot, freeing_count;
+    uint32_t unallocated_count;  /* blobs whose files have not got their room yet */
     uint64_t disk_bytes, hot_from;
     uint64_t prev_sequence, prev_end; /* the hot segment before the open one */
     bool is_out_of_space;        /* the file system said so; it is asked again in a while */
@@ -280,6 +283,8 @@ void log_segment_add_ready(struct store_log *log, struct segment *segment);
 bool log_segment_available(const struct store_log *log, bool is_hot);
 /* A page of its own, of that size. */
 bool log_blob_fits(const struct store_log *log, size_t page_bytes);
+/* G10: those whose files have no room yet would take the last free segments, were there none. */
+bool log_blob_waits(const struct store_log *log);
 void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t kind, uint8_t class, bool is_hot);
 struct segment *log_segment_take(struct store_log *log, uint8_t kind, uint8_t class, bool is_hot);
 void log_segment_finish(struct segment *segment); /* no more page writes: its footer is due */

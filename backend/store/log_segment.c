@@ -8,6 +8,18 @@
  *
  * A full disk is no failure: whoever needs a free segment and finds none is refused, and once a second it is tried
  * again. Of the last `reserve` free ones, clients take none, the hot log takes all but one, the cleaner that one.
+ *
+ * On a file system that others have filled nothing says so before a file is refused its room, and what was appended
+ * cannot be taken back: a blob without a file would hold up the answers to all that comes behind it, every flush, so every
+ * checkpoint, and with them whatever could make room. So it takes the file of a free segment (G10), for which there is
+ * one more in the reserve; until the room is there, appends wait if the next blob would find no such segment. One that a
+ * whole segment does not hold waits for room after all.
+ *
+ *     reserve, nobody having said how much of the disk is ours:   [a large record] [deletes] [the cleaner] [a checkpoint]
+ *
+ * The cleaner's is kept from the hot log only while the cleaner has no room in one that it has taken; else deletes would
+ * end when it has.
+ *
  * A recovery takes what there is, and has more made if `disk_max` has no room for them: who was killed again and again
  * leaves no free one. What is more than `disk_max` then is removed when it is free again.
  */
@@ -171,6 +183,42 @@ uint64_t log_segment_end(const struct segment *segment)
 
 /* ---- making files ----------------------------------------------------------------------------- */
 
+/* A free segment becomes the file of a blob (G10). Its header, which tells the file's size, is in the queue. */
+static void blob_place(struct store_log *log, struct segment *blob)
+{
+    const struct log_queue *queue = blob->is_hot ? &log->hot : &log->cold;
+    struct segment *spare = log->ready[--log->ready_count];
+    struct segment_info info = blob->info;
+
+    ASSERT(blob->file == NULL && spare->file != NULL);
+    blob->file = spare->file;
+    spare->file = NULL;
+    blob->info.slot = spare->info.slot;
+    blob->info.size = blob->header.size = spare->info.size;
+    spare->info.size = info.size; /* of what is not there any more */
+    log_segment_destroy(spare);
+    LIST_FOR_EACH(&queue->writes, node) {
+        struct log_write *write = CONTAINER_OF(node, struct log_write, node);
+
+        if (write->segment == blob && write->off == 0)
+            segment_header_encode(&blob->header, write->data);
+    }
+    blob->is_stalled = blob->is_making = false;
+}
+
+/* Those that the file system had no room for, in the order of the log. */
+static void blobs_place(struct store_log *log)
+{
+    for (uint32_t i = 0; i < log->used_count && log->ready_count > 0 && log->error == 0; i++) {
+        struct segment *segment = log->used[i];
+
+        if (!segment->is_stalled || segment->info.size > log->options.segment_size)
+            continue;
+        blob_place(log, segment);
+        log_writes_submit(log);
+    }
+}
+
 static bool is_no_space(ssize_t result)
 {
     return result == -ENOSPC || result == -EDQUOT || result == -EFBIG;
@@ -201,7 +249,16 @@ static void make_given_up(struct io_op *op)
         segment_is_made(log);
     } else {
         segment->is_stalled = true;
+        blobs_place(log);
+        store_log_room_check(log);
     }
+}
+
+/* Or will not be. */
+static void blob_is_allocated(struct segment *segment)
+{
+    segment->log->unallocated_count -= segment->is_unallocated;
+    segment->is_unallocated = false;
 }
 
 static void make_failed(struct segment *segment, ssize_t result)
@@ -209,6 +266,7 @@ static void make_failed(struct segment *segment, ssize_t result)
     struct store_log *log = segment->log;
     char path[LOG_PATH_MAX];
 
+    blob_is_allocated(segment);
     if (!is_no_space(result)) {
         log_fail(log, (int)result, segment, "make segment");
         if (segment == log->making) {
@@ -240,11 +298,11 @@ static void make_done(struct io_op *op)
         make_failed(segment, op->result);
         return;
     }
-    log->is_out_of_space = log->is_full = false;
     segment->is_stalled = segment->is_making = false;
     if (segment == log->making) {
         log->making = NULL;
         log_segment_add_ready(log, segment);
+        blobs_place(log);
         log_segments_make(log);
         segment_is_made(log);
     } else {
@@ -268,6 +326,7 @@ static void make_synced(struct io_op *op)
 static void make_sized(struct io_op *op)
 {
     struct segment *segment = op->arg;
+    struct store_log *log = segment->log;
 
     if (op->result < 0) {
         make_failed(segment, op->result);
@@ -275,6 +334,9 @@ static void make_sized(struct io_op *op)
     }
     op->done = make_synced;
     io_file_datasync(segment->file, op);
+    log->is_out_of_space = log->is_full = false;
+    blob_is_allocated(segment);
+    store_log_room_check(log);
 }
 
 /* Blocks that were allocated and never written are noted in the file system's journal when they are; a commit would
@@ -336,6 +398,8 @@ void log_segment_make_file(struct store_log *log, struct segment *segment)
 
     log_segment_path(log, segment->info.slot, path);
     segment->is_making = true;
+    segment->is_unallocated = segment != log->making;
+    log->unallocated_count += segment->is_unallocated;
     segment->op.done = make_opened;
     segment->op.arg = segment;
     io_file_open(log->io, &segment->op, path, flags, &segment->file);
@@ -372,10 +436,11 @@ static bool may_make(const struct store_log *log)
 
 void log_segments_make(struct store_log *log)
 {
-    /* Who has no bound learns from the last one that is made that the disk is full: the reserve is there then. One more
-     * tells whether it is full still. */
-    uint32_t wanted = LOG_READY_TARGET + (log->options.disk_max == 0) + log->is_full;
+    /* Who has no bound learns from the last one that is made that the disk is full: the reserve is there then. */
+    uint32_t wanted = LOG_READY_TARGET + (log->options.disk_max == 0);
 
+    if (log->is_full) /* one more than clients wait for tells whether it is full still */
+        wanted = MAX(wanted, log->reserve) + 1;
     if (log->making != NULL || log->error != 0 || log->state >= LOG_CLOSING ||
         log->ready_count + log->freeing_count >= wanted || !may_make(log))
         return;
@@ -391,6 +456,7 @@ void log_space_fire(struct io_timer *timer)
     if (log->error != 0 || log->state >= LOG_CLOSING)
         return;
     log->is_out_of_space = false;
+    blobs_place(log);
     for (uint32_t i = 0; i < log->used_count; i++) {
         struct segment *segment = log->used[i];
 
@@ -432,6 +498,14 @@ bool log_blob_fits(const struct store_log *log, size_t page_bytes)
     return blob_fits_without(log, page_bytes, 0);
 }
 
+bool log_blob_waits(const struct store_log *log)
+{
+    /* With a bound on the disk there are so many, however large the reserve is. */
+    uint32_t kept = MIN(log->reserve, LOG_READY_TARGET - 1);
+
+    return log->unallocated_count > 0 && log->ready_count <= kept + log->unallocated_count;
+}
+
 bool store_log_makes_room(const struct store_log *log)
 {
     return log->making != NULL || log->freeing_count > 0 || may_make(log);
@@ -459,12 +533,27 @@ void log_segment_add_ready(struct store_log *log, struct segment *segment)
     log->ready[log->ready_count++] = segment;
 }
 
+/* The cleaner has a segment for its copies, with room for half of one at least. */
+static bool has_copy_room(const struct store_log *log)
+{
+    for (unsigned i = 0; i < LOG_CLASSES; i++) {
+        const struct segment *segment = log->classes[i].segment;
+
+        if (segment != NULL && segment->info.used_bytes <= segment->info.size / 2)
+            return true;
+    }
+    return false;
+}
+
 bool log_segment_available(const struct store_log *log, bool is_hot)
 {
-    /* On a file system that is full the last of three is a checkpoint's, which makes others free (store_log_space_give). */
-    uint32_t stay = log->is_full && log->reserve >= LOG_RESERVE_FULL ? 1 : 0;
+    uint32_t stay = 0;
 
-    return log->ready_count > stay + (is_hot ? 1u : 0u);
+    if (log->is_full && log->reserve >= LOG_RESERVE_SHARED) {
+        stay = !log->is_space_given; /* for a checkpoint, which makes others free (store_log_space_give) */
+        is_hot = is_hot && !has_copy_room(log);
+    }
+    return log->ready_count > stay + is_hot;
 }
 
 void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t kind, uint8_t class, bool is_hot)
@@ -609,6 +698,7 @@ static void free_done(struct io_op *op)
     mem_free(segment->scratch);
     segment->scratch = NULL;
     log_segment_add_ready(log, segment);
+    blobs_place(log);
     store_log_room_check(log);
 }
 
