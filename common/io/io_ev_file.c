@@ -314,11 +314,10 @@ static void file_op_end(struct io_ev *ev, struct ev_file *file)
 
 static void list_deliver(struct op_part *part)
 {
-    char *names = part->job.data;
-    char *end = names + part->job.size;
+    const char *names = part->job.data; /* NULL: an empty directory */
 
-    for (char *name = names; name < end; name += strlen(name) + 1)
-        part->each(part->each_arg, name);
+    for (size_t at = 0; at < part->job.size; at += strlen(names + at) + 1)
+        part->each(part->each_arg, names + at);
 }
 
 static void open_deliver(struct op_part *part)

@@ -49,7 +49,8 @@ struct uring {
 
 static void uring_prepare(struct io_uring_sqe *sqe, struct uring_op *op)
 {
-    char *data = op->data + op->moved;
+    /* A flush has no data, and NULL + 0 is undefined in C. */
+    char *data = op->data != NULL ? op->data + op->moved : NULL;
     unsigned size = (unsigned)MIN(op->size - op->moved, (size_t)URING_STEP_MAX);
     uint64_t off = op->off + op->moved;
 
