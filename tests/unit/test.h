@@ -16,6 +16,35 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* gcc and clang tell of the address sanitizer in two ways. */
+#if defined(__SANITIZE_ADDRESS__)
+#define TEST_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define TEST_ASAN 1
+#endif
+#endif
+
+#ifdef TEST_ASAN
+#include <sanitizer/lsan_interface.h>
+#endif
+
+/* What is allocated in between may be left: a process of the simulator that is killed in the middle of an operation
+ * frees nothing. */
+static inline void test_leaks_begin(void)
+{
+#ifdef TEST_ASAN
+    __lsan_disable();
+#endif
+}
+
+static inline void test_leaks_end(void)
+{
+#ifdef TEST_ASAN
+    __lsan_enable();
+#endif
+}
+
 /* Whether `body(arg)` ends in an assertion. It runs in a child, which keeps its last words to itself. */
 static inline bool test_aborts(void (*body)(void *arg), void *arg)
 {

@@ -9,10 +9,6 @@
 
 #include <stdio.h>
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/lsan_interface.h>
-#endif
-
 struct cold_world {
     struct cmd_world w;
     struct sim_node *node;
@@ -222,9 +218,7 @@ static void test_exec_dies_in_the_middle(void **state)
     struct cold_world cw;
 
     (void)state;
-#ifdef __SANITIZE_ADDRESS__
-    __lsan_disable(); /* the memory of a read under way goes with the process */
-#endif
+    test_leaks_begin(); /* the memory of a read under way goes with the process */
     for (unsigned is_left = 0; is_left < 2; is_left++) {
         uint64_t written;
 
@@ -247,9 +241,7 @@ static void test_exec_dies_in_the_middle(void **state)
         cold_ask(&cw, "exists a b c waited-for big", ":1\r\n");
         cold_deinit(&cw);
     }
-#ifdef __SANITIZE_ADDRESS__
-    __lsan_enable();
-#endif
+    test_leaks_end();
 }
 
 /* Who waits for a key that it has made gets the element when it is over, not in between. */

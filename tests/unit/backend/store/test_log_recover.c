@@ -95,7 +95,7 @@ static void run(uint64_t seed, const struct plan *plan)
 }
 
 /* A sanitized run takes thirty times as long: it sees a part of the seeds. */
-#ifdef __SANITIZE_ADDRESS__
+#ifdef TEST_ASAN
 #define SHARE 4u
 #else
 #define SHARE 1u

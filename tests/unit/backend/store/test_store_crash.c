@@ -11,9 +11,6 @@
 #include "tests/unit/backend/store/store_world.h"
 
 #include <stdlib.h>
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/lsan_interface.h>
-#endif
 
 #define SEGMENT     (64u << 10)
 #define EVENTS_MAX  20000u
@@ -722,9 +719,6 @@ int main(void)
         cmocka_unit_test(test_every_two_lost_sectors),
     };
 
-#ifdef __SANITIZE_ADDRESS__
-    /* Who is killed in the middle of an operation frees nothing: its memory goes with the process. */
-    __lsan_disable();
-#endif
+    test_leaks_begin(); /* by those who are killed in the middle of an operation */
     return cmocka_run_group_tests_name("store_crash", tests, NULL, NULL);
 }

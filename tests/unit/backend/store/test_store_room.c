@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 /* A sanitized run takes seven times as long: it writes less. */
-#ifdef __SANITIZE_ADDRESS__
+#ifdef TEST_ASAN
 #define SHARE 4u
 #else
 #define SHARE 1u

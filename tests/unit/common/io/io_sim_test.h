@@ -161,12 +161,13 @@ struct client {
 
 static inline void client_send(struct client *client)
 {
-    struct iovec slice = {.iov_base = (void *)(uintptr_t)(client->out + client->sent),
-                          .iov_len = client->out_len - client->sent};
+    struct iovec slice;
     ssize_t sent;
 
-    if (slice.iov_len == 0)
+    if (client->sent == client->out_len)
         return;
+    slice = (struct iovec){.iov_base = (void *)(uintptr_t)(client->out + client->sent),
+                           .iov_len = client->out_len - client->sent};
     sent = io_stream_send(&client->stream, &slice, 1);
     if (sent < 0) {
         client->closed_err = (int)sent;
