@@ -10,7 +10,8 @@
  * one behind it, one that a checkpoint needs by the checkpoint.
  *
  * The file "lock" says "weiropen" from before the first append until all is durable at the end: if it does and there is no
- * log ring, changes may have been lost with that.
+ * log ring, changes may have been lost with that. What says so already is flushed, as whoever wrote it may have been killed
+ * before, but not written again: a power cut could tear it while there is more in the ring than in the files.
  */
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
@@ -410,10 +411,14 @@ static void ring_open(struct log_open *open)
         return;
     }
     log->is_ring_lost = log_ring_is_lost(&log->ring);
-    if (log->ring.is_shared)
-        state_write(open, STATE_OPEN, state_is_open);
-    else
+    if (!log->ring.is_shared) {
         ring_opened(open);
+    } else if (log->was_open) {
+        open->op.done = state_is_open;
+        io_file_datasync(log->lock_file, &open->op);
+    } else {
+        state_write(open, STATE_OPEN, state_is_open);
+    }
 }
 
 /* ---- the file "shard" ------------------------------------------------------------------------- */
