@@ -4,6 +4,7 @@
 #include "backend/store/ring.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
+#include "common/io/io_ev.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -37,23 +38,6 @@ static void name_read(const struct shard *shard, char name[NAME_MAX_])
     line_read(path, name, NAME_MAX_);
     if (strspn(name, "0123456789abcdef") != strlen(name))
         name[0] = '\0';
-}
-
-/* As io_boot_id() has it. */
-static void boot_read(unsigned char boot[16])
-{
-    char text[NAME_MAX_], digits[33] = "";
-    size_t count = 0;
-
-    line_read("/proc/sys/kernel/random/boot_id", text, sizeof(text));
-    for (const char *at = text; *at != '\0' && count < 32; at++)
-        if (*at != '-')
-            digits[count++] = *at;
-    for (size_t i = 0; i < 16; i++) {
-        char pair[3] = {digits[2 * i], digits[2 * i + 1], '\0'};
-
-        boot[i] = (unsigned char)strtoul(pair, NULL, 16);
-    }
 }
 
 static int file_read(const char *path, char **data, size_t *size)
@@ -103,8 +87,13 @@ int ring_open(const struct shard *shard, struct ring *out)
         ring_close(out);
         return err;
     }
-    boot_read(boot);
     out->state = RING_FOREIGN;
+    err = io_ev_host_boot_id(boot);
+    if (err != 0) {
+        fprintf(stderr, "weirctl: when this host was started cannot be told: %s\n", err_text(err));
+        ring_close(out);
+        return err;
+    }
     out->page_count = ring_page_count(size);
     header = (const struct ring_header *)(const void *)out->data;
     if (out->page_count == 0 || !ring_header_is_of(header, shard->file.shard, size, boot, shard->file.uuid))

@@ -5,9 +5,9 @@
  *     region: 2 MiB, aligned     [page][page] ... 32 of them
  *
  * Entries and buckets are touched at random, so most of the cost of a look-up is finding where memory is:
- * with 2-MiB pages of the machine one TLB entry covers 2 MiB. Regions come from a stock (page_stock.h). A region whose pages are all free goes back
- * to the operating system; one is kept, so that a page more, a page less costs no system call. Single pages that are
- * free go back when they are many.
+ * with 2-MiB pages of the machine one TLB entry covers 2 MiB. Regions come from a stock (page_stock.h). A region whose
+ * pages are all free goes back to it or to the operating system; one is kept, so that a page more, a page less costs no
+ * system call. Single pages that are free go back when they are many.
  */
 #pragma once
 #include "common/base/base.h"

@@ -27,5 +27,7 @@ MUST_USE int io_ev_create(const struct io_ev_options *options, struct io **out);
 void io_ev_destroy(struct io **io);
 /* Which file backend runs: "io_uring", "threads" or "none". */
 const char *io_ev_files_name(const struct io *io);
+/* io_boot_id(), for who has no io. */
+MUST_USE int io_ev_host_boot_id(unsigned char out[16]);
 /* libev's, as it was compiled in: "4.33". */
 const char *io_ev_library_version(void);

@@ -107,14 +107,13 @@ static int hex_digit(char c)
 }
 
 /* "b1f5dd2c-2a6d-..." */
-int io_ev_boot_id(struct io *io, unsigned char out[16])
+int io_ev_host_boot_id(unsigned char out[16])
 {
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
     char text[64];
     ssize_t len;
     unsigned count = 0;
 
-    (void)io;
     if (fd < 0)
         return -errno;
     len = read(fd, text, sizeof(text));
@@ -129,4 +128,10 @@ int io_ev_boot_id(struct io *io, unsigned char out[16])
         count++;
     }
     return count == 32 ? 0 : ERR_UNSUPPORTED;
+}
+
+int io_ev_boot_id(struct io *io, unsigned char out[16])
+{
+    (void)io;
+    return io_ev_host_boot_id(out);
 }

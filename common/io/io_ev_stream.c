@@ -403,10 +403,10 @@ static void stream_room(struct io_ev *ev, struct io_stream *stream)
  *       paused or detached (then it goes into the rest) or closed (then it is gone). The rest is empty until then, and
  *       outside of streams_serve() nothing is.
  */
-static bool stream_can_be_ahead(const struct io_ev *ev, const struct io_stream *stream, uint32_t events)
+static bool stream_can_be_ahead(const struct io_ev *ev, struct io_stream *stream, uint32_t events)
 {
     return (ev->sockets != NULL || stream->handler->ahead != NULL) && events == EPOLLIN && stream_can_receive(stream) &&
-           !stream_part((struct io_stream *)(uintptr_t)stream)->is_hung_up && stream->rest_len_ == 0 && stream->need <= 1;
+           !stream_part(stream)->is_hung_up && stream->rest_len_ == 0 && stream->need <= 1;
 }
 
 static void streams_receive_ahead(struct io_ev *ev, const struct epoll_event *events, int count)

@@ -44,6 +44,13 @@ class Rig:
         with open(self.words, "wb") as out:
             self.process = subprocess.Popen([program("tests/rigs/vdisk"), self.below, str(MEGABYTES), str(lost_percent),
                                              str(seed)], stdout=out, stderr=out)
+        try:
+            self.up()
+        except BaseException:
+            self.close()
+            raise
+
+    def up(self):
         wait_for(lambda: self.said() or self.process.poll() is not None, "the disk is ready")
         if "ready" not in self.said():
             raise Refused(self.said().strip())
@@ -63,7 +70,7 @@ class Rig:
         self.is_mounted = True
 
     def unmount(self):
-        """Lazily: what the dead disk still owes the file system is never written."""
+        """What the dead disk still owes the file system is never written."""
         if self.is_mounted:
             wait_for(self.try_unmount, f"{self.top} is free: a killed process's rings hold its files for a while")
         self.is_mounted = False
