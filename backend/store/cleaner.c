@@ -95,7 +95,7 @@ static void clean_fetched(struct store_waiter *waiter, int err)
     struct cleaner *cleaner = fetch->store->cleaner;
 
     cleaner->fetches_under_way--;
-    if (err != 0 && err != ERR_AGAIN && cleaner->err == 0)
+    if (err != 0 && cleaner->err == 0)
         cleaner->err = err;
     store_work_soon(fetch->store, 0);
 }

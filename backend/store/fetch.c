@@ -7,7 +7,7 @@
  *       store_fetch().
  *   F2  What was read is used only if the entry, looked up again, is still cold and its state is still that
  *       of the record's LSN. Else the key was changed meanwhile: if it is cold again the read starts anew,
- *       else there is nothing to do.
+ *       else there is nothing to do. After FETCH_RESTART_MAX of them who waits is told to look again.
  *   F3  A value becomes hot as a whole or not at all.
  *   F4  A chain ends in the state that the entry names: its last delta, or its image, has the entry's LSN.
  */
@@ -165,6 +165,7 @@ int chain_delta_add(struct store *store, struct chain *chain, uint64_t lsn, uint
         store_live_remove(store, chain->deltas[at - 1].address, chain->deltas[at - 1].size);
         store_live_add(store, address, size);
         chain->deltas[at - 1].address = address; /* a copy of it */
+        chain->chain_sequence = address_sequence(chain->deltas[0].address);
         return 0;
     }
     if (chain->count == chain->cap) {
@@ -302,7 +303,7 @@ static void fetch_restart(struct fetch *fetch)
     fetch_object_drop(fetch);
     fetch->delta_next = 0;
     if (++fetch->restarts > FETCH_RESTART_MAX)
-        fetch_end(fetch, ERR_AGAIN);
+        fetch_end(fetch, 0);
     else
         fetch_start(fetch);
 }
@@ -332,7 +333,12 @@ static void fetch_chain_step(struct fetch *fetch, struct entry *e, struct chain 
             fetch_corrupt(fetch, e);
             return;
         }
-        if (!delta_is_attribute(record) && ops->apply(fetch->object, record->value) != 0) {
+        err = delta_is_attribute(record) ? 0 : ops->apply(fetch->object, record->value);
+        if (err == ERR_FULL) {
+            fetch_end(fetch, err);
+            return;
+        }
+        if (err != 0) {
             fetch_corrupt(fetch, e);
             return;
         }
