@@ -157,16 +157,21 @@ static bool is_foot_bad(const char *page)
     return !segment_footer_decode(page, &footer) && !is_blank(page, 512);
 }
 
+static void given_know(struct shard *shard, uint32_t number, const unsigned char uuid[16], uint64_t lsn)
+{
+    if (number == shard->file.shard && memcmp(uuid, shard->file.uuid, 16) == 0)
+        shard->given_lsn = MAX(shard->given_lsn, lsn);
+}
+
 /* A footer counts whatever life of its file it is of: the LSN only rises. */
 static void given_see(struct shard *shard, const struct shard_segment *segment, const char *foot)
 {
     struct segment_footer footer;
 
     if (segment->has_header)
-        shard->given_lsn = MAX(shard->given_lsn, segment->header.given_lsn);
-    if (segment_footer_decode(foot, &footer) && footer.shard == shard->file.shard &&
-        memcmp(footer.uuid, shard->file.uuid, 16) == 0)
-        shard->given_lsn = MAX(shard->given_lsn, footer.given_lsn);
+        given_know(shard, segment->header.shard, segment->header.uuid, segment->header.given_lsn);
+    if (segment_footer_decode(foot, &footer))
+        given_know(shard, footer.shard, footer.uuid, footer.given_lsn);
 }
 
 static void classify(struct shard *shard, struct shard_segment *segment, const char *pages)
@@ -293,16 +298,27 @@ static int shard_file_read(struct shard *shard)
     return ERR_CORRUPT;
 }
 
-static bool lock_is_held(const struct shard *shard)
+/* Whether a node has it, and what it tells that no segment may. */
+static void lock_read(struct shard *shard)
 {
-    int fd = openat(shard->dir_fd, "lock", O_RDONLY | O_CLOEXEC);
-    bool is_held;
+    char page[PAGE_SIZE_], path[SHARD_PATH_MAX];
+    struct given_page given;
+    int fd = openat(shard->dir_fd, "lock", O_RDONLY | O_CLOEXEC), err;
 
     if (fd < 0)
-        return false;
-    is_held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+        return;
+    shard->is_running = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    err = read_at(fd, page, sizeof(page), GIVEN_AT);
     close(fd);
-    return is_held;
+    if (err == ERR_EOF || (err == 0 && is_blank(page, sizeof(page))))
+        return;
+    shard_path(shard, "lock", path);
+    if (err != 0)
+        report_damage(shard->report, path, GIVEN_AT, "cannot be read: %s", err_text(err));
+    else if (given_page_decode(page, &given))
+        given_know(shard, given.shard, given.uuid, given.given_lsn);
+    else if (!shard->is_running) /* else it may be half written */
+        report_damage(shard->report, path, GIVEN_AT, "what tells how far back a restore can go does not verify");
 }
 
 /* What most files that say anything say. */
@@ -360,7 +376,7 @@ static int open_any(const char *dir, struct report *report, bool may_be_damaged,
         err = identity_guess(out);
     }
     if (err == 0) {
-        out->is_running = lock_is_held(out);
+        lock_read(out);
         err = segments_open(out);
     }
     if (err != 0)

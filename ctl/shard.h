@@ -52,7 +52,7 @@ struct shard {
     uint32_t count;
     uint64_t hot_from;   /* where a recovery would start; 0: at the beginning */
     uint64_t bytes;      /* of all segments in use */
-    uint64_t given_lsn;  /* highest one that headers and footers know, free segments' too (backend/store/segment.h) */
+    uint64_t given_lsn;  /* highest one that headers, footers and "lock" know, free segments' too (backend/store/segment.h) */
     bool is_running;     /* a node has it open */
     struct report *report; /* borrows */
     char *data;          /* owns: of the segment loaded */

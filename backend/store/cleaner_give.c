@@ -19,8 +19,8 @@
  *       checkpoints give back.
  *   V4  The recovery ends with no entry whose segment is not there, or the start is refused (replay.c, Y6).
  *   V5  A backup can be restored as of any LSN from the newest checkpoint on, but not of one before what took a lost
- *       record's place: headers and footers tell the LSN that was durable when the last one went (given_lsn), and while a
- *       backup is made none goes.
+ *       record's place: headers, footers and the file "lock" tell the LSN that was durable when the last one went (given_lsn;
+ *       log_given.c), and while a backup is made none goes.
  */
 #include "backend/store/backup.h"
 #include "backend/store/checkpoint.h"

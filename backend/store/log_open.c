@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Opening a directory: lock, the file "shard", every segment's first and last pages, the ring, free segments. And
- * closing it.
+ * Opening a directory: lock, the file "shard", every segment's first and last pages, what "lock" tells, the ring, free
+ * segments. And closing it.
  *
  * A header that does not verify is one that a power cut tore, when the segment was taken into use (again), or damage.
  * A footer is proof of damage. Page writes behind it may be those of its last life; but if it is a hot one, they say
@@ -339,13 +339,21 @@ static void slot_opened(struct io_op *op)
 
 static void ring_open(struct log_open *open);
 
+static void given_opened(struct store_log *log, int err)
+{
+    if (err != 0)
+        open_failed(log->open, "lock file", err);
+    else
+        ring_open(log->open);
+}
+
 static void slot_next(struct log_open *open)
 {
     struct store_log *log = open->log;
     int flags = IO_FILE_READ | IO_FILE_WRITE | (log->options.direct ? IO_FILE_DIRECT : 0);
 
     if (open->slot_at == open->slot_count) {
-        ring_open(open);
+        log_given_open(log, given_opened);
         return;
     }
     open->segment = log_segment_create(log, open->slots[open->slot_at++], 0);
@@ -765,7 +773,7 @@ static void close_end(struct store_log *log, int err)
 /* Nothing that belongs to us is with io. */
 bool log_is_quiet(const struct store_log *log)
 {
-    return log->making == NULL && log->freeing_count == 0 && log->writes_submitted == 0 && log->flush_count == 0 &&
+    return log->making == NULL && log->freeing_count == 0 && !log->given.is_writing && log->writes_submitted == 0 && log->flush_count == 0 &&
            log->reads_submitted == 0 && list_is_empty(&log->reads_done);
 }
 
@@ -875,6 +883,7 @@ void store_log_destroy(struct store_log **slot)
     log_ring_close(log);
     mem_free(log->used);
     mem_free(log->ready);
+    mem_free(log->given.page);
     mem_free(log->dir);
     mem_free(log->ring_path);
     mem_free(log);

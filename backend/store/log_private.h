@@ -75,6 +75,7 @@ struct segment {
     bool is_stalled;          /* a blob that the disk had no room for */
     bool is_making;           /* its file is not there for certain yet: nothing is written to it */
     bool is_unallocated;      /* ... and may be refused its room: a blob's */
+    bool is_going;            /* its file, once "lock" tells its header's given_lsn */
     char *scratch;            /* owns: a page for `op` */
     uint64_t zero_end;        /* prefix that is zeroed while it is made */
 };
@@ -152,6 +153,16 @@ struct log_gather {
     bool is_under_way, is_waiting;
 };
 
+/* What the file "lock" tells; log_given.c. */
+struct log_given {
+    struct io_op op;
+    char *page;           /* owns */
+    uint64_t told_lsn;    /* durably */
+    uint64_t lsn_written; /* by the write under way */
+    void (*done)(struct store_log *log, int err); /* while the log opens */
+    bool is_writing, is_untold;
+};
+
 enum log_state { LOG_NEW, LOG_OPENING, LOG_OPENED, LOG_RECOVERING, LOG_RUNNING, LOG_CLOSING, LOG_CLOSED };
 
 struct store_log {
@@ -207,6 +218,7 @@ struct store_log {
     uint32_t suspect_slot;
     uint64_t free_mark; /* highest durable mark that a free segment knows of */
     uint64_t given_lsn; /* what was durable when store_log_give_back() last freed one; 0: never */
+    struct log_given given;
     uint64_t recovered_lsn; /* of the last change that was found at the start */
     bool was_open;      /* whoever had it last has not closed it */
     bool is_ring_lost;  /* ... and the ring is gone */
@@ -279,10 +291,14 @@ void log_segment_path(const struct store_log *log, uint32_t slot, char path[LOG_
 struct segment *log_segment_create(struct store_log *log, uint32_t slot, uint64_t size);
 void log_segment_destroy(struct segment *segment);
 void log_segment_use(struct store_log *log, struct segment *segment);
+uint32_t log_used_place(const struct store_log *log, uint64_t sequence); /* of the first with at least this sequence */
+void log_used_remove(struct store_log *log, uint32_t at);
 void log_segment_add_ready(struct store_log *log, struct segment *segment);
 bool log_segment_available(const struct store_log *log, bool is_hot);
 /* A page of its own, of that size. */
 bool log_blob_fits(const struct store_log *log, size_t page_bytes);
+bool log_blob_fits_without(const struct store_log *log, size_t page_bytes, uint64_t spare);
+void log_blobs_place(struct store_log *log); /* those that wait for room */
 /* G10: those whose files have no room yet would take the last free segments, were there none. */
 bool log_blob_waits(const struct store_log *log);
 void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t kind, uint8_t class, bool is_hot);
@@ -293,6 +309,15 @@ void log_segments_make(struct store_log *log);    /* free ones, if there are too
 void log_segment_make_file(struct store_log *log, struct segment *segment);
 uint64_t log_segment_end(const struct segment *segment); /* where its last page write must end */
 void log_space_fire(struct io_timer *timer);
+
+/* ---- log_give.c ---- */
+void log_segments_unlink(struct store_log *log); /* what is going, and told */
+
+/* ---- log_given.c ---- */
+/* What "lock" tells, into given_lsn; one that tells nothing gets its page. Once, when the segments are known. */
+void log_given_open(struct store_log *log, void (*done)(struct store_log *log, int err));
+/* False: it is being told, and log_segments_unlink() follows. */
+MUST_USE bool log_given_is_told(struct store_log *log, uint64_t lsn);
 
 /* ---- log_ring.c ---- */
 int log_ring_open(struct store_log *log);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Segments: free ones made ahead of time, the table of those in use, giving back.
+ * Segments: free ones made ahead of time, the table of those in use. How they are given back: log_give.c.
  *
  *     make file ──> ready ──take──> open ──finish──> sealed ──cleaned──> cleaned ──release──┐
  *                     ^                                └───────────────give back────────────┤
@@ -21,7 +21,7 @@
  * end when it has.
  *
  * A recovery takes what there is, and has more made if `disk_max` has no room for them: who was killed again and again
- * leaves no free one. What is more than `disk_max` then is removed when it is free again.
+ * leaves no free one. What is more than `disk_max` then is removed when it is free again (log_give.c).
  */
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
@@ -70,7 +70,7 @@ static void grow(struct segment ***table, uint32_t count, uint32_t *cap)
 }
 
 /* Index of the first with at least this sequence. */
-static uint32_t used_place(const struct store_log *log, uint64_t sequence)
+uint32_t log_used_place(const struct store_log *log, uint64_t sequence)
 {
     uint32_t low = 0, high = log->used_count;
 
@@ -87,7 +87,7 @@ static uint32_t used_place(const struct store_log *log, uint64_t sequence)
 
 void log_segment_use(struct store_log *log, struct segment *segment)
 {
-    uint32_t at = used_place(log, segment->info.sequence);
+    uint32_t at = log_used_place(log, segment->info.sequence);
 
     grow(&log->used, log->used_count, &log->used_cap);
     memmove(&log->used[at + 1], &log->used[at], (log->used_count - at) * sizeof(struct segment *));
@@ -95,7 +95,7 @@ void log_segment_use(struct store_log *log, struct segment *segment)
     log->used_count++;
 }
 
-static void used_remove(struct store_log *log, uint32_t at)
+void log_used_remove(struct store_log *log, uint32_t at)
 {
     log->used_count--;
     memmove(&log->used[at], &log->used[at + 1], (log->used_count - at) * sizeof(struct segment *));
@@ -109,7 +109,7 @@ struct segment *log_segment_find(struct store_log *log, uint64_t sequence)
     if (log->hot_segment != NULL && log->hot_segment->info.sequence == sequence)
         return log->hot_segment;
     if (at >= log->used_count || log->used[at]->info.sequence != sequence) {
-        at = used_place(log, sequence);
+        at = log_used_place(log, sequence);
         if (at == log->used_count || log->used[at]->info.sequence != sequence)
             return NULL;
         log->last_found = at;
@@ -195,6 +195,7 @@ static void blob_place(struct store_log *log, struct segment *blob)
     spare->file = NULL;
     blob->info.slot = spare->info.slot;
     blob->info.size = blob->header.size = spare->info.size;
+    blob->header.given_lsn = log->given_lsn; /* the spare one's header may tell more than when the blob began */
     spare->info.size = info.size; /* of what is not there any more */
     log_segment_destroy(spare);
     LIST_FOR_EACH(&queue->writes, node) {
@@ -207,7 +208,7 @@ static void blob_place(struct store_log *log, struct segment *blob)
 }
 
 /* Those that the file system had no room for, in the order of the log. */
-static void blobs_place(struct store_log *log)
+void log_blobs_place(struct store_log *log)
 {
     for (uint32_t i = 0; i < log->used_count && log->ready_count > 0 && log->error == 0; i++) {
         struct segment *segment = log->used[i];
@@ -249,7 +250,7 @@ static void make_given_up(struct io_op *op)
         segment_is_made(log);
     } else {
         segment->is_stalled = true;
-        blobs_place(log);
+        log_blobs_place(log);
         store_log_room_check(log);
     }
 }
@@ -302,7 +303,7 @@ static void make_done(struct io_op *op)
     if (segment == log->making) {
         log->making = NULL;
         log_segment_add_ready(log, segment);
-        blobs_place(log);
+        log_blobs_place(log);
         log_segments_make(log);
         segment_is_made(log);
     } else {
@@ -456,7 +457,7 @@ void log_space_fire(struct io_timer *timer)
     if (log->error != 0 || log->state >= LOG_CLOSING)
         return;
     log->is_out_of_space = false;
-    blobs_place(log);
+    log_blobs_place(log);
     for (uint32_t i = 0; i < log->used_count; i++) {
         struct segment *segment = log->used[i];
 
@@ -482,7 +483,7 @@ bool store_log_is_disk_full(const struct store_log *log)
 }
 
 /* Beside the reserve, of which some may be there already, when `spare` bytes of what is there have gone. */
-static bool blob_fits_without(const struct store_log *log, size_t page_bytes, uint64_t spare)
+bool log_blob_fits_without(const struct store_log *log, size_t page_bytes, uint64_t spare)
 {
     uint64_t count = (uint64_t)log->ready_count + log->freeing_count, size = log->options.segment_size;
     uint64_t need = 2 * PAGE_SIZE_ + round_up(page_bytes, PAGE_SIZE_);
@@ -495,7 +496,7 @@ static bool blob_fits_without(const struct store_log *log, size_t page_bytes, ui
 
 bool log_blob_fits(const struct store_log *log, size_t page_bytes)
 {
-    return blob_fits_without(log, page_bytes, 0);
+    return log_blob_fits_without(log, page_bytes, 0);
 }
 
 bool log_blob_waits(const struct store_log *log)
@@ -668,332 +669,4 @@ void log_segments_foot(struct store_log *log)
         list_remove(node);
         segment_foot(log, segment);
     }
-}
-
-/* ---- giving back ------------------------------------------------------------------------------ */
-
-void store_log_cleaned(struct store_log *log, uint64_t sequence)
-{
-    struct segment *segment = log_segment_find(log, sequence);
-
-    if (segment == NULL)
-        return;
-    ASSERT(segment->info.state == SEGMENT_SEALED || segment->info.state == SEGMENT_CLEANED);
-    segment->info.state = SEGMENT_CLEANED;
-}
-
-static void free_done(struct io_op *op)
-{
-    struct segment *segment = op->arg;
-    struct store_log *log = segment->log;
-
-    log->freeing_count--;
-    list_remove(&segment->sealing);
-    if (op->result < 0) {
-        log_fail(log, (int)op->result, segment, "free segment");
-        log_segment_destroy(segment);
-        return;
-    }
-    log->stats.bytes_written += 2 * PAGE_SIZE_; /* its footer and its header */
-    mem_free(segment->scratch);
-    segment->scratch = NULL;
-    log_segment_add_ready(log, segment);
-    blobs_place(log);
-    store_log_room_check(log);
-}
-
-static void free_written(struct io_op *op)
-{
-    struct segment *segment = op->arg;
-
-    if (op->result < 0) {
-        free_done(op);
-        return;
-    }
-    op->done = free_done;
-    io_file_datasync(segment->file, op);
-}
-
-static void free_flushed(struct io_op *op)
-{
-    struct segment *segment = op->arg;
-
-    if (op->result < 0) {
-        free_done(op);
-        return;
-    }
-    segment_header_encode(&segment->header, segment->scratch);
-    op->done = free_written;
-    io_file_write(segment->file, op, segment->scratch, PAGE_SIZE_, 0);
-}
-
-static void free_unfooted(struct io_op *op)
-{
-    struct segment *segment = op->arg;
-
-    if (op->result < 0) {
-        free_done(op);
-        return;
-    }
-    op->done = free_flushed;
-    io_file_datasync(segment->file, op);
-}
-
-/* It keeps its sequence in the header (G7). Before that is touched it loses its footer, durably: so a footer behind a
- * header that does not verify is always damage. */
-static void segment_free(struct segment *segment)
-{
-    segment->scratch = mem_alloc_aligned(PAGE_SIZE_, PAGE_SIZE_);
-    ASSERT(segment->scratch != NULL);
-    segment->header.kind = SEGMENT_HEADER_FREE;
-    segment->header.mark = segment->log->marks.durable; /* it is gone because that much is safe without it */
-    segment->header.given_lsn = segment->log->given_lsn;
-    memset(segment->scratch, 0, PAGE_SIZE_);
-    segment->op.done = free_unfooted;
-    io_file_write(segment->file, &segment->op, segment->scratch, PAGE_SIZE_, log_segment_end(segment));
-}
-
-static void unlink_done(struct io_op *op)
-{
-    struct segment *segment = op->arg;
-    struct store_log *log = segment->log;
-
-    log->freeing_count--;
-    if (op->result < 0 && op->result != -ENOENT)
-        log_warn(log->text, "store: a segment cannot be removed shard=%u slot=%u why=\"%s\"", log->options.shard,
-                 segment->info.slot, err_text((int)op->result));
-    log_segment_destroy(segment);
-    log_segments_make(log);
-    store_log_room_check(log);
-}
-
-/* Only while a higher sequence is on disk (G7), and stays there: the highest of all waits for a higher one. */
-static bool segment_may_go(const struct store_log *log, const struct segment *segment)
-{
-    uint64_t sequence = segment->header.sequence;
-
-    if (log->hot_segment != NULL && log->hot_segment->has_header && log->hot_segment->info.sequence > sequence)
-        return true;
-    for (uint32_t i = log->used_count; i > 0 && log->used[i - 1]->info.sequence > sequence; i--)
-        if (log->used[i - 1]->has_header)
-            return true;
-    return false;
-}
-
-static void segment_unlink(struct store_log *log, struct segment *segment)
-{
-    char path[LOG_PATH_MAX];
-
-    log_segment_path(log, segment->info.slot, path);
-    segment->op = (struct io_op){.done = unlink_done, .arg = segment}; /* found at the start, it had none yet */
-    io_unlink(log->io, &segment->op, path);
-}
-
-/* More than there may be; and without this one clients can go on. */
-static bool is_surplus(const struct store_log *log)
-{
-    return log->options.disk_max != 0 && log->disk_bytes > log->options.disk_max &&
-           log->ready_count + log->freeing_count > log->reserve + 1;
-}
-
-/* A backup has it under another name: then it must stay as it is, and we take another file. */
-static void links_known(struct io_op *op)
-{
-    struct segment *segment = op->arg;
-    struct store_log *log = segment->log;
-    bool is_ours = op->result <= 1;
-
-    if (op->result < 0) {
-        free_done(op);
-    } else if ((!is_ours || is_surplus(log)) && segment_may_go(log, segment)) {
-        segment_unlink(log, segment);
-    } else if (is_ours) {
-        segment_free(segment);
-    } else { /* with the next checkpoint */
-        log->freeing_count--;
-        list_remove(&segment->sealing);
-        segment->info.state = SEGMENT_CLEANED;
-        log_segment_use(log, segment);
-    }
-}
-
-/* It was taken off the table. */
-static void segment_give_back(struct store_log *log, struct segment *segment)
-{
-    if (list_node_is_linked(&segment->dirty))
-        list_remove(&segment->dirty);
-    if (list_node_is_linked(&segment->sealing))
-        list_remove(&segment->sealing);
-    log->freeing_count++;
-    list_push_back(&log->freeing, &segment->sealing);
-    segment->info.state = SEGMENT_FREE;
-    segment->op = (struct io_op){.done = links_known, .arg = segment};
-    if (segment->info.size != log->options.segment_size)
-        segment_unlink(log, segment);
-    else
-        io_file_links(segment->file, &segment->op);
-}
-
-/* The first of those that are free beyond so many and may go; NULL: none. */
-static struct segment *spare_take(struct store_log *log, uint32_t stay)
-{
-    for (uint32_t i = 0; i < log->ready_count && log->ready_count > stay; i++) {
-        struct segment *segment = log->ready[i];
-
-        if (!segment_may_go(log, segment))
-            continue;
-        log->ready[i] = log->ready[--log->ready_count];
-        return segment;
-    }
-    return NULL;
-}
-
-static void spare_remove(struct store_log *log, struct segment *segment)
-{
-    log->freeing_count++;
-    list_push_back(&log->freeing, &segment->sealing);
-    segment->info.state = SEGMENT_FREE;
-    segment_unlink(log, segment);
-}
-
-/* A free segment goes, for what needs its room. False: none can. */
-static bool spare_give(struct store_log *log)
-{
-    struct segment *segment = spare_take(log, 0);
-
-    if (segment != NULL)
-        spare_remove(log, segment);
-    return segment != NULL;
-}
-
-void store_log_copy_room(struct store_log *log)
-{
-    log->copy_bytes = log->refused_bytes;
-    if (log->copy_bytes > 0 && log->freeing_count == 0)
-        MAYBE(spare_give(log));
-}
-
-void store_log_copy_forget(struct store_log *log)
-{
-    log->refused_bytes = log->copy_bytes = 0;
-    log_segments_make(log);
-}
-
-int store_log_blob_room(struct store_log *log, size_t bytes)
-{
-    size_t page_bytes = PAGE_HEADER_SIZE + FRAME_HEADER_SIZE + bytes;
-    struct segment *segment;
-
-    if (bytes <= log->blob_from || log->error != 0 || log->state != LOG_RUNNING || log_blob_fits(log, page_bytes))
-        return 0;
-    if (log->freeing_count > 0)
-        return ERR_AGAIN;
-    /* None goes for what would not fit without all of them. */
-    if (log->ready_count <= log->reserve ||
-        !blob_fits_without(log, page_bytes, (uint64_t)(log->ready_count - log->reserve) * log->options.segment_size))
-        return -ENOSPC;
-    segment = spare_take(log, log->reserve);
-    if (segment == NULL)
-        return -ENOSPC;
-    spare_remove(log, segment);
-    return ERR_AGAIN;
-}
-
-bool store_log_space_give(struct store_log *log)
-{
-    if (log->error != 0 || log->state != LOG_RUNNING)
-        return false;
-    if ((!log->is_space_given || log->freeing_count == 0) && !spare_give(log)) /* else one is on its way */
-        return false;
-    log->is_space_given = true;
-    return true;
-}
-
-void store_log_space_take(struct store_log *log)
-{
-    if (!log->is_space_given)
-        return;
-    log->is_space_given = false;
-    log_segments_make(log);
-}
-
-static bool is_releasable(const struct store_log *log, const struct segment *segment, uint64_t hot_from)
-{
-    if (segment->info.state != SEGMENT_CLEANED || segment->info.pins > 0 || segment->info.reads > 0 ||
-        segment->writes_left > 0)
-        return false;
-    if (log->is_flushing && list_node_is_linked(&segment->dirty))
-        return false;
-    if (segment->info.size != log->options.segment_size && !segment_may_go(log, segment))
-        return false;
-    /* A recovery follows the hot chain from there on. */
-    return !segment->is_hot || segment->is_orphan || (segment->info.sequence < hot_from && log->has_successor);
-}
-
-/* Whether something of the hot log from there on is durable, by a flush or, with fsync always, by itself. Otherwise a
- * recovery may have to read the newest segment before, to know how the chain goes on: all of the chain in it must be
- * there, blobs too. */
-static bool has_successor(const struct store_log *log, uint64_t hot_from)
-{
-    for (uint32_t i = used_place(log, hot_from); i < log->used_count; i++) {
-        const struct segment *segment = log->used[i];
-
-        if (segment->is_hot && segment->info.kind == SEGMENT_HOT &&
-            (segment->has_page || (segment->info.record_bytes > 0 && segment->info.first_lsn <= log->marks.durable)))
-            return true;
-    }
-    return false;
-}
-
-void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_from)
-{
-    uint32_t i = 0;
-
-    MAYBE(cold_from > 0); /* a cold segment without anything live is missed by nobody */
-    log->hot_from = hot_from;
-    log->has_successor = has_successor(log, hot_from);
-    while (i < log->used_count && log->error == 0) {
-        struct segment *segment = log->used[i];
-
-        if (!is_releasable(log, segment, hot_from)) {
-            i++;
-            continue;
-        }
-        used_remove(log, i);
-        segment_give_back(log, segment);
-    }
-}
-
-bool store_log_is_followed(const struct store_log *log, const struct segment_info *info, uint64_t hot_from)
-{
-    const struct segment *segment = CONTAINER_OF(info, struct segment, info);
-
-    return segment->is_hot && !segment->is_orphan && (info->sequence >= hot_from || !has_successor(log, hot_from));
-}
-
-bool store_log_give_back(struct store_log *log, uint64_t sequence, uint64_t hot_from)
-{
-    struct segment *segment = log_segment_find(log, sequence);
-    uint8_t state;
-
-    if (segment == NULL || log->error != 0 || log->state != LOG_RUNNING)
-        return false;
-    state = segment->info.state;
-    ASSERT(state == SEGMENT_SEALED || state == SEGMENT_CLEANED);
-    ASSERT(!store_log_is_followed(log, &segment->info, hot_from));
-    segment->info.state = SEGMENT_CLEANED;
-    log->has_successor = true; /* if it is a hot one */
-    if (!is_releasable(log, segment, hot_from)) {
-        segment->info.state = state;
-        return false;
-    }
-    log->given_lsn = log->marks.durable;
-    used_remove(log, used_place(log, sequence));
-    segment_give_back(log, segment);
-    return true;
-}
-
-uint64_t store_log_given_lsn(const struct store_log *log)
-{
-    return log->given_lsn;
 }

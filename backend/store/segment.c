@@ -8,6 +8,7 @@
 #define HEADER_MAGIC 0x47455357u /* "WSEG" */
 #define FOOTER_MAGIC 0x444e4557u /* "WEND" */
 #define SHARD_MAGIC  0x52485357u /* "WSHR" */
+#define GIVEN_MAGIC  0x56474557u /* "WEGV" */
 #define FORMAT_VERSION 1u
 #define HASH_AT      504u /* in the first sector: a torn write leaves the old page or none */
 
@@ -135,5 +136,24 @@ bool shard_file_decode(const char page[PAGE_SIZE_], struct shard_file *out)
     out->shard_count = get_u32(page + 12);
     memcpy(out->uuid, page + 16, 16);
     memcpy(out->seed, page + 32, 16);
+    return true;
+}
+
+void given_page_encode(const struct given_page *given, char page[PAGE_SIZE_])
+{
+    page_begin(page, GIVEN_MAGIC);
+    put_u32(page + 8, given->shard);
+    memcpy(page + 16, given->uuid, 16);
+    put_u64(page + 32, given->given_lsn);
+    page_end(page);
+}
+
+bool given_page_decode(const char page[PAGE_SIZE_], struct given_page *out)
+{
+    if (!page_is_valid(page, GIVEN_MAGIC))
+        return false;
+    out->shard = get_u32(page + 8);
+    out->given_lsn = get_u64(page + 32);
+    memcpy(out->uuid, page + 16, 16);
     return true;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * segment.h - the first and the last page of a segment's file, and the file "shard" of a directory.
+ * segment.h - the first and the last page of a segment's file, and what the files "shard" and "lock" of a directory say.
  *
- * All three have what counts in their first 512 bytes, a sector, which is written whole or not: a torn header of today
+ * All have what counts in their first 512 bytes, a sector, which is written whole or not: a torn header of today
  * and the torn one of tomorrow cannot make one that verifies.
  *
  * HEADER, 4096 bytes at 0
@@ -22,14 +22,20 @@
  *    96 u64 chain behind it   104 u64 given LSN   112 zeroes   504 u64 XXH3_64 of 0 .. 503, zeroes
  *   It is written when everything before it is durable: what does not verify in a segment with a footer is damage.
  *
- *   The given LSN, in both, is the highest LSN that was durable when a segment was given back that the newest
- *   checkpoint of then may still name: the directory cannot be brought back to a point before the highest one of its
- *   pages, free segments' too. It is 0 where no such segment was given back before the page was written, and in files
- *   of versions that knew no such field.
+ *   The given LSN, in both and in GIVEN, is the highest LSN that was durable when a segment was given back that the
+ *   newest checkpoint of then may still name: the directory cannot be brought back to a point before the highest one of
+ *   its pages, free segments' too. It is 0 where no such segment was given back before the page was written, and in
+ *   files of versions that knew no such field.
  *
  * SHARD, 4096 bytes
  *     0 u32 magic   4 u16 version   6 u16 zero   8 u32 shard   12 u32 count of shards   16 uuid
  *    32 16 bytes: seed of the hashes   48 zeroes   504 u64 XXH3_64 of 0 .. 503, zeroes
+ *
+ * GIVEN, 4096 bytes at 4096 in the file "lock" (before it: log_open.c)
+ *     0 u32 magic   4 u16 version   6 u16 zero   8 u32 shard   12 u32 zero   16 uuid
+ *    32 u64 given LSN   40 zeroes   504 u64 XXH3_64 of 0 .. 503, zeroes
+ *   It tells what no segment tells any more (log_given.c). Directories of versions that knew no such page, copies and
+ *   what was restored have none.
  */
 #pragma once
 #include "backend/store/log.h"
@@ -63,3 +69,13 @@ struct shard_file {
 };
 void shard_file_encode(const struct shard_file *file, char page[PAGE_SIZE_]);
 bool shard_file_decode(const char page[PAGE_SIZE_], struct shard_file *out);
+
+#define GIVEN_AT PAGE_SIZE_ /* in the file "lock" */
+
+struct given_page {
+    uint32_t shard;
+    uint64_t given_lsn;
+    unsigned char uuid[16];
+};
+void given_page_encode(const struct given_page *given, char page[PAGE_SIZE_]);
+bool given_page_decode(const char page[PAGE_SIZE_], struct given_page *out);

@@ -213,7 +213,7 @@ static void test_no_cut_before_the_checkpoint(void **state)
     fixture_end(&f);
 }
 
-/* A header, a footer, or the header of a free segment, says that something was given back at that LSN. */
+/* A header, a footer, the header of a free segment, or the file "lock", says that something was given back at that LSN. */
 static void given_put(struct fixture *f, unsigned where, uint64_t lsn)
 {
     char page[PAGE_SIZE_] = {0};
@@ -226,7 +226,14 @@ static void given_put(struct fixture *f, unsigned where, uint64_t lsn)
         last--;
     header = f->shard.segments[last].header;
     header.given_lsn = lsn;
-    if (where == 2) {
+    if (where == 3) {
+        struct given_page given = {.shard = f->shard.file.shard, .given_lsn = lsn};
+
+        memcpy(given.uuid, f->shard.file.uuid, sizeof(given.uuid));
+        given_page_encode(&given, page);
+        file_put(f->dir, "lock", BYTES("weirshut"));
+        file_write(f->dir, "lock", bytes_of(page, sizeof(page)), GIVEN_AT);
+    } else if (where == 2) {
         header.kind = SEGMENT_HEADER_FREE;
         header.sequence += 100;
         header.size = 3 * PAGE_SIZE_;
@@ -257,7 +264,7 @@ static void test_no_cut_before_what_was_given_back(void **state)
 
         fixture_make(&f, 8 + i);
         base.lsn_max = f.turn_lsn[20];
-        given_put(&f, i % 3, f.turn_lsn[turn]);
+        given_put(&f, i % 4, f.turn_lsn[turn]);
         assert_int_equal(cut_at(&f, &base, at_lsn(f.turn_lsn[turn - 1]), &cut), ERR_INVALID);
         assert_int_equal(range_begin(&f.shard, &base, &range), 0);
         assert_int_equal(range.from_lsn, f.turn_lsn[turn]);

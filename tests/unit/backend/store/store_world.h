@@ -341,6 +341,19 @@ static inline void world_random_op(struct world *w)
 
 #define WORLD_WAIT_MAX 5000u
 
+/* Large records that got a whole segment, as the file system had no room for files of their own. */
+static inline uint32_t world_placed_count(struct world *w)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < store_log_segment_count(w->store->log); i++) {
+        const struct segment_info *info = store_log_segment(w->store->log, i);
+
+        count += info->kind == SEGMENT_BLOB && info->size == w->options.segment_size;
+    }
+    return count;
+}
+
 /* As a parked client: until so many bytes may be written. False: no room has come. */
 static inline bool world_room_wait(struct world *w, size_t bytes)
 {

@@ -291,19 +291,6 @@ static void test_making_a_directory_fails_anywhere(void **state)
 
 /* ---- a full disk -------------------------------------------------------------------------------- */
 
-/* Large records that got a whole segment, as the file system had no room for files of their own. */
-static uint32_t placed_count(struct world *w)
-{
-    uint32_t count = 0;
-
-    for (uint32_t i = 0; i < store_log_segment_count(w->store->log); i++) {
-        const struct segment_info *info = store_log_segment(w->store->log, i);
-
-        count += info->kind == SEGMENT_BLOB && info->size == SEGMENT;
-    }
-    return count;
-}
-
 /* Space runs out under load: writes are refused, deletes and reads go on, and are answered (appended); it comes back: so do
  * the writes, without a restart. Nothing is lost over a power cut in the middle of it. */
 static void test_a_full_disk(void **state)
@@ -341,7 +328,7 @@ static void test_a_full_disk(void **state)
         for (unsigned i = 0; i < 50 && store_marks_of(w->store).appended < store_lsn(w->store); i++)
             sim_run_for(w->sim, 100000);
         assert_int_equal(store_marks_of(w->store).appended, store_lsn(w->store));
-        placed += placed_count(w);
+        placed += world_placed_count(w);
         if (seed % 2 == 0) {
             sim_disk_crash_set(w->node, SIM_DISK_DRAWN);
             world_die(w, true);

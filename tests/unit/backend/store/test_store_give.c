@@ -216,6 +216,91 @@ static void test_headers_tell(void **state)
     world_deinit(&w);
 }
 
+#define GONE_MAX 4096u
+
+/* Segments in use, and those that went in this life, with the LSN that has to be told once their pages are gone. */
+struct gone {
+    uint64_t used[GONE_MAX], sequences[GONE_MAX], lsns[GONE_MAX];
+    uint32_t used_count, count, removed;
+};
+
+static void used_know(struct world *w, struct gone *gone)
+{
+    gone->used_count = store_log_segment_count(w->store->log);
+    assert_true(gone->used_count <= GONE_MAX);
+    for (uint32_t i = 0; i < gone->used_count; i++)
+        gone->used[i] = store_log_segment(w->store->log, i)->sequence;
+}
+
+/* Steps of the simulator; those that a checkpoint let go need not be told. */
+static void steps_watched(struct world *w, struct gone *gone, unsigned count)
+{
+    while (count-- > 0) {
+        uint64_t given = w->store->stats.segments_given;
+
+        used_know(w, gone);
+        if (!sim_step(w->sim))
+            return;
+        for (uint32_t i = 0; w->store->stats.segments_given > given && i < gone->used_count; i++) {
+            if (store_log_segment_find(w->store->log, gone->used[i]) != NULL)
+                continue;
+            assert_true(gone->count < GONE_MAX);
+            gone->sequences[gone->count] = gone->used[i];
+            gone->lsns[gone->count++] = w->store->log->given_lsn;
+        }
+    }
+}
+
+/* N1: whenever it dies, and whether the segment was one of many or a file of its own that is removed; others fill the file
+ * system of some. */
+static void test_what_is_gone_is_told(void **state)
+{
+    struct gone *gone = must_zalloc(sizeof(*gone));
+    uint64_t given = 0, placed = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(20); seed++) {
+        struct world w;
+
+        begin(&w, seed, (enum store_fsync)(seed % 3));
+        world_open(&w);
+        for (unsigned life = 0; life < LIVES; life++) {
+            bool with_host = world_random(&w, 2) == 0;
+            unsigned count = 100 + (unsigned)world_random(&w, 200);
+
+            gone->count = 0;
+            if (seed % 4 == 0)
+                sim_disk_capacity_set(w.node, sim_disk_used(w.node) + 600000);
+            for (unsigned i = 0; i < count; i++) {
+                uint16_t key = (uint16_t)world_random(&w, 24);
+
+                if (world_room_wait(&w, 32768))
+                    world_set(&w, 0, key, i + 1u, i % 3 == 0 ? 24000 : 2500);
+                else
+                    world_delete(&w, 0, key);
+                store_turn_end(w.store);
+                steps_watched(&w, gone, 5 + (unsigned)world_random(&w, 20));
+            }
+            given += gone->count;
+            placed += world_placed_count(&w);
+            world_die(&w, with_host);
+            world_open(&w);
+            for (uint32_t i = 0; i < gone->count; i++) {
+                if (store_log_segment_find(w.store->log, gone->sequences[i]) != NULL)
+                    continue;
+                assert_true(w.store->log->given_lsn >= gone->lsns[i]);
+                gone->removed++;
+            }
+            judge(&w, with_host ? w.marks.durable : w.marks.appended);
+        }
+        world_deinit(&w);
+    }
+    print_message("# %llu segments given early, %u of them gone after the start, %llu large ones in segments\n",
+                  (unsigned long long)given, gone->removed, (unsigned long long)placed);
+    assert_true(gone->removed > 100 && placed > 0);
+    mem_free(gone);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_a_lost_copy_is_missed),
         cmocka_unit_test(test_a_silent_expiry_waits_for_a_checkpoint),
         cmocka_unit_test(test_headers_tell),
+        cmocka_unit_test(test_what_is_gone_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
