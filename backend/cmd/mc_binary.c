@@ -358,7 +358,8 @@ enum cmd_result mc_binary_execute(struct session *session, const struct mc_bin_r
     if (UNLIKELY(request->error_status != 0)) {
         /* Never waits: the parser has already begun to throw the frame away. */
         mc_turn_begin(session);
-        session->engine->counters.mc.store_too_large += request->error_status == MC_BIN_TOO_LARGE;
+        if (request->error_status == MC_BIN_TOO_LARGE) /* of 2 GiB and more there is no key, maybe no verb */
+            mc_too_large(session, request->key, request->key.len > 0 && request->verb->id == MC_set);
         status_send(session, request, request->error_status);
         return mc_end(session, CMD_DONE);
     }

@@ -96,6 +96,8 @@ struct mc_put {
     enum mc_trouble trouble;
 };
 enum mc_stored mc_store(struct session *session, struct mc_put *put);
+/* A value was refused that is larger than any may be. `is_set`: nothing else than it was to be there. Never waits. */
+void mc_too_large(struct session *session, struct bytes name, bool is_set);
 
 enum mc_added { MC_ADDED, MC_ADD_NOT_FOUND, MC_ADD_NON_NUMERIC, MC_ADD_EXISTS, MC_ADD_TROUBLE };
 struct mc_add {

@@ -325,6 +325,18 @@ enum mc_stored mc_store(struct session *session, struct mc_put *put)
     return is_there ? store_over(session, put, &key) : store_absent(session, put, &key);
 }
 
+/* A value that is too large to replace the old one must not leave the old one either: who set it means that it is no
+ * longer right. As memcached, which leaves alone what the other commands were not allowed to touch. */
+void mc_too_large(struct session *session, struct bytes name, bool is_set)
+{
+    struct store_key key;
+
+    session->engine->counters.mc.store_too_large++;
+    if (is_set && session->is_authenticated && store_may_write(session->engine->store, 0) != -EROFS &&
+        mc_find(session, name, &key))
+        MAYBE(mc_remove(session, &key));
+}
+
 /* ---- arithmetic ------------------------------------------------------------------------------ */
 
 #define NUMBER_LEN_MAX 20

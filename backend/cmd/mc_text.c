@@ -342,22 +342,14 @@ static enum cmd_result execute_local(struct session *session, const struct mc_re
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-/* A value that is too large to replace the old one must not leave the old one either: who stored it means that it is
- * no longer right. As memcached. Never waits: the parser has already begun to throw the block away. */
 static void refuse(struct session *session, const struct mc_request *request)
 {
     uint8_t kind = mc_verb_info(request->verb)->kind;
     bool is_store = kind == MC_KIND_STORE || kind == MC_KIND_META_STORE;
 
     if (is_store && request->key_count == 1 && session->is_authenticated &&
-        strcmp(request->error, "SERVER_ERROR object too large for cache") == 0) {
-        struct store_key key;
-
-        session->engine->counters.mc.store_too_large++;
-        if (store_may_write(session->engine->store, 0) != -EROFS &&
-            mc_find(session, request->route_key, &key))
-            MAYBE(mc_remove(session, &key));
-    }
+        strcmp(request->error, "SERVER_ERROR object too large for cache") == 0)
+        mc_too_large(session, request->route_key, kind == MC_KIND_META_STORE || request->verb == MC_set);
     if (request->status == MC_REQ_ERROR)
         mc_reply_line(session, request->error);
 }

@@ -277,7 +277,7 @@ static const char *get_line_parse(const char *p, const char *end, const char *li
         if (takes_exptime) {
             takes_exptime = false;
             if (!mc_number_i32(token, &out->exptime, &out->is_canonical))
-                error = MC_ERROR_NUMERIC;
+                error = MC_ERROR_EXPTIME;
             continue;
         }
         if (UNLIKELY(count == keys->cap) && !mc_keys_grow(keys))
@@ -316,7 +316,7 @@ static const char *store_line_check(const struct mc_line *line, const struct pro
     if (!mc_number_u64(line->tokens[1], UINT32_MAX, &flags, &out->is_canonical) ||
         !mc_number_i32(line->tokens[2], &out->exptime, &out->is_canonical) ||
         (is_cas && !mc_number_u64(line->tokens[4], UINT64_MAX, &out->cas, &out->is_canonical)))
-        return MC_ERROR_NUMERIC;
+        return MC_ERROR_FORMAT;
     out->flags = (uint32_t)flags;
     return NULL;
 }
@@ -364,7 +364,7 @@ static const char *key_line_check(const struct mc_line *line, const struct proto
                         ? mc_number_i32(line->tokens[1], &out->exptime, &out->is_canonical)
                         : mc_number_u64(line->tokens[1], UINT64_MAX, &out->delta,
                                         &out->is_canonical);
-        error = is_number ? NULL : MC_ERROR_NUMERIC;
+        error = is_number ? NULL : out->verb == MC_touch ? MC_ERROR_EXPTIME : MC_ERROR_DELTA;
     }
     key_error = key_take(line, limits, keys, out);
     return key_error != NULL ? key_error : error;
@@ -401,7 +401,7 @@ static const char *local_line_check(const struct mc_line *line, struct mc_reques
         out->is_noreply = is_noreply_last(line, 0);
         if (line->count > out->is_noreply &&
             !mc_number_i32(line->tokens[0], &out->exptime, &out->is_canonical))
-            return MC_ERROR_NUMERIC;
+            return MC_ERROR_EXPTIME;
     } else if (out->verb == MC_verbosity) {
         if (line->count < 1 || line->count > 2)
             return MC_ERROR_SYNTAX;

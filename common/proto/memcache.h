@@ -202,8 +202,9 @@ struct mc_bin_request {
     bool is_quiet;
     bool is_skip;             /* a piece of a refused frame: drop `len` bytes, nothing to answer */
     struct bytes extras, key, value;
-    uint16_t error_status;    /* != 0: answer with this status, forward nothing, keep. With PARSE_BAD:
-                                 answer before closing; 0: nothing to answer */
+    uint16_t error_status;    /* != 0: answer with this status, forward nothing, keep; MC_BIN_TOO_LARGE has
+                                 extras and key. With PARSE_BAD: answer before closing; 0: nothing to
+                                 answer */
     uint64_t partial_len;     /* PARSE_MORE with header, extras and key read (those fields are valid): the
                                  whole frame's length; who streams the rest zeroes the parser */
 };

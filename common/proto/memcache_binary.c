@@ -198,6 +198,21 @@ static enum parse_result binary_more(struct mc_bin_parser *parser, uint64_t need
     return PARSE_MORE;
 }
 
+/* A value that is refused: whose it would have been is told. */
+static enum parse_result large_parse(struct mc_bin_parser *parser, struct bytes data, struct mc_bin_request *out)
+{
+    const struct mc_bin_header *header = &out->header;
+    size_t key_off = (size_t)MC_BIN_HEADER + header->extras_len, value_off = key_off + header->key_len;
+
+    if (data.len < value_off)
+        return binary_more(parser, value_off);
+    out->extras = bytes_of(data.data + MC_BIN_HEADER, header->extras_len);
+    out->key = bytes_of(data.data + key_off, header->key_len);
+    out->error_status = MC_BIN_TOO_LARGE;
+    parser->swallow = MC_BIN_HEADER + (uint64_t)header->body_len - value_off;
+    return binary_done(parser, out, value_off);
+}
+
 static enum parse_result body_parse(struct mc_bin_parser *parser, struct bytes data,
                                     struct mc_bin_request *out)
 {
@@ -221,6 +236,8 @@ static enum parse_result body_parse(struct mc_bin_parser *parser, struct bytes d
 enum parse_result mc_bin_parse(struct mc_bin_parser *parser, const struct proto_limits *limits,
                                struct bytes data, struct mc_bin_request *out)
 {
+    uint16_t error_status;
+
     ASSERT(data.len > 0);
     *out = (struct mc_bin_request){0};
     if (UNLIKELY(parser->swallow > 0)) {
@@ -240,8 +257,11 @@ enum parse_result mc_bin_parse(struct mc_bin_parser *parser, const struct proto_
         return binary_bad(parser, out, MC_BIN_UNKNOWN_COMMAND); /* as memcached */
     if (UNLIKELY(out->header.body_len > BODY_LEN_MAX))
         return binary_bad(parser, out, MC_BIN_TOO_LARGE);
-    out->error_status = request_judge(&out->header, out->verb, limits);
-    if (UNLIKELY(out->error_status != 0)) {
+    error_status = request_judge(&out->header, out->verb, limits);
+    if (UNLIKELY(error_status == MC_BIN_TOO_LARGE))
+        return large_parse(parser, data, out);
+    if (UNLIKELY(error_status != 0)) {
+        out->error_status = error_status;
         parser->swallow = out->header.body_len;
         return binary_done(parser, out, MC_BIN_HEADER);
     }

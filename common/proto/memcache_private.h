@@ -19,7 +19,8 @@ struct mc_line {
 
 #define MC_ERROR_KEY_LONG     "CLIENT_ERROR key too long"
 #define MC_ERROR_KEY_INVALID  "CLIENT_ERROR invalid key"
-#define MC_ERROR_NUMERIC      "CLIENT_ERROR invalid numeric argument"
+#define MC_ERROR_DELTA        "CLIENT_ERROR invalid numeric delta argument"
+#define MC_ERROR_EXPTIME      "CLIENT_ERROR invalid exptime argument"
 #define MC_ERROR_FORMAT       "CLIENT_ERROR bad command line format"
 #define MC_ERROR_DATA_LENGTH  "CLIENT_ERROR bad data length"
 #define MC_ERROR_DATA_CHUNK   "CLIENT_ERROR bad data chunk"

@@ -10,6 +10,7 @@ import pytest
 
 import differential
 import mc_differential
+import mc_errors
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 # See mc_differential.py: what incr does to an item depends on memcached's other threads.
@@ -33,6 +34,25 @@ def test_cold_values_read_as_hot_ones(weir_backend, memcached):
         mc_differential.run(ours.port, theirs.port, SEED, 4000, is_cold=True, each_time=make_cold)
         assert int(dict(line.split(b":", 1) for line in c.ask("INFO", "store")[1].split(b"\r\n")
                         if b":" in line)[b"fetches"]) > 100
+
+
+def test_refusals_are_those_of_memcached(weir_backend, memcached):
+    """Text, and what is left of the items. What is ours leaves them as they were, and the connection may go on."""
+    ours, theirs = weir_backend(), memcached(None, *MEMCACHED)
+    for row in mc_errors.SAME.strip().split("\n"):
+        request = mc_errors.expand(row)
+        assert mc_errors.ask(ours.port, request) == mc_errors.ask(theirs.port, request), row
+    untouched = mc_errors.ask(ours.port, b"")[1]
+    for row, answer in mc_errors.OURS.items():
+        request = mc_errors.expand(row)
+        assert mc_errors.ask(ours.port, request) == (answer, untouched), row
+        assert mc_errors.ask(theirs.port, request) != (answer, untouched), row
+
+
+def test_binary_refusals_are_those_of_memcached(weir_backend, memcached):
+    ours, theirs = weir_backend(), memcached(None, *MEMCACHED)
+    for name, request in mc_errors.BINARY_SAME.items():
+        assert mc_errors.ask_binary(ours.port, request) == mc_errors.ask_binary(theirs.port, request), name
 
 
 @pytest.mark.parametrize("signo", (signal.SIGTERM, signal.SIGKILL))

@@ -296,30 +296,35 @@ static void test_flush_all(void **state)
     ask("get k\r\n", "VALUE k 0 1\r\ny\r\nEND\r\n");
 }
 
-/* A value that is refused must not leave the old one: it is no longer right. */
-static void test_too_large_values_take_the_old_one_away(void **state)
+/* A value that is refused must not leave the old one where it was set: it is no longer right. What add, replace, append,
+ * prepend and cas may not have done, they have not done. */
+static void test_too_large_values(void **state)
 {
-    char *text = must_alloc(70000);
+    static const struct {
+        const char *head; /* up to the length */
+        bool is_set;
+    } rows[] = {
+        {"set k 0 0 %u", true},     {"set k 0 0 %u noreply", true}, {"ms k %u", true},         {"ms k %u ME", true},
+        {"add k 0 0 %u", false},    {"replace k 0 0 %u", false},    {"append k 0 0 %u", false}, {"prepend k 0 0 %u", false},
+        {"cas k 0 0 %u 1", false},
+    };
+    char text[4000];
     int len;
 
     (void)state;
     world_ask(&w, "CONFIG SET memcache-item-size-max 2000", "+OK\r\n");
-    ask("set k 0 0 1\r\nx\r\n", "STORED\r\n");
-    len = snprintf(text, 100, "set k 0 0 3000\r\n");
-    memset(text + len, 'x', 3000);
-    memcpy(text + len + 3000, "\r\n", 3);
-    ask(text, "SERVER_ERROR object too large for cache\r\n");
-    ask("get k\r\n", "END\r\n");
-    len = snprintf(text, 100, "set k 0 0 1500\r\n");
-    memset(text + len, 'x', 1500);
-    memcpy(text + len + 1500, "\r\n", 3);
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        ask("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+        len = snprintf(text, sizeof(text), rows[i].head, 3000u);
+        (void)snprintf(text + len, sizeof(text) - (size_t)len, "\r\n%3000s\r\n", "");
+        ask(text, strstr(rows[i].head, "noreply") != NULL ? "" : "SERVER_ERROR object too large for cache\r\n");
+        ask("get k\r\n", rows[i].is_set ? "END\r\n" : "VALUE k 0 1\r\nx\r\nEND\r\n");
+    }
+    assert_int_equal(w.engine->counters.mc.store_too_large, ARRAY_COUNT(rows));
+    (void)snprintf(text, sizeof(text), "set k 0 0 1500\r\n%1500s\r\n", "");
     ask(text, "STORED\r\n");
-    memcpy(text, "append", 6);
-    len = snprintf(text, 100, "append k 0 0 1500\r\n");
-    memset(text + len, 'x', 1500);
-    memcpy(text + len + 1500, "\r\n", 3);
+    (void)snprintf(text, sizeof(text), "append k 0 0 1500\r\n%1500s\r\n", "");
     ask(text, "NOT_STORED\r\n");
-    mem_free(text);
 }
 
 static void test_nothing_without_the_password(void **state)
@@ -432,6 +437,30 @@ static void test_binary(void **state)
     assert_true(w.session.close_after_reply);
 }
 
+/* A frame that nobody would send: neither its key nor, maybe, its verb is known. */
+static void test_binary_frames_of_gigabytes(void **state)
+{
+    static const uint8_t opcodes[] = {0x01, 0x0e, 0x7f};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(opcodes); i++) {
+        struct mc_bin_header header = {.magic = MC_BIN_REQUEST, .opcode = opcodes[i], .key_len = 1,
+                                       .body_len = 0x80000000u};
+        struct mc_bin_parser parser = {0};
+        struct mc_bin_request request;
+        struct proto_limits limits;
+        char data[MC_BIN_HEADER];
+
+        mc_bin_encode(&header, data);
+        mc_limits(w.engine, &limits);
+        assert_int_equal(mc_bin_parse(&parser, &limits, bytes_of(data, sizeof(data)), &request), PARSE_BAD);
+        assert_int_equal(mc_binary_execute(&w.session, &request), CMD_DONE);
+        take_reply();
+        mc_bin_decode(w.reply, &header);
+        assert_int_equal(header.status, MC_BIN_TOO_LARGE);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_world, close_world)
@@ -447,10 +476,11 @@ int main(void)
         TEST(test_base64_keys),
         TEST(test_flags_of_later_versions_are_refused),
         TEST(test_flush_all),
-        TEST(test_too_large_values_take_the_old_one_away),
+        TEST(test_too_large_values),
         TEST(test_nothing_without_the_password),
         TEST(test_local_commands),
         TEST(test_binary),
+        TEST(test_binary_frames_of_gigabytes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -193,13 +193,21 @@ static void test_large_value_is_dropped_without_buffering(void **state)
     struct mc_bin_parser parser = {0};
     struct mc_bin_request request;
     static char block[65536];
-    char wire[MC_BIN_HEADER], answer[MC_BIN_STATUS_REPLY_MAX];
-    uint64_t left = header.body_len;
+    char wire[MC_BIN_HEADER + 13] = {0}, answer[MC_BIN_STATUS_REPLY_MAX];
+    uint64_t left = header.body_len - 13;
 
     (void)state;
     mc_bin_encode(&header, wire);
-    assert_int_equal(parse_copy(&parser, bytes_of(wire, sizeof(wire)), &request), PARSE_OK);
+    memcpy(wire + MC_BIN_HEADER + 8, "whose", 5);
+    for (size_t len = MC_BIN_HEADER; len < sizeof(wire); len++) {
+        assert_int_equal(parse_copy(&parser, bytes_of(wire, len), &request), PARSE_MORE);
+        assert_int_equal(parser.need, sizeof(wire));
+        assert_int_equal(request.error_status, 0);
+    }
+    assert_int_equal(mc_bin_parse(&parser, &limits, bytes_of(wire, sizeof(wire)), &request), PARSE_OK);
     assert_int_equal(request.error_status, MC_BIN_TOO_LARGE);
+    assert_int_equal(request.len, sizeof(wire));
+    assert_true(bytes_equal(request.key, BYTES("whose")));
     assert_int_equal(mc_bin_compose_status(&request.header, request.error_status, answer), 34);
     assert_memory_equal(answer, "\x81\1\0\0\0\0\0\3\0\0\0\x0a\0\0\0\7\0\0\0\0\0\0\0\0Too large.",
                         34);

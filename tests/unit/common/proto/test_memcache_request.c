@@ -387,21 +387,23 @@ static void test_disguised_storage_commands_close(void **state)
 
 static void test_m9_numbers(void **state)
 {
-#define BAD "CLIENT_ERROR invalid numeric argument\n"
+#define BAD     "CLIENT_ERROR bad command line format\n"
+#define DELTA   "CLIENT_ERROR invalid numeric delta argument\n"
+#define EXPTIME "CLIENT_ERROR invalid exptime argument\n"
     static const struct vector vectors[] = {
-        V("incr k -1\r\n", BAD),
-        V("incr k 18446744073709551616\r\n", BAD),
-        V("incr k x\r\n", BAD),
-        V("decr k 1x\r\n", BAD),
-        V("incr k +1\r\n", BAD),
-        V("touch k 99999999999\r\n", BAD),
-        V("touch k 2147483648\r\n", BAD),
-        V("touch k -2147483649\r\n", BAD),
-        V("touch k --1\r\n", BAD),
-        V("touch k -\r\n", BAD),
-        V("gat x k\r\n", BAD),
-        V("gat 99999999999 k\r\n", BAD),
-        V("flush_all 99999999999\r\n", BAD),
+        V("incr k -1\r\n", DELTA),
+        V("incr k 18446744073709551616\r\n", DELTA),
+        V("incr k x\r\n", DELTA),
+        V("decr k 1x\r\n", DELTA),
+        V("incr k +1\r\n", DELTA),
+        V("touch k 99999999999\r\n", EXPTIME),
+        V("touch k 2147483648\r\n", EXPTIME),
+        V("touch k -2147483649\r\n", EXPTIME),
+        V("touch k --1\r\n", EXPTIME),
+        V("touch k -\r\n", EXPTIME),
+        V("gat x k\r\n", EXPTIME),
+        V("gat 99999999999 k\r\n", EXPTIME),
+        V("flush_all 99999999999\r\n", EXPTIME),
         V("set k 0 99999999999 9\r\nflush_all\r\nget a\r\n", BAD "get a\n"),
         V("set k 4294967296 0 9\r\nflush_all\r\nget a\r\n", BAD "get a\n"),
         V("set k -1 0 9\r\nflush_all\r\nget a\r\n", BAD "get a\n"),
