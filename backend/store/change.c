@@ -126,25 +126,41 @@ static void store_count_entry(struct store *store, const struct entry *e, int di
         store->expiring[db] += (uint64_t)(int64_t)direction;
 }
 
-int store_entry_put(struct store *store, uint64_t hash, struct entry **at, const struct entry_parts *parts)
+/* The memory that an entry of these parts needs, *now; NULL: it takes the old one's place. */
+static int entry_room_get(struct store *store, const struct entry *old, const struct entry_parts *parts, struct entry **now)
 {
-    struct entry *old = *at, *now;
     size_t size = entry_size_of(parts);
 
-    if (old != NULL && slab_charge(entry_size(old)) == slab_charge(size) && size <= SLAB_SIZE_MAX) {
+    *now = NULL;
+    if (old != NULL && slab_charge(entry_size(old)) == slab_charge(size) && size <= SLAB_SIZE_MAX)
+        return 0;
+    *now = slab_get(store->slab, size);
+    return *now == NULL ? ERR_FULL : 0;
+}
+
+static void entry_room_put(struct store *store, const struct entry_parts *parts, struct entry *now)
+{
+    if (now != NULL)
+        slab_put(store->slab, now, entry_size_of(parts));
+}
+
+/* Where there was an entry it cannot fail; else ERR_FULL, and the memory is given back. */
+static int entry_put_into(struct store *store, uint64_t hash, struct entry **at, const struct entry_parts *parts,
+                          struct entry *now)
+{
+    struct entry *old = *at;
+
+    if (now == NULL) {
         store_count_entry(store, old, -1);
         entry_compose(old, parts);
         store_count_entry(store, old, 1);
         checkpoint_touch(store, hash);
         return 0;
     }
-    now = slab_get(store->slab, size);
-    if (now == NULL)
-        return ERR_FULL;
     entry_compose(now, parts);
     if (old == NULL) {
         if (index_insert(store->index, hash, now) != 0) {
-            slab_put(store->slab, now, size);
+            entry_room_put(store, parts, now);
             return ERR_FULL;
         }
     } else {
@@ -156,6 +172,14 @@ int store_entry_put(struct store *store, uint64_t hash, struct entry **at, const
     checkpoint_touch(store, hash);
     *at = now;
     return 0;
+}
+
+int store_entry_put(struct store *store, uint64_t hash, struct entry **at, const struct entry_parts *parts)
+{
+    struct entry *now;
+    int err = entry_room_get(store, *at, parts, &now);
+
+    return err != 0 ? err : entry_put_into(store, hash, at, parts, now);
 }
 
 void store_entry_drop(struct store *store, uint64_t hash, struct entry *e)
@@ -263,16 +287,12 @@ static struct object *store_old_object(const struct entry *e, const struct objec
     return object == stays ? NULL : object;
 }
 
-/* There is no memory for what the log has already been told. A record that memory does not show must not stand, so
- * the key is told to be gone. */
-static void store_revoke(struct store *store, struct store_key *key, struct record *record)
+/* The index has no memory for a new key that the log has already been told. A record that memory does not show must not
+ * stand, so the key is told to be gone. */
+static void store_revoke(struct store *store, struct record *record)
 {
     uint64_t address;
 
-    if (key->entry != NULL) {
-        MAYBE(store_delete(store, key) != 0);
-        return;
-    }
     record->type = RECORD_TOMB;
     record->value = BYTES_EMPTY;
     record->expire_ms = 0;
@@ -280,20 +300,24 @@ static void store_revoke(struct store *store, struct store_key *key, struct reco
     MAYBE(store_append(store, record, &address) != 0);
 }
 
-/* Puts a whole value: the record is appended, then the entry made. `object` as in parts. */
+/* Puts a whole value: the record is appended, then the entry made, whose memory is there by then. `object` as in parts. */
 static int store_put_whole(struct store *store, struct store_key *key, struct record *record,
                            struct entry_parts *parts)
 {
     struct object *old_object = store_old_object(key->entry, parts->object);
-    struct entry *old = key->entry;
+    struct entry *old = key->entry, *now;
     uint64_t old_address = old != NULL ? old->address : 0, address;
     size_t old_bytes = old != NULL ? store_record_bytes(old) : 0;
     bool existed = old != NULL, was_hot = existed && !entry_is_cold(old);
-    int err;
+    int err = entry_room_get(store, old, parts, &now);
 
-    err = store_append(store, record, &address);
-    if (err != 0)
+    if (UNLIKELY(err != 0))
         return err;
+    err = store_append(store, record, &address);
+    if (UNLIKELY(err != 0)) {
+        entry_room_put(store, parts, now);
+        return err;
+    }
     if (UNLIKELY(old != NULL && entry_is_cold(old) && store->chains != NULL))
         chain_end(store, key->hash, old);
     if (existed && entry_is_object(old))
@@ -310,9 +334,10 @@ static int store_put_whole(struct store *store, struct store_key *key, struct re
         parts->object->delta_bytes = parts->object->delta_count = 0;
         parts->object->chain_sequence = 0;
     }
-    err = store_entry_put(store, key->hash, &key->entry, parts);
+    err = entry_put_into(store, key->hash, &key->entry, parts, now);
     if (UNLIKELY(err != 0)) {
-        store_revoke(store, key, record);
+        ASSERT(!existed);
+        store_revoke(store, record);
         return err;
     }
     store_live_remove(store, old_address, old_bytes);
@@ -615,6 +640,7 @@ int store_set_expire(struct store *store, struct store_key *key, uint64_t expire
 {
     struct store_attributes attributes = {expire_ms, entry_mc_flags(key->entry), (uint8_t)entry_form(key->entry)};
     struct entry_parts parts;
+    struct entry *now;
     struct object *object;
     int err;
 
@@ -636,16 +662,18 @@ int store_set_expire(struct store *store, struct store_key *key, uint64_t expire
     buffer_clear(&store->effects);
     effect_begin(&store->effects, EFFECT_EXPIRE, 1);
     effect_u64(&store->effects, expire_ms);
-    err = store_append_delta(store, key, object);
+    err = entry_room_get(store, key->entry, &parts, &now);
     if (err != 0)
         return err;
-    parts.lsn = entry_lsn(key->entry);
-    parts.address = key->entry->address;
-    err = store_entry_put(store, key->hash, &key->entry, &parts);
-    if (UNLIKELY(err != 0)) {
-        store_break(store, err); /* the log has what memory has not */
+    err = store_append_delta(store, key, object);
+    if (err != 0) {
+        entry_room_put(store, &parts, now);
         return err;
     }
+    parts.lsn = entry_lsn(key->entry);
+    parts.address = key->entry->address;
+    err = entry_put_into(store, key->hash, &key->entry, &parts, now);
+    ASSERT(err == 0);
     store_chain_check(store, key);
     store_changed(store, key, true);
     return 0;

@@ -13,6 +13,7 @@
 static struct {
     uint64_t left; /* allocations until one is refused; 0: none will be */
     uint64_t refused;
+    bool spares_pages; /* mem_alloc_aligned() is never refused */
 } no_memory;
 
 void *__real_mem_alloc(size_t size);
@@ -49,5 +50,5 @@ void *__wrap_mem_realloc(void *pointer, size_t size)
 
 void *__wrap_mem_alloc_aligned(size_t size, size_t align)
 {
-    return no_memory_now() ? NULL : __real_mem_alloc_aligned(size, align);
+    return !no_memory.spares_pages && no_memory_now() ? NULL : __real_mem_alloc_aligned(size, align);
 }
