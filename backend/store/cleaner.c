@@ -15,6 +15,8 @@
  *   L8  Counts of live bytes only choose victims. A victim is done when a walk from end to end found nothing live.
  *   L9  It is free only when a checkpoint that began after that is durable; or by cleaner_give.c's rules.
  *   L10 The liveness check, the copy and the switch of the address happen in one call.
+ *   L11 Damage stays where it is, for the peers or an operator to mend, and so does what the disk has refused to give twice:
+ *       the segment is no victim any more. Else one bad sector would keep the cleaner from all others.
  *   Z1  A copy keeps LSN, epoch and content: readers and replicas cannot tell that it was moved.
  *
  * Which victim, when, and how fast is cleaner_plan.c's; when it goes, cleaner_give.c's. A piece of a victim is read, and gone through, at a time.
@@ -198,9 +200,9 @@ static void clean_give_up(struct store *store, int err)
 
     log_warn(store->text_log, "store: a segment cannot be cleaned shard=%u sequence=%llu why=\"%s\"",
              store->options.shard, (unsigned long long)cleaner->victim, err_text(err));
-    /* Damage stays where it is, for the peers or an operator to mend; the next victim is another one. */
-    if (err == ERR_CORRUPT)
+    if (err == ERR_CORRUPT || (err == -EIO && cleaner->failed == cleaner->victim)) /* L11 */
         store_log_pin(store->log, cleaner->victim, true);
+    cleaner->failed = cleaner->victim;
     cleaner->again_ms = store->now_ms + GIVE_UP_PAUSE_MS;
     cleaner->state = CLEANER_IDLE;
     cleaner->err = 0;

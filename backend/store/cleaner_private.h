@@ -32,6 +32,7 @@ struct clean_plan {
 struct cleaner {
     uint8_t state;
     uint64_t victim, off;
+    uint64_t failed;     /* the victim that was given up last; 0: none */
     uint64_t left_live;  /* records of this pass that are live still: another pass must follow */
     uint32_t passes;
     uint64_t next_ms;    /* of the next piece */

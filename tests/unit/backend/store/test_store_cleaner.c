@@ -243,6 +243,79 @@ static void test_closing_while_a_victim_is_read(void **state)
     assert_true(hits > 5);
 }
 
+/* ---- victims that cannot be read ------------------------------------------------------------------- */
+
+struct lines {
+    unsigned gave_up, corrupt;
+};
+
+static void line_seen(void *arg, int level, const char *line, size_t len)
+{
+    struct lines *lines = arg;
+
+    MAYBE(level);
+    lines->gave_up += memmem(line, len, "cannot be cleaned", 17) != NULL;
+    lines->corrupt += memmem(line, len, "a segment does not verify", 25) != NULL;
+}
+
+enum harm { BIT_FLIPPED, READ_FAILS_ONCE, READ_FAILS, HARM_COUNT };
+
+/* A segment in which a few values live cannot be read, or not at once. It stays as it is, and what is in it can be had
+ * as far as it can be read; all others are cleaned as ever, writes find room, and the log is not flooded with it. */
+static void test_a_victim_that_cannot_be_read(void **state)
+{
+    (void)state;
+    for (unsigned harm = 0; harm < HARM_COUNT; harm++) {
+        struct world w;
+        struct lines lines = {0};
+        struct log *text = log_create_sink(line_seen, &lines, LOG_INFO, "test");
+        const struct segment_info *info;
+        struct store_key key;
+        uint64_t address, cleaned;
+        char name[32], path[64];
+
+        world_init(&w, 31, NULL);
+        sim_node_log_set(w.node, text);
+        w.options.segment_size = 64u << 10;
+        w.options.disk_max = 24u * (64u << 10);
+        world_open(&w);
+        for (uint16_t k = 0; k < STAYING; k++) {
+            world_set(&w, 0, k, k + 1u, 300);
+            noise(&w, 30);
+        }
+        sim_run_for(w.sim, 3000000);
+        store_find(w.store, 0, world_key(0, name), &key);
+        address = key.entry->address;
+        info = store_log_segment_find(w.store->log, address_sequence(address));
+        assert_int_equal(info->state, SEGMENT_SEALED);
+        (void)snprintf(path, sizeof(path), WORLD_DIR "/%06u.seg", info->slot);
+        if (harm == BIT_FLIPPED)
+            sim_disk_flip_bit(w.node, path, address_off(address) + RECORD_HEADER_SIZE + 100, 3);
+        else
+            sim_disk_fail(w.node, SIM_DISK_READ, path, -EIO, harm == READ_FAILS_ONCE ? 1 : 1000000);
+        cleaned = w.store->stats.cleaner_segments;
+        for (unsigned i = 0; i < 5000; i++) {
+            assert_true(world_room_wait(&w, 4096));
+            noise(&w, 1);
+        }
+        assert_true(w.store->stats.cleaner_segments > cleaned + 20);
+        assert_true(lines.gave_up >= 1 && lines.gave_up <= 3);
+        assert_int_equal(lines.corrupt > 0, harm == BIT_FLIPPED);
+        store_find(w.store, 0, world_key(0, name), &key);
+        assert_int_equal(key.entry->address == address, harm != READ_FAILS_ONCE);
+        if (harm != READ_FAILS) {
+            for (uint16_t k = 1; k < STAYING; k++) {
+                store_find(w.store, 0, world_key(k, name), &key);
+                assert_true(spill_entry(w.store, key.hash, &key.entry) > 0);
+            }
+        }
+        world_check(&w, UINT64_MAX);
+        assert_false(w.store->stats.is_read_only);
+        world_deinit(&w);
+        log_destroy(&text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +323,7 @@ int main(void)
         cmocka_unit_test(test_a_checkpoint_knows_what_was_moved),
         cmocka_unit_test(test_a_damaged_copy_that_a_checkpoint_names_is_seen),
         cmocka_unit_test(test_closing_while_a_victim_is_read),
+        cmocka_unit_test(test_a_victim_that_cannot_be_read),
     };
 
     return cmocka_run_group_tests_name("store_cleaner", tests, NULL, NULL);
