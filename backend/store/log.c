@@ -561,6 +561,7 @@ int store_log_create(const struct store_log_options *options, struct store_log *
     log->timer = (struct io_timer){.fire = timer_fire, .arg = log};
     log->soon = (struct io_timer){.fire = log_soon_fire, .arg = log};
     log->space_timer = (struct io_timer){.fire = log_space_fire, .arg = log};
+    log->leave_timer = (struct io_timer){.fire = log_leave_fire, .arg = log};
     *out = log;
     return 0;
 }

@@ -24,6 +24,8 @@
  *   G9  A cold page write is submitted when the LSNs in it are durable: no copy outlives a change that was lost.
  *   G10 What was appended has its place on the disk, whatever others fill: a free segment's, or if the file of a large
  *       record is refused its room, that of a free segment which it fits (log_segment.c).
+ *   G11 Who closes does not wait for room on the disk for long: what gets none is given up, and nothing of what was
+ *       appended, which is durable then (log_leave.c).
  *
  * An address is sequence << 22 | offset / 16; 0 is none. Segments have 64 MiB at most, but one that holds a single
  * record larger than an eighth of that, which is as large as it needs.
@@ -103,7 +105,9 @@ MUST_USE int store_log_create(const struct store_log_options *options, struct st
 void store_log_open(struct store_log *log, void (*done)(void *arg, int err), void *arg);
 void store_log_recover(struct store_log *log, uint64_t hot_from, uint64_t cold_from,
                        const struct store_log_replay *replay);
-/* Seals, pads, writes and flushes what is pending, closes files. */
+/* It is to be closed soon, whatever has no room on the disk (G11): a log that has ended for that has the error -ENOSPC. */
+void store_log_leave(struct store_log *log);
+/* Seals, pads, writes and flushes what is pending, closes files. -ENOSPC: something was given up. */
 void store_log_close(struct store_log *log, void (*done)(void *arg, int err), void *arg);
 void store_log_destroy(struct store_log **log);
 

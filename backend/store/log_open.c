@@ -740,6 +740,12 @@ void store_log_open(struct store_log *log, void (*done)(void *arg, int err), voi
 
 /* ---- closing ---------------------------------------------------------------------------------- */
 
+/* All that was appended is in the files. */
+static bool is_whole(const struct store_log *log)
+{
+    return log->error == 0 || (log->is_given_up && log->marks.durable == log->marks.appended);
+}
+
 static void close_end(struct store_log *log, int err)
 {
     struct log_open *open = log->open;
@@ -755,9 +761,9 @@ static void close_end(struct store_log *log, int err)
         io_file_close(log->ready[i]->file);
         log->ready[i]->file = NULL;
     }
-    if (err == 0 && log->error == 0)
+    if (err == 0 && is_whole(log))
         log_ring_remove(log);
-    else if (log->error == 0)
+    else if (is_whole(log))
         log_warn(log->text, "store: the directory cannot be closed, its log ring stays shard=%u dir=%s why=\"%s\"",
                  log->options.shard, log->dir, err_text(err));
     if (log->lock_file != NULL)
@@ -765,9 +771,10 @@ static void close_end(struct store_log *log, int err)
     log->lock_file = NULL;
     io_timer_stop(&log->timer);
     io_timer_stop(&log->space_timer);
+    io_timer_stop(&log->leave_timer);
     open_free(log);
     log->state = LOG_CLOSED;
-    done(arg, err);
+    done(arg, err != 0 ? err : log->error);
 }
 
 /* Nothing that belongs to us is with io. */
@@ -797,10 +804,10 @@ static void close_flushed(void *arg, int err)
     struct store_log *log = open->log;
 
     if ((err != 0 || open->is_flushed) && is_closed(log)) {
-        if (err == 0 && log->error == 0 && log->ring.is_shared)
+        if (is_whole(log) && log->ring.is_shared)
             state_write(open, STATE_CLOSED, state_is_closed);
         else
-            close_end(log, err);
+            close_end(log, is_whole(log) ? 0 : err);
         return;
     }
     if (err != 0 || open->is_flushed) { /* files or footers on their way: once more when they are there */
@@ -861,6 +868,7 @@ void store_log_destroy(struct store_log **slot)
     io_timer_stop(&log->timer);
     io_timer_stop(&log->soon);
     io_timer_stop(&log->space_timer);
+    io_timer_stop(&log->leave_timer);
     open_free(log);
     log_recover_free(log);
     log_rescue_free(log);

@@ -6,6 +6,7 @@
  *     log_write.c    the queues of writes, flushes, failure
  *     log_cold.c     cold page writes
  *     log_seal.c     ending open segments early
+ *     log_leave.c    closing where there is no room
  *     log_segment.c  the table of segments, free ones, opening and giving back
  *     log_ring.c     the log ring; ring.c: its format
  *     log_open.c     the directory; opening and closing
@@ -36,6 +37,7 @@
 #define LOG_COLD_BUFFER    (256u << 10)
 #define LOG_WRITE_AT       (128u << 10) /* pending bytes that are written without waiting for the timer */
 #define LOG_TIMER_MS       1000u
+#define LOG_LEAVE_MS       3000u        /* of a close: so long it waits for room on the disk */
 #define LOG_HEAP_MAX       (64u << 20)  /* of page writes outside of the ring: above, there is no room */
 #define LOG_HELD_MAX       (4u << 20)   /* of cold page writes that wait: above, the hot log is flushed */
 #define LOG_ZERO_SIZE      (256u << 10)
@@ -223,7 +225,9 @@ struct store_log {
     bool was_open;      /* whoever had it last has not closed it */
     bool is_ring_lost;  /* ... and the ring is gone */
 
-    struct io_timer timer, soon, space_timer;
+    struct io_timer timer, soon, space_timer, leave_timer;
+    bool is_impatient;       /* it closes, and does not wait for room any more; */
+    bool is_given_up;        /* it has ended (`error`) without what had none */
     bool room_is_wanted;     /* somebody was told that there is none */
     bool was_full;
     bool has_successor;      /* of what a release may give back: a hot segment that a recovery would start with */
@@ -279,6 +283,11 @@ void log_soon_fire(struct io_timer *timer);
 void log_cold_close(struct store_log *log, struct log_cold *cold);
 void log_cold_close_all(struct store_log *log);
 int log_blob_begin(struct store_log *log, size_t size, bool is_hot, struct segment **out);
+
+/* ---- log_leave.c ---- */
+bool log_is_held_up(const struct store_log *log);
+void log_leave_check(struct store_log *log); /* the end, if it is time for it */
+void log_leave_fire(struct io_timer *timer);
 
 /* ---- log_gather.c ---- */
 bool log_gather_waits(struct store_log *log); /* none is under way: the next commit is not to start in this turn */

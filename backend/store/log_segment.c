@@ -13,7 +13,7 @@
  * cannot be taken back: a blob without a file would hold up the answers to all that comes behind it, every flush, so every
  * checkpoint, and with them whatever could make room. So it takes the file of a free segment (G10), for which there is
  * one more in the reserve; until the room is there, appends wait if the next blob would find no such segment. One that a
- * whole segment does not hold waits for room after all.
+ * whole segment does not hold waits for room after all, at most until the log is closed (log_leave.c).
  *
  *     reserve, nobody having said how much of the disk is ours:   [a large record] [deletes] [the cleaner] [a checkpoint]
  *
@@ -251,6 +251,7 @@ static void make_given_up(struct io_op *op)
     } else {
         segment->is_stalled = true;
         log_blobs_place(log);
+        log_pump(log);
         store_log_room_check(log);
     }
 }
@@ -454,7 +455,7 @@ void log_space_fire(struct io_timer *timer)
 {
     struct store_log *log = timer->arg;
 
-    if (log->error != 0 || log->state >= LOG_CLOSING)
+    if (log->error != 0 || log->state == LOG_CLOSED || log->is_impatient)
         return;
     log->is_out_of_space = false;
     log_blobs_place(log);

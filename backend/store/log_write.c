@@ -311,6 +311,7 @@ void log_pump(struct store_log *log)
     struct list_node *node;
     bool is_wanted, is_full;
 
+    log_leave_check(log);
     waiters_check(log);
     if (log->is_flushing || log->error != 0)
         return;
@@ -318,6 +319,9 @@ void log_pump(struct store_log *log)
         log->state == LOG_RUNNING)
         log_page_close(log);
     is_wanted = log->flush_wanted > log->hot.durable_no && log->hot.done_no >= log->flush_wanted;
+    if (UNLIKELY(log_is_held_up(log) || log->is_impatient)) /* for a file: what lies before it does not wait */
+        is_wanted = log->hot.done_no > log->hot.durable_no &&
+                    (log->flush_wanted > log->hot.durable_no || !list_is_empty(&log->waiters) || log->is_impatient);
     node = list_first(&log->waiters);
     is_full = node != NULL && CONTAINER_OF(node, struct log_waiter, node)->hot_no <= log->hot.done_no &&
               CONTAINER_OF(node, struct log_waiter, node)->cold_no <= log->cold.done_no;

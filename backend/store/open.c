@@ -135,6 +135,7 @@ void store_close(struct store *store, void (*done)(void *arg, int err), void *ar
         log_closed(store, 0);
         return;
     }
+    store_log_leave(store->log);
     close_step(store);
     io_timer_start(store->io, &store->work_timer, 0);
 }

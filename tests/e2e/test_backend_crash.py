@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """weir-backend killed under load, out of disk, stopped, started twice: what clients were told stays true."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -11,8 +12,8 @@ import time
 import pytest
 
 import acknowledged
-from weirtest import (LOOPBACK, Conn, Process, children_of, cmdline_of, free_port, pids_of_session, program, resp,
-                      wait_for)
+from weirtest import (LOOPBACK, Conn, Process, WeirBackend, children_of, cmdline_of, free_port, pids_of_session, program,
+                      resp, wait_for)
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 
@@ -226,24 +227,96 @@ def test_large_values_in_transactions_wait_for_room(weir_backend):
             assert c.recv_resp() == b"*3\r\n" + 3 * b"+OK\r\n", i
 
 
-def test_a_full_file_system(stage, tmp_path):
-    """A small tmpfs, where we may mount one; else the directory is bounded by --disk, and that is said."""
-    from weirtest import WeirBackend
+@contextlib.contextmanager
+def small_file_system(tmp_path):
+    """A tmpfs of 16 MiB; None where we may not mount one, and that is said."""
     mount = tmp_path / "small"
     mount.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "weir-test", str(mount)], capture_output=True,
                           text=True)
     if done.returncode != 0:
-        print("no tmpfs can be mounted:", done.stderr.strip(), "- --disk bounds it instead")
-        node = stage.weir_backend(None, "--disk", "16mb", "--segment_size", "1mb", "--memory", "64mb")
-        full_and_back(node, lambda: None)
+        print("no tmpfs can be mounted:", done.stderr.strip())
+        yield None
         return
     try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=False)
+        shutil.rmtree(mount, ignore_errors=True)
+
+
+def test_a_full_file_system(stage, tmp_path):
+    """A small tmpfs; where there is none the directory is bounded by --disk."""
+    with small_file_system(tmp_path) as mount:
+        if mount is None:
+            node = stage.weir_backend(None, "--disk", "16mb", "--segment_size", "1mb", "--memory", "64mb")
+            full_and_back(node, lambda: None)
+            return
         ballast = mount / "ballast"
         ballast.write_bytes(b"\0" * (3 << 20))
         node = stage._add(WeirBackend(str(mount), "--segment_size", "1mb", "--memory", "64mb"))
         full_and_back(node, ballast.unlink)
         node.stop()
-    finally:
-        subprocess.run(["umount", "-l", str(mount)], check=False)
-        shutil.rmtree(mount, ignore_errors=True)
+
+
+def fill_file_system(path):
+    """Until nothing more goes into the file system."""
+    with open(path, "wb", buffering=0) as f:
+        for size in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while f.write(b"\0" * size) == size:
+                    pass
+
+
+def ask_to_stop(node, how):
+    if how == "SHUTDOWN":
+        with Conn(node.port, timeout=30) as c:
+            c.send(resp("SHUTDOWN"))
+            c.recv_eof()
+    else:
+        node.send_signal(how)
+
+
+@pytest.mark.parametrize("how, fsync", [(signal.SIGTERM, "no"), (signal.SIGTERM, "everysec"), (signal.SIGTERM, "always"),
+                                        (signal.SIGQUIT, "no"), ("SHUTDOWN", "no"), ("room", "everysec")])
+def test_a_stop_does_not_wait_for_room(stage, tmp_path, how, fsync):
+    """Others have filled the file system, and a value larger than a segment waits for room: the node ends when it is told
+    to, without that value, which nobody was told of, and with all that was answered. Where room comes meanwhile nothing
+    is missing."""
+    with small_file_system(tmp_path) as mount:
+        if mount is None:
+            pytest.skip("no tmpfs can be mounted")
+        ballast = mount / "ballast"
+        node = stage._add(WeirBackend(str(tmp_path), "--segment_size", "1mb", "--memory", "64mb", "--fsync", fsync,
+                                      "--drain_timeout", "1s", data=mount / "data"))
+        with Conn(node.port, timeout=30) as c, Conn(node.port, timeout=30) as big:
+            for i in range(100):
+                assert c.resp("SET", f"a{i}", str(i) * 1000) == b"+OK\r\n"
+            time.sleep(1)  # free segments are made
+            fill_file_system(ballast)
+            assert c.resp("SET", "last", "1") == b"+OK\r\n"
+            big.send(resp("SET", "big", "b" * 3000000))
+            assert big.is_quiet(0.5)
+            if how == "room":
+                node.send_signal(signal.SIGTERM)
+                time.sleep(0.5)
+                ballast.unlink()
+            else:
+                ask_to_stop(node, how)
+            assert node.wait() == 0
+            assert big.recv_eof() == b""
+        assert ("were given up" in node.text()) == (how != "room")
+        node.restart()
+        assert "did not stop cleanly" not in node.text()
+        with Conn(node.port, timeout=30) as c:
+            for i in range(100):
+                assert c.resp("GET", f"a{i}") == b"$%d\r\n%s\r\n" % (len(str(i)) * 1000, str(i).encode() * 1000)
+            assert c.resp("GET", "last") == b"$1\r\n1\r\n"
+            assert c.resp("STRLEN", "big") == (b":3000000\r\n" if how == "room" else b":0\r\n")
+            ballast.unlink(missing_ok=True)
+            wait_for(lambda: c.resp("SET", "back", "1") == b"+OK\r\n", "writes go on", step=0.1)
+            assert c.resp("SET", "big", "c" * 3000000) == b"+OK\r\n"
+        node.restart()
+        with Conn(node.port, timeout=30) as c:
+            assert c.resp("STRLEN", "big") == b":3000000\r\n"
+        node.stop()

@@ -291,6 +291,24 @@ static void test_making_a_directory_fails_anywhere(void **state)
 
 /* ---- a full disk -------------------------------------------------------------------------------- */
 
+#define CLOSE_US_MAX 10000000u /* who stops a process does not wait much longer before killing it */
+
+/* The marks are those of the end: what was answered by then. True: in order, with all that was changed. */
+static bool close_in_time(struct world *w)
+{
+    int err;
+
+    w->is_told = false;
+    store_turn_end(w->store);
+    store_close(w->store, world_told, w);
+    sim_run_while_not(w->sim, &w->is_told, CLOSE_US_MAX);
+    assert_true(w->is_told);
+    err = w->err;
+    world_see_marks(w);
+    store_destroy(&w->store);
+    return err == 0;
+}
+
 /* Space runs out under load: writes are refused, deletes and reads go on, and are answered (appended); it comes back: so do
  * the writes, without a restart. Nothing is lost over a power cut in the middle of it. */
 static void test_a_full_disk(void **state)
@@ -332,6 +350,14 @@ static void test_a_full_disk(void **state)
         if (seed % 2 == 0) {
             sim_disk_crash_set(w->node, SIM_DISK_DRAWN);
             world_die(w, true);
+            judge(w);
+        } else if (seed % 4 == 1) { /* it needs no room to end */
+            uint64_t lsn = store_lsn(w->store);
+
+            assert_true(close_in_time(w));
+            assert_int_equal(w->marks.durable, lsn);
+            sim_node_kill(w->node);
+            w->io = sim_node_start(w->node);
             judge(w);
         }
         sim_disk_capacity_set(w->node, 1ull << 30);
@@ -423,6 +449,184 @@ static void test_deletes_make_room_on_a_full_disk(void **state)
         put_or_delete(w, count, true);
         end(&f, &text);
     }
+}
+
+/* ---- the end on a full disk --------------------------------------------------------------------- */
+
+/* A large value waits for room, and with it what came behind: it is not appended. `left`: for a checkpoint, perhaps. */
+static void stall(struct world *w, uint64_t left)
+{
+    uint64_t appended;
+
+    ops(w, 50);
+    sim_run_for(w->sim, 1500000); /* what is behind the last flush now has just been answered */
+    ops(w, 10);
+    sim_disk_capacity_set(w->node, sim_disk_used(w->node) + left);
+    world_set(w, 0, (uint16_t)world_random(w, WORLD_KEYS), 7, 3 * SEGMENT);
+    appended = store_lsn(w->store) - 1;
+    world_set(w, 0, (uint16_t)world_random(w, WORLD_KEYS), 8, 100);
+    store_turn_end(w->store);
+    sim_run_for(w->sim, 2500000 + world_random(w, 5000000));
+    assert_true(store_log_is_stalled(w->store->log));
+    world_see_marks(w);
+    assert_int_equal(w->marks.appended, appended);
+    if (w->options.fsync != STORE_FSYNC_NO)
+        assert_int_equal(w->marks.durable, appended); /* that does not wait */
+}
+
+/* A value larger than a segment has no room, and the store is closed. It ends all the same, without that value; what was
+ * answered is on the disk, whatever happens to the log ring after. */
+static void test_a_close_does_not_wait_for_room(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(18); seed++) {
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
+        struct world *w = &f.w;
+        uint64_t appended;
+
+        world_open(w);
+        stall(w, seed / 3 % 2 * SEGMENT / 2);
+        appended = w->marks.appended;
+        if (seed % 2 == 0) {
+            store_checkpoint(w->store); /* which waits for it, too */
+            sim_run_for(w->sim, 500000);
+        }
+        assert_false(close_in_time(w));
+        assert_int_equal(w->marks.appended, appended);
+        sim_disk_crash_set(w->node, SIM_DISK_OLD);
+        sim_node_power_cut(w->node);
+        w->io = sim_node_start(w->node);
+        judge(w); /* as full as it was */
+        assert_int_equal(store_marks_of(w->store).appended, appended);
+        assert_false(store_log_is_ring_lost(w->store->log));
+        sim_disk_capacity_set(w->node, 1ull << 30);
+        sim_run_for(w->sim, 3000000);
+        ops(w, 30);
+        world_close(w);
+        judge(w);
+        end(&f, &text);
+    }
+}
+
+/* A large copy has no room: nothing is missing without it. */
+static void test_a_close_does_not_wait_for_a_copy(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(6); seed++) {
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
+        struct world *w = &f.w;
+        struct store_key key;
+        char name[32];
+
+        world_open(w);
+        ops(w, 50);
+        world_set(w, 0, 1, 7, 3 * SEGMENT);
+        world_append(w, 0, 1, 8, 200); /* now it has a chain */
+        store_turn_end(w->store);
+        sim_run_for(w->sim, 1500000);
+        sim_disk_capacity_set(w->node, sim_disk_used(w->node) + SEGMENT / 2);
+        store_find(w->store, 0, world_key(1, name), &key);
+        assert_int_equal(store_image(w->store, key.hash, key.entry), 0);
+        sim_run_for(w->sim, 500000);
+        assert_true(store_log_is_stalled(w->store->log));
+        ops(w, 5);
+        assert_false(close_in_time(w));
+        assert_int_equal(w->marks.durable, w->lsn_last);
+        sim_disk_crash_set(w->node, SIM_DISK_OLD);
+        sim_node_power_cut(w->node);
+        w->io = sim_node_start(w->node);
+        judge(w);
+        assert_false(store_log_is_ring_lost(w->store->log));
+        end(&f, &text);
+    }
+}
+
+/* Others make room while it closes: then nothing is missing. */
+static void test_a_close_takes_the_room_that_comes(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(9); seed++) {
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
+        struct world *w = &f.w;
+
+        world_open(w);
+        stall(w, seed / 3 % 2 * SEGMENT / 2);
+        w->is_told = false;
+        store_close(w->store, world_told, w);
+        sim_run_for(w->sim, world_random(w, 1000000));
+        assert_false(w->is_told);
+        sim_disk_capacity_set(w->node, 1ull << 30);
+        sim_run_while_not(w->sim, &w->is_told, CLOSE_US_MAX);
+        assert_true(w->is_told);
+        assert_int_equal(w->err, 0);
+        world_see_marks(w);
+        assert_int_equal(w->marks.durable, w->lsn_last);
+        store_destroy(&w->store);
+        sim_node_kill(w->node);
+        w->io = sim_node_start(w->node);
+        judge(w);
+        end(&f, &text);
+    }
+}
+
+/* Whatever waits for room when it is told to close, whenever room comes or all of it is killed: it ends in time, and with
+ * all that was answered. */
+static void test_a_close_at_any_moment(void **state)
+{
+    uint32_t in_order = 0, given_up = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= times(60); seed++) {
+        struct faulty f;
+        struct log *text = begin(&f, seed, (enum store_fsync)(seed / 4 % 3));
+        struct world *w = &f.w;
+        bool is_ended;
+
+        world_open(w);
+        ops(w, 40);
+        sim_disk_capacity_set(w->node, sim_disk_used(w->node) + world_random(w, 4) * SEGMENT);
+        for (unsigned i = 0; i < 4; i++) {
+            w->value_max = world_random(w, 2) == 0 ? 3 * SEGMENT : 3000;
+            if (world_random(w, 3) == 0) {
+                store_atomic_begin(w->store);
+                for (unsigned j = 0; j < 3; j++)
+                    world_set(w, 0, (uint16_t)world_random(w, WORLD_KEYS), 5, (uint32_t)world_random(w, w->value_max));
+                store_atomic_end(w->store);
+            }
+            ops(w, 5);
+        }
+        if (seed % 5 == 0) { /* what is before it is not flushed yet when there is to be no more waiting */
+            sim_run_for(w->sim, 500000);
+            ops(w, 5);
+            sim_disk_stall(w->node, sim_now_us(w->sim) + 4000000);
+        }
+        w->is_told = false;
+        store_close(w->store, world_told, w);
+        sim_run_while_not(w->sim, &w->is_told, world_random(w, 4000000));
+        if (seed % 4 == 0)
+            sim_disk_capacity_set(w->node, 1ull << 30);
+        if (seed % 4 < 3)
+            sim_run_while_not(w->sim, &w->is_told, CLOSE_US_MAX);
+        is_ended = w->is_told;
+        assert_true(is_ended || seed % 4 == 3);
+        in_order += is_ended && w->err == 0;
+        given_up += is_ended && w->err != 0;
+        world_see_marks(w);
+        assert_true(!is_ended || w->marks.durable == w->marks.appended);
+        assert_true(!is_ended || w->err != 0 || w->marks.durable == w->lsn_last);
+        sim_disk_crash_set(w->node, SIM_DISK_DRAWN);
+        world_die(w, is_ended);
+        sim_run_for(w->sim, 10000000); /* a killed one's lock goes with the last that it had asked of the disk */
+        judge(w);
+        assert_true(store_marks_of(w->store).appended >= w->marks.appended);
+        assert_true(!is_ended || !store_log_is_ring_lost(w->store->log));
+        end(&f, &text);
+    }
+    print_message("# %u in order, %u gave something up\n", in_order, given_up);
+    assert_true(in_order > times(60) / 10 && given_up > times(60) / 10);
 }
 
 /* ---- lies --------------------------------------------------------------------------------------- */
@@ -687,6 +891,10 @@ int main(void)
         cmocka_unit_test(test_a_full_disk),
         cmocka_unit_test(test_killed_again_on_a_full_disk),
         cmocka_unit_test(test_deletes_make_room_on_a_full_disk),
+        cmocka_unit_test(test_a_close_does_not_wait_for_room),
+        cmocka_unit_test(test_a_close_does_not_wait_for_a_copy),
+        cmocka_unit_test(test_a_close_takes_the_room_that_comes),
+        cmocka_unit_test(test_a_close_at_any_moment),
         cmocka_unit_test(test_lies_are_seen),
         cmocka_unit_test(test_falling_back_to_the_older_checkpoint),
         cmocka_unit_test(test_a_slow_disk),
