@@ -30,7 +30,7 @@ static struct bytes text_of(const char *text)
 static void output_append(const struct outbuf *from, struct buffer *out)
 {
     for (const struct chunk *chunk = from->first; chunk != NULL; chunk = chunk->next)
-        buffer_append(out, chunk->data + chunk->start, chunk->end - chunk->start);
+        buffer_append(out, chunk_bytes(chunk), chunk->end - chunk->start);
 }
 
 void client_move_encode(const struct session *session, uint64_t swallow, struct bytes input, struct buffer *out)

@@ -117,7 +117,7 @@ static void reply_string(struct cmd *c, const struct store_key *key)
     if (key->entry == NULL)
         reply_null(c);
     else
-        reply_bulk(c, store_string(key->entry));
+        reply_bulk_value(c, key->entry);
 }
 
 void cmd_set(struct cmd *c)
@@ -273,7 +273,7 @@ void cmd_mget(struct cmd *c)
         if (!key_read(c, c->argv[i], STORE_NONE, &key))
             return;
         if (key.entry != NULL && entry_type(key.entry) == STORE_STRING)
-            reply_bulk(c, store_string(key.entry));
+            reply_bulk_value(c, key.entry);
         else
             reply_null(c);
     }
@@ -304,7 +304,7 @@ void cmd_getex(struct cmd *c)
     }
     if (options.time_at != 0 && !set_time(c, options.time_at, options.flags, &at_ms))
         return;
-    reply_bulk(c, store_string(key.entry));
+    reply_bulk_value(c, key.entry);
     if (options.time_at != 0) {
         if (key_expire_at(c, &key, at_ms))
             notify(c, NOTIFY_GENERIC, key.entry == NULL ? "del" : "expire", key.name);

@@ -30,9 +30,9 @@ static void number_put(char *out, size_t size, uint64_t value)
         out[i] = (char)(value & 0xff);
 }
 
-/* Header, extras, key in one piece with the value where it is short. */
-static void reply(struct session *session, const struct mc_bin_request *request, uint16_t status, uint64_t cas,
-                  struct bytes extras, struct bytes key, struct bytes value)
+/* Header, extras, key in one piece with the value where it is short. True: the value is to follow. */
+static bool reply_head(struct session *session, const struct mc_bin_request *request, uint16_t status, uint64_t cas,
+                       struct bytes extras, struct bytes key, struct bytes value)
 {
     struct mc_bin_header header = {
         .magic = MC_BIN_RESPONSE, .opcode = request->header.opcode, .extras_len = (uint8_t)extras.len,
@@ -47,7 +47,13 @@ static void reply(struct session *session, const struct mc_bin_request *request,
     if (LIKELY(value.len <= SHORT_VALUE_MAX))
         at = mc_append(at, value);
     mc_reply(session, text, (size_t)(at - text));
-    if (value.len > SHORT_VALUE_MAX)
+    return value.len > SHORT_VALUE_MAX;
+}
+
+static void reply(struct session *session, const struct mc_bin_request *request, uint16_t status, uint64_t cas,
+                  struct bytes extras, struct bytes key, struct bytes value)
+{
+    if (reply_head(session, request, status, cas, extras, key, value))
         reply_raw(session, value);
 }
 
@@ -84,8 +90,9 @@ static void reply_item(struct session *session, const struct mc_bin_request *req
     char flags[4];
 
     number_put(flags, sizeof(flags), (uint32_t)entry_mc_flags(entry));
-    reply(session, request, MC_BIN_OK, mc_cas(entry), bytes_of(flags, sizeof(flags)),
-          with_key ? request->key : BYTES_EMPTY, verb == MC_touch ? BYTES_EMPTY : mc_value(entry));
+    if (reply_head(session, request, MC_BIN_OK, mc_cas(entry), bytes_of(flags, sizeof(flags)),
+                   with_key ? request->key : BYTES_EMPTY, verb == MC_touch ? BYTES_EMPTY : mc_value(entry)))
+        reply_raw_value(session, entry);
 }
 
 static void reply_miss(struct session *session, const struct mc_bin_request *request)

@@ -278,7 +278,7 @@ static void mg_reply(struct session *session, const struct mc_request *request, 
         line_append(&line, bytes_of(digits, u64_to_digits(value.len, digits)));
         mg_flags(session, &line, request, meta, fetched, key);
         line_send(session, &line);
-        reply_raw(session, value);
+        reply_raw_value(session, key->entry);
         mc_reply(session, "\r\n", 2);
     } else {
         line_append(&line, BYTES("HD"));

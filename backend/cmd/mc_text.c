@@ -55,7 +55,7 @@ static void reply_item(struct session *session, struct bytes name, const struct 
         return;
     }
     mc_reply(session, text, (size_t)(at - text));
-    reply_raw(session, value);
+    reply_raw_value(session, entry);
     mc_reply(session, "\r\n", 2);
 }
 

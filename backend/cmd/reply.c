@@ -10,6 +10,8 @@
 #define ERROR_TEXT_MAX 1024u
 /* A bulk up to this size is written in one go, header, bytes and line end. */
 #define BULK_WHOLE_MAX 2048u
+/* A value from this size on is sent from where it lies. */
+#define SHARE_MIN 16384u
 
 /* ---- bytes -------------------------------------------------------------------------------------- */
 
@@ -62,6 +64,23 @@ static void append_bulk(struct session *s, struct bytes bytes)
         memcpy(at + len, bytes.data, bytes.len);
     memcpy(at + len + bytes.len, "\r\n", 2);
     outbuf_commit(&s->out, len + bytes.len + 2);
+}
+
+static void append_value(struct session *s, const struct entry *string)
+{
+    struct bytes value = store_string(string);
+    char *shared = value.len >= SHARE_MIN ? store_string_shared(string) : NULL;
+
+    if (shared == NULL)
+        append(s, value.data, value.len);
+    else if (!s->is_killed && !outbuf_append_shared(&s->engine->chunks, &s->out, shared, (uint32_t)value.len))
+        append_failed(s);
+}
+
+void reply_raw_value(struct session *s, const struct entry *string)
+{
+    if (!is_muted(s))
+        append_value(s, string);
 }
 
 void reply_raw(struct session *s, struct bytes bytes)
@@ -129,6 +148,19 @@ void reply_bulk(struct cmd *c, struct bytes bytes)
 {
     if (!is_muted(c->session))
         append_bulk(c->session, bytes);
+}
+
+void reply_bulk_value(struct cmd *c, const struct entry *string)
+{
+    struct bytes value = store_string(string);
+
+    if (LIKELY(value.len < SHARE_MIN)) {
+        reply_bulk(c, value);
+    } else if (!is_muted(c->session)) {
+        append_header(c->session, '$', (int64_t)value.len);
+        append_value(c->session, string);
+        append(c->session, "\r\n", 2);
+    }
 }
 
 void reply_bulk_string(struct cmd *c, const char *string)

@@ -9,12 +9,14 @@
 #include "backend/cmd/cmd.h"
 
 void reply_raw(struct session *s, struct bytes bytes); /* complete RESP */
+void reply_raw_value(struct session *s, const struct entry *string); /* its bytes alone; a long one without a copy */
 void reply_ok(struct cmd *c);
 void reply_status(struct cmd *c, const char *text);   /* +text */
 void reply_error(struct cmd *c, const char *text);    /* "ERR ...": -text; CR and LF in it become blanks. Counts */
 void reply_error_format(struct cmd *c, const char *format, ...) PRINTF_LIKE(2, 3);
 void reply_integer(struct cmd *c, int64_t number);
 void reply_bulk(struct cmd *c, struct bytes bytes);
+void reply_bulk_value(struct cmd *c, const struct entry *string); /* not cold; a long one without a copy */
 void reply_bulk_string(struct cmd *c, const char *string);
 void reply_bulk_integer(struct cmd *c, int64_t number);
 void reply_null(struct cmd *c);       /* $-1 | _ */

@@ -46,7 +46,7 @@ struct object {
 /* A long string. The store reads it by itself (store_string()); string_ops in types/string.h changes it. */
 struct string_object {
     struct object object; /* first */
-    char *data;           /* owns */
+    char *data;           /* holds (shared.h): replies refer to it */
     size_t len, cap;
 };
 

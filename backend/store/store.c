@@ -125,6 +125,12 @@ struct bytes store_string(const struct entry *entry)
     return bytes_of(string->data, string->len);
 }
 
+char *store_string_shared(const struct entry *entry)
+{
+    ASSERT(entry_type(entry) == STORE_STRING && !entry_is_cold(entry));
+    return entry_is_object(entry) ? ((const struct string_object *)entry_object(entry))->data : NULL;
+}
+
 uint64_t store_absent_lsn(const struct store *store)
 {
     return store->absent_lsn;

@@ -120,6 +120,8 @@ static inline void store_touch(struct entry *entry)
 }
 /* The string's bytes: inline or object; not cold. Ends with the next change of the key. */
 struct bytes store_string(const struct entry *entry);
+/* Where a long one lies, to be held for longer (shared.h); NULL: it is inline. */
+char *store_string_shared(const struct entry *entry);
 
 /* What a reply that found nothing depends on: a key may be absent because of a removal that is not committed
  * yet. */

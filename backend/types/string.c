@@ -4,6 +4,7 @@
 #include "backend/store/effect.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
+#include "common/base/shared.h"
 
 /* Small ones double; large ones grow by an eighth: a string of 400 MB must not take 800. */
 #define STRING_DOUBLE_MAX (1u << 20)
@@ -34,7 +35,7 @@ static void string_destroy(struct object *object)
 {
     struct string_object *s = string_of(object);
 
-    mem_free(s->data);
+    shared_drop(s->data);
     mem_free(s);
 }
 
@@ -64,22 +65,28 @@ static void string_encode(const struct object *object, struct buffer *out)
     buffer_append(out, s->data, s->len);
 }
 
-/* Room for `len` bytes in all. */
+/* Room for `len` bytes in all, to write to: what somebody is being sent stays as it was. */
 static int string_reserve(struct string_object *s, size_t len)
 {
-    size_t cap;
+    bool is_ours = s->data == NULL || shared_is_sole(s->data);
+    size_t cap = s->cap;
     char *data;
 
     if (len > STORE_VALUE_MAX)
         return ERR_FULL;
-    if (len <= s->cap)
+    if (len <= cap && is_ours)
         return 0;
-    cap = len < STRING_DOUBLE_MAX ? len * 2 : len + len / 8;
-    if (s->cap == 0)
+    if (cap == 0)
         cap = len; /* a value that is only set and read has no slack */
-    data = mem_realloc(s->data, cap);
+    else if (len > cap)
+        cap = len < STRING_DOUBLE_MAX ? len * 2 : len + len / 8;
+    data = is_ours ? shared_realloc(s->data, cap) : shared_alloc(cap);
     if (data == NULL)
         return ERR_FULL;
+    if (!is_ours) {
+        memcpy(data, s->data, s->len);
+        shared_drop(s->data);
+    }
     s->data = data;
     s->cap = cap;
     return 0;

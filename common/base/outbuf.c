@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/base/outbuf.h"
 
+#include "common/base/shared.h"
+
 #define CHUNK_IDLE_SMALL_MAX 4096
 #define CHUNK_IDLE_LARGE_MAX 256
 #define CHUNK_IDLE_KEEP      16
 
 void chunk_pools_init(struct chunk_pools *pools)
 {
+    pools->shared_bytes = 0;
     mem_pool_init(&pools->small, CHUNK_SMALL_SIZE, CHUNK_IDLE_SMALL_MAX);
     mem_pool_init(&pools->large, CHUNK_LARGE_SIZE, CHUNK_IDLE_LARGE_MAX);
 }
@@ -25,7 +28,7 @@ void chunk_pools_trim(struct chunk_pools *pools)
 
 uint64_t chunk_pools_bytes(const struct chunk_pools *pools)
 {
-    return pools->small.live_count * CHUNK_SMALL_SIZE + pools->large.live_count * CHUNK_LARGE_SIZE;
+    return pools->small.live_count * CHUNK_SMALL_SIZE + pools->large.live_count * CHUNK_LARGE_SIZE + pools->shared_bytes;
 }
 
 static struct chunk *chunk_get(struct chunk_pools *pools, bool is_large)
@@ -34,6 +37,7 @@ static struct chunk *chunk_get(struct chunk_pools *pools, bool is_large)
 
     if (chunk != NULL) {
         chunk->next = NULL;
+        chunk->shared = NULL;
         chunk->start = chunk->end = 0;
         chunk->is_large = is_large;
         chunk->cap = (is_large ? CHUNK_LARGE_SIZE : CHUNK_SMALL_SIZE) - (uint32_t)sizeof(*chunk);
@@ -43,12 +47,15 @@ static struct chunk *chunk_get(struct chunk_pools *pools, bool is_large)
 
 static void chunk_put(struct chunk_pools *pools, struct chunk *chunk)
 {
+    if (UNLIKELY(chunk->shared != NULL)) {
+        pools->shared_bytes -= chunk->cap;
+        shared_drop(chunk->shared);
+    }
     mem_pool_put(chunk->is_large ? &pools->large : &pools->small, chunk);
 }
 
-static bool outbuf_grow(struct chunk_pools *pools, struct outbuf *out, size_t size)
+static bool outbuf_add(struct chunk_pools *pools, struct outbuf *out, bool is_large)
 {
-    bool is_large = out->last != NULL || size > CHUNK_SMALL_SIZE - sizeof(struct chunk);
     struct chunk *chunk = chunk_get(pools, is_large);
 
     if (chunk == NULL)
@@ -59,6 +66,13 @@ static bool outbuf_grow(struct chunk_pools *pools, struct outbuf *out, size_t si
         out->last->next = chunk;
     out->last = chunk;
     return true;
+}
+
+static bool outbuf_grow(struct chunk_pools *pools, struct outbuf *out, size_t size)
+{
+    bool follows_own = out->last != NULL && out->last->shared == NULL;
+
+    return outbuf_add(pools, out, follows_own || size > CHUNK_SMALL_SIZE - sizeof(struct chunk));
 }
 
 bool outbuf_append_slow(struct chunk_pools *pools, struct outbuf *out, const char *data, size_t size)
@@ -79,6 +93,18 @@ bool outbuf_append_slow(struct chunk_pools *pools, struct outbuf *out, const cha
         data += part;
         size -= part;
     }
+    return true;
+}
+
+bool outbuf_append_shared(struct chunk_pools *pools, struct outbuf *out, char *shared, uint32_t size)
+{
+    if (!outbuf_add(pools, out, false))
+        return false;
+    shared_hold(shared);
+    out->last->shared = shared;
+    out->last->end = out->last->cap = size;
+    out->len += size;
+    pools->shared_bytes += size;
     return true;
 }
 
@@ -118,7 +144,7 @@ int outbuf_slices(const struct outbuf *out, struct iovec *slices, int max)
     for (struct chunk *chunk = out->first; chunk != NULL && count < max; chunk = chunk->next) {
         if (chunk->end == chunk->start)
             continue;
-        slices[count].iov_base = chunk->data + chunk->start;
+        slices[count].iov_base = (char *)chunk_bytes(chunk);
         slices[count].iov_len = chunk->end - chunk->start;
         count++;
     }
@@ -172,6 +198,10 @@ void outbuf_truncate(struct chunk_pools *pools, struct outbuf *out, size_t len)
         last = last->next;
     }
     last->end = last->start + (uint32_t)left;
+    if (last->shared != NULL) {
+        pools->shared_bytes -= last->cap - last->end;
+        last->cap = last->end;
+    }
     while (last->next != NULL) {
         struct chunk *dropped = last->next;
 

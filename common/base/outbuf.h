@@ -3,7 +3,8 @@
  * outbuf.h - bytes on their way out: a chain of chunks from a worker's pools.
  *
  * A connection holds chunks only while it has something to send. Small answers take a small chunk, what
- * is more goes to large ones. An append copies: the source is a receive buffer that is used again.
+ * is more goes to large ones. An append copies: the source is a receive buffer that is used again. What is large and
+ * shared (shared.h) is not copied: a chunk refers to it, and holds it until it is sent.
  */
 #pragma once
 #include "common/base/bytes.h"
@@ -13,10 +14,16 @@
 
 struct chunk {
     struct chunk *next;
-    uint32_t start, end, cap;
+    char *shared; /* holds; NULL: the bytes are its own */
+    uint32_t start, end, cap; /* of a shared one no room is left: cap == end */
     bool is_large;
     char data[];
 };
+
+static inline const char *chunk_bytes(const struct chunk *chunk)
+{
+    return (chunk->shared != NULL ? chunk->shared : chunk->data) + chunk->start;
+}
 
 #define CHUNK_SMALL_SIZE 1024
 #define CHUNK_LARGE_SIZE 16384
@@ -24,11 +31,12 @@ struct chunk {
 /* One for a worker. */
 struct chunk_pools {
     struct mem_pool small, large;
+    uint64_t shared_bytes; /* that chunks refer to, as often as they do */
 };
 void chunk_pools_init(struct chunk_pools *pools);
 void chunk_pools_deinit(struct chunk_pools *pools);
 void chunk_pools_trim(struct chunk_pools *pools);
-/* Bytes that chunks in use take. */
+/* Bytes that chunks in use take, and what they refer to as if it were copied. */
 uint64_t chunk_pools_bytes(const struct chunk_pools *pools);
 
 /* All zero is empty. */
@@ -58,6 +66,9 @@ MUST_USE static inline bool outbuf_append(struct chunk_pools *pools, struct outb
     }
     return outbuf_append_slow(pools, out, data, size);
 }
+
+/* Without a copy: the first `size` bytes behind `shared`, which must not change until they are sent. Holds it. */
+MUST_USE bool outbuf_append_shared(struct chunk_pools *pools, struct outbuf *out, char *shared, uint32_t size);
 
 /* `size` contiguous bytes at the end, or NULL; outbuf_commit() says how many were used. What was left of
  * the chunk before is not used then, so this is for sizes that leave little. */

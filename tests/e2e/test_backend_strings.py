@@ -3,11 +3,13 @@
 
 import os
 import random
+import re
 import signal
 
 import pytest
 
 import differential
+import weirtest
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 FAMILIES = ["bitmaps", "hyperloglog", "keys", "sort", "strings"]
@@ -77,6 +79,27 @@ def test_a_bit_of_a_long_string_survives_a_kill(weir_backend):
         assert c.ask("BITCOUNT", "long") == (b":", b"%d" % (len(bits) + 1))
         for bit in bits:
             assert c.ask("GETBIT", "long", bit) == (b":", b"1")
+
+
+@pytest.mark.parametrize("change", (
+    ("SETRANGE", "long", 100, "changed"), ("SETBIT", "long", 7, 1), ("APPEND", "long", "more"), ("SET", "long", "short"),
+    ("GETDEL", "long"), ("RENAME", "other", "long"), ("FLUSHALL",), ("DEBUG", "RELOAD")))
+def test_what_a_slow_reader_is_sent_does_not_change(weir_backend, change):
+    """A long value is sent from where it lies; who reads it slowly gets it as it was when the reply was made."""
+    ours, value = weir_backend(), random.Random(SEED).randbytes(12 << 20)
+    with differential.Client(ours.port) as writer, differential.Client(ours.port) as slow, \
+            differential.Client(ours.port) as text:
+        writer.ask("MSET", "long", value, "other", value[::-1])
+        slow.send([[b"MGET", b"other", b"long"]])
+        text.sock.sendall(b"get long other\r\n")
+        weirtest.wait_for(lambda: len(re.findall(rb"omem=[1-9]\d{6}", writer.ask("CLIENT", "LIST")[1])) == 2)
+        assert writer.ask(*change)[0] != b"-"
+        assert slow.read() == (b"*", [(b"$", value[::-1]), (b"$", value)])
+        for key, sent in ((b"long", value), (b"other", value[::-1])):
+            assert text.stream.readline() == b"VALUE %s 0 %d\r\n" % (key, len(sent))
+            assert text.stream.read(len(sent) + 2) == sent + b"\r\n"
+        assert text.stream.readline() == b"END\r\n"
+        assert int(re.search(rb"mem_clients_normal:(\d+)", writer.ask("INFO", "memory")[1])[1]) < len(value)
 
 
 def test_scan_sees_what_stays(weir_backend):

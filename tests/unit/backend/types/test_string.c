@@ -4,6 +4,7 @@
 #include "backend/store/effect.h"
 #include "backend/types/string.h"
 #include "common/base/err.h"
+#include "common/base/shared.h"
 
 static struct bytes image_of(const struct object *object, struct buffer *out)
 {
@@ -50,6 +51,35 @@ static void test_too_long_changes_nothing(void **state)
     string_ops.destroy(object);
 }
 
+/* What a reply refers to stays as it is, whatever becomes of the value. */
+static void test_what_is_held_does_not_change(void **state)
+{
+    struct object *object = string_ops.decode(BYTES("hello"));
+    char *held[4];
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        held[i] = (char *)string_object_bytes(object).data;
+        shared_hold(held[i]);
+        if (i == 0)
+            assert_int_equal(string_write(object, 0, BYTES("J")), 0);
+        if (i == 1)
+            assert_int_equal(string_append(object, BYTES(", world")), 0);
+        if (i == 2)
+            assert_int_equal(string_write(object, 4, BYTES("y")), 0);
+    }
+    assert_true(bytes_equal(string_object_bytes(object), BYTES("Jelly, world")));
+    string_ops.destroy(object);
+    assert_memory_equal(held[0], "hello", 5);
+    assert_memory_equal(held[1], "Jello", 5);
+    assert_memory_equal(held[2], "Jello, world", 12);
+    assert_memory_equal(held[3], "Jelly, world", 12);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_true(shared_is_sole(held[i]));
+        shared_drop(held[i]);
+    }
+}
+
 static void test_bad_effects_are_refused(void **state)
 {
     struct object *object = string_ops.decode(BYTES("x"));
@@ -78,6 +108,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_effects_repeat_changes),
         cmocka_unit_test(test_too_long_changes_nothing),
+        cmocka_unit_test(test_what_is_held_does_not_change),
         cmocka_unit_test(test_bad_effects_are_refused),
     };
 

@@ -2,6 +2,7 @@
 #include "tests/unit/test.h"
 
 #include "common/base/outbuf.h"
+#include "common/base/shared.h"
 
 #include <string.h>
 
@@ -122,6 +123,51 @@ static void test_truncate_keeps_the_front(void **state)
     chunk_pools_deinit(&pools);
 }
 
+#define SHARED_SIZE 30000u
+
+/* Between bytes of its own a buffer refers to shared ones, holds them for as long as it does, and counts them as if they
+ * were copies. Cut anywhere, consumed in pieces, appended to. */
+static void test_shared_bytes_are_held_until_they_are_sent(void **state)
+{
+    static char model[2 * SHARED_SIZE + 20], seen[sizeof(model)];
+    struct chunk_pools pools;
+    char *shared = shared_alloc(SHARED_SIZE);
+
+    (void)state;
+    assert_non_null(shared);
+    for (size_t k = 0; k < SHARED_SIZE; k++)
+        shared[k] = (char)(k * 13);
+    memcpy(model, "head", 4);
+    memcpy(model + 4, shared, SHARED_SIZE);
+    memcpy(model + 4 + SHARED_SIZE, "\r\n", 2);
+    memcpy(model + 6 + SHARED_SIZE, shared, SHARED_SIZE);
+    chunk_pools_init(&pools);
+    for (size_t cut = 0; cut <= 6 + 2 * SHARED_SIZE; cut += cut < 10 || cut % 5000 > 4990 ? 1 : 331) {
+        struct outbuf out = {0};
+        size_t eat = cut / 3;
+
+        assert_true(outbuf_append(&pools, &out, "head", 4));
+        assert_true(outbuf_append_shared(&pools, &out, shared, SHARED_SIZE));
+        assert_true(outbuf_append(&pools, &out, "\r\n", 2));
+        assert_true(outbuf_append_shared(&pools, &out, shared, SHARED_SIZE));
+        assert_false(shared_is_sole(shared));
+        assert_true(chunk_pools_bytes(&pools) >= 2 * SHARED_SIZE);
+        assert_true(chunk_pools_bytes(&pools) <= 2 * SHARED_SIZE + 4 * CHUNK_LARGE_SIZE);
+        outbuf_truncate(&pools, &out, cut);
+        assert_int_equal(out.len, cut);
+        outbuf_consume(&pools, &out, eat);
+        assert_true(outbuf_append(&pools, &out, "end", 3));
+        assert_int_equal(gather(&out, seen, sizeof(seen)), cut - eat + 3);
+        assert_memory_equal(seen, model + eat, cut - eat);
+        assert_memory_equal(seen + cut - eat, "end", 3);
+        outbuf_clear(&pools, &out);
+        assert_true(shared_is_sole(shared));
+        assert_int_equal(chunk_pools_bytes(&pools), 0);
+    }
+    chunk_pools_deinit(&pools);
+    shared_drop(shared);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -129,6 +175,7 @@ int main(void)
         cmocka_unit_test(test_bytes_come_out_as_they_went_in),
         cmocka_unit_test(test_splice_moves_all_behind_all),
         cmocka_unit_test(test_reserved_bytes_count_when_they_are_committed),
+        cmocka_unit_test(test_shared_bytes_are_held_until_they_are_sent),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
