@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rounds of changes, background work and lives; after each death the store must hold the right prefix. */
+#include "backend/store/slab.h"
 #include "tests/unit/backend/store/store_world.h"
 
 #include <stdlib.h>
@@ -221,12 +222,135 @@ static void test_expiry(void **state)
     world_deinit(&w);
 }
 
+/* ---- memory that is given back ---------------------------------------------------------------------- */
+
+static struct object *large_hash(unsigned fields)
+{
+    struct object *object = hash_ops.create();
+
+    assert_non_null(object);
+    for (unsigned i = 0; i < fields; i++) {
+        char name[32];
+        struct bytes field = bytes_of(name, (size_t)snprintf(name, sizeof(name), "field-%u", i));
+        bool is_new;
+
+        assert_int_equal(hash_set(object, field, BYTES("a value of a field"), &is_new), 0);
+    }
+    return object;
+}
+
+/* Collections that are deleted, overwritten, flushed: they are gone at once and freed in steps, and what is still to be
+ * freed is told; in the end nothing is left. A store that is closed before frees the rest. */
+static void test_large_objects_are_freed_in_steps(void **state)
+{
+    enum { LARGE = 3, FIELDS = 30000 };
+
+    (void)state;
+    for (unsigned is_closed = 0; is_closed < 2; is_closed++) {
+        struct world w;
+        struct store_stats stats;
+        struct store_key key;
+        uint64_t before, all, freeing;
+        unsigned steps = 0;
+
+        world_init(&w, 5, NULL);
+        world_open(&w);
+        store_stats_get(w.store, &stats);
+        before = stats.object_bytes;
+        for (unsigned i = 0; i < LARGE; i++) {
+            char name[32];
+
+            assert_true(world_room_wait(&w, 4u << 20));
+            store_find(w.store, 0, world_key((uint16_t)i, name), &key);
+            assert_int_equal(store_put_object(w.store, &key, large_hash(FIELDS), NULL), 0);
+        }
+        store_stats_get(w.store, &stats);
+        all = stats.object_bytes - before;
+        assert_true(all > LARGE * FIELDS * 20);
+        world_delete(&w, 0, 0);
+        world_set(&w, 0, 1, 7, 100);
+        assert_true(world_room_wait(&w, 4096));
+        world_flush(&w, 0);
+        world_check(&w, UINT64_MAX);
+        store_stats_get(w.store, &stats);
+        assert_true(stats.objects_freeing >= 2);
+        freeing = stats.object_bytes - before;
+        assert_true(freeing > all / 2);
+        for (; !is_closed && freeing > 0; steps++) {
+            uint64_t last = freeing;
+
+            assert_true(steps < 1000);
+            store_work(w.store);
+            store_turn_end(w.store);
+            sim_run_for(w.sim, 1000);
+            store_stats_get(w.store, &stats);
+            freeing = stats.object_bytes - before;
+            assert_true(freeing <= last);
+        }
+        if (!is_closed) {
+            assert_true(steps > 10);
+            assert_int_equal(stats.objects_freeing, 0);
+            assert_int_equal(stats.objects_freed, LARGE);
+        }
+        world_check(&w, UINT64_MAX);
+        world_deinit(&w);
+    }
+}
+
+/* Seven of eight values go cold, and what is left is spread over all pages: it moves together, nothing is lost, and the
+ * pages are given back. */
+static void test_lonely_entries_move_together(void **state)
+{
+    enum { MANY = 40000, LEN = 400 };
+    struct world w;
+    struct store_key key;
+    uint64_t full;
+    char name[32], value[LEN];
+
+    (void)state;
+    world_init(&w, 5, NULL);
+    w.options.segment_size = 4u << 20;
+    world_open(&w);
+    for (unsigned k = 0; k < MANY; k++) {
+        assert_true(world_room_wait(&w, 4096));
+        world_fill(value, LEN, k);
+        store_find(w.store, 0, world_key((uint16_t)k, name), &key);
+        assert_int_equal(store_put_string(w.store, &key, bytes_of(value, LEN), NULL), 0);
+        if (k % 64 == 0)
+            store_turn_end(w.store);
+    }
+    full = slab_page_bytes(w.store->slab);
+    for (unsigned k = 0; k < MANY; k++) {
+        store_find(w.store, 0, world_key((uint16_t)k, name), &key);
+        if (k % 8 != 0)
+            assert_true(spill_entry(w.store, key.hash, &key.entry) > 0);
+    }
+    assert_true(slab_page_bytes(w.store->slab) > full * 9 / 10);
+    store_turn_end(w.store);
+    sim_run_for(w.sim, 20000000);
+    assert_true(slab_page_bytes(w.store->slab) < full / 2);
+    for (unsigned k = 0; k < MANY; k++) {
+        store_find(w.store, 0, world_key((uint16_t)k, name), &key);
+        assert_non_null(key.entry);
+        assert_int_equal(entry_is_cold(key.entry), k % 8 != 0);
+        if (k % 16 == 1)
+            assert_int_equal(world_find(&w, 0, key.name, &key), 0);
+        if (k % 8 == 0 || k % 16 == 1) {
+            world_fill(value, LEN, k);
+            assert_true(bytes_equal(store_string(key.entry), bytes_of(value, LEN)));
+        }
+    }
+    world_deinit(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values_go_cold_and_come_back),
         cmocka_unit_test(test_expiry),
         cmocka_unit_test(test_databases_swap),
+        cmocka_unit_test(test_large_objects_are_freed_in_steps),
+        cmocka_unit_test(test_lonely_entries_move_together),
         cmocka_unit_test(test_lives_end_in_every_way),
         cmocka_unit_test(test_cleaner_keeps_up),
     };
