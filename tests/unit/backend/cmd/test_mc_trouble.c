@@ -383,6 +383,20 @@ static void test_a_log_that_is_behind(void **state)
     mem_free(text);
 }
 
+/* flush_all with a delay has a time of the clock: when that is set back, the timer is too early, and waits on. */
+static void test_a_flush_whose_clock_is_set_back(void **state)
+{
+    (void)state;
+    begin();
+    ask("flush_all 10", "OK\r\n");
+    sim_node_wall_jump(cw.node, -20000000);
+    sim_run_for(cw.w.sim, 20000000);
+    ask("get k", "VALUE k 5 30\r\n" LONG_VALUE "\r\nEND\r\n");
+    sim_run_for(cw.w.sim, 15000000);
+    ask("get k", "END\r\n");
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_read_only),
         cmocka_unit_test(test_unreadable),
         cmocka_unit_test(test_a_log_that_is_behind),
+        cmocka_unit_test(test_a_flush_whose_clock_is_set_back),
     };
 
     return cmocka_run_group_tests_name("mc_trouble", tests, NULL, NULL);
