@@ -92,21 +92,27 @@ static inline void world_close(struct cmd_world *w)
     mem_free(w->reply);
 }
 
-static inline void world_run(struct cmd_world *w, const struct bytes *words, uint32_t count)
+/* What the session has said goes to w->reply. */
+static inline void world_take_reply(struct cmd_world *w)
 {
     size_t at = 0;
 
-    (void)engine_execute(&w->session, words, count);
     engine_turn_end(w->engine);
     mem_free(w->reply);
     w->reply_len = w->session.out.len;
     w->reply = must_alloc(w->reply_len + 1);
     for (const struct chunk *chunk = w->session.out.first; chunk != NULL; chunk = chunk->next) {
-        memcpy(w->reply + at, chunk->data + chunk->start, chunk->end - chunk->start);
+        memcpy(w->reply + at, chunk_bytes(chunk), chunk->end - chunk->start);
         at += chunk->end - chunk->start;
     }
     w->reply[at] = '\0';
     outbuf_clear(&w->engine->chunks, &w->session.out);
+}
+
+static inline void world_run(struct cmd_world *w, const struct bytes *words, uint32_t count)
+{
+    (void)engine_execute(&w->session, words, count);
+    world_take_reply(w);
 }
 
 static inline uint32_t world_words(const char *text, struct bytes words[WORLD_WORDS_MAX])

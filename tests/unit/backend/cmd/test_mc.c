@@ -27,22 +27,6 @@ static int close_world(void **state)
     return 0;
 }
 
-static void take_reply(void)
-{
-    size_t at = 0;
-
-    engine_turn_end(w.engine);
-    mem_free(w.reply);
-    w.reply_len = w.session.out.len;
-    w.reply = must_alloc(w.reply_len + 1);
-    for (const struct chunk *chunk = w.session.out.first; chunk != NULL; chunk = chunk->next) {
-        memcpy(w.reply + at, chunk->data + chunk->start, chunk->end - chunk->start);
-        at += chunk->end - chunk->start;
-    }
-    w.reply[at] = '\0';
-    outbuf_clear(&w.engine->chunks, &w.session.out);
-}
-
 /* All the requests of `text`; the reply is in w.reply. */
 static void send_text(const char *text)
 {
@@ -58,7 +42,7 @@ static void send_text(const char *text)
         assert_int_equal(mc_text_execute(&w.session, &request), CMD_DONE);
         data = bytes_skip(data, request.len);
     }
-    take_reply();
+    world_take_reply(&w);
 }
 
 static void ask_(const char *text, const char *reply, const char *file, int line)
@@ -389,7 +373,7 @@ static struct mc_bin_header send_binary(uint8_t opcode, const char *key, struct 
     mc_limits(w.engine, &limits);
     assert_int_equal(mc_bin_parse(&parser, &limits, bytes_of(data, len), &request), PARSE_OK);
     assert_int_equal(mc_binary_execute(&w.session, &request), CMD_DONE);
-    take_reply();
+    world_take_reply(&w);
     memset(&header, 0, sizeof(header));
     if (w.reply_len >= MC_BIN_HEADER)
         mc_bin_decode(w.reply, &header);
@@ -455,7 +439,7 @@ static void test_binary_frames_of_gigabytes(void **state)
         mc_limits(w.engine, &limits);
         assert_int_equal(mc_bin_parse(&parser, &limits, bytes_of(data, sizeof(data)), &request), PARSE_BAD);
         assert_int_equal(mc_binary_execute(&w.session, &request), CMD_DONE);
-        take_reply();
+        world_take_reply(&w);
         mc_bin_decode(w.reply, &header);
         assert_int_equal(header.status, MC_BIN_TOO_LARGE);
     }

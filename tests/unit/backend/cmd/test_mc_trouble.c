@@ -66,23 +66,6 @@ static const struct row rows[] = {
 static struct cold_world cw;
 static struct mc_keys keys;
 
-static void take_reply(void)
-{
-    struct cmd_world *w = &cw.w;
-    size_t at = 0;
-
-    engine_turn_end(w->engine);
-    mem_free(w->reply);
-    w->reply_len = w->session.out.len;
-    w->reply = must_alloc(w->reply_len + 1);
-    for (const struct chunk *chunk = w->session.out.first; chunk != NULL; chunk = chunk->next) {
-        memcpy(w->reply + at, chunk->data + chunk->start, chunk->end - chunk->start);
-        at += chunk->end - chunk->start;
-    }
-    w->reply[at] = '\0';
-    outbuf_clear(&w->engine->chunks, &w->session.out);
-}
-
 static enum cmd_result execute(struct bytes data, bool is_binary)
 {
     struct proto_limits limits;
@@ -113,7 +96,7 @@ static void run(struct bytes data, bool is_binary)
     for (unsigned round = 0; round < 100; round++) {
         cw.is_resumed = false;
         if (execute(data, is_binary) == CMD_DONE) {
-            take_reply();
+            world_take_reply(&cw.w);
             return;
         }
         assert_int_equal(cw.w.session.out.len, 0);
@@ -323,7 +306,7 @@ static void test_read_only(void **state)
     len = (size_t)snprintf(text, sizeof(text), "set k 0 0 3000\r\n%3000s\r\n", "");
     assert_int_equal(mc_parse(&parser, &keys, &limits, bytes_of(text, len), &request), PARSE_OK);
     assert_int_equal(mc_text_execute(&cw.w.session, &request), CMD_DONE);
-    take_reply();
+    world_take_reply(&cw.w);
     assert_string_equal(cw.w.reply, "SERVER_ERROR object too large for cache\r\n");
     ask("get k", "VALUE k 5 30\r\n" LONG_VALUE "\r\nEND\r\n");
     end();
@@ -365,7 +348,7 @@ static void test_a_log_that_is_behind(void **state)
             memset(text + len, 'x', 30000);
             memcpy(text + len + 30000, "\r\n", 2);
             assert_int_equal(execute(bytes_of(text, (size_t)len + 30002), false), CMD_DONE);
-            take_reply();
+            world_take_reply(&cw.w);
         }
         assert_int_equal(store_may_write(cw.w.store, 1), ERR_AGAIN);
         waits = cw.w.engine->counters.parked_log;
