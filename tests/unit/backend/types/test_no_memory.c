@@ -26,11 +26,18 @@ enum { CHANGES = 400, LONG_NAME = 300 };
 static const struct object_limits limits = {
     .hash_fields = 12, .hash_size = 64, .set_ints = 10, .zset_members = 12, .zset_size = 64};
 
+/* A sanitized run takes many times as long. */
+#ifdef TEST_ASAN
+#define SAMPLE 397u
+#else
+#define SAMPLE 97u
+#endif
+
 /* Short lives of small objects, every allocation of them; and long lives of objects that get large, a sample. */
 static const struct life {
     unsigned names, changes, seeds;
     uint64_t step;
-} lives[] = {{60, CHANGES, 3, 1}, {4000, 9000, 1, 97}};
+} lives[] = {{60, CHANGES, 3, 1}, {4000, 9000, 1, SAMPLE}};
 
 struct draw {
     uint64_t random;
