@@ -239,6 +239,13 @@ static void segment_is_made(struct store_log *log)
     log_replay_made(log);
 }
 
+/* Or will not be. Not told before it may take a free one: these are kept for it until then (log_blob_waits()). */
+static void blob_is_allocated(struct segment *segment)
+{
+    segment->log->unallocated_count -= segment->is_unallocated;
+    segment->is_unallocated = false;
+}
+
 static void make_given_up(struct io_op *op)
 {
     struct segment *segment = op->arg;
@@ -250,17 +257,11 @@ static void make_given_up(struct io_op *op)
         segment_is_made(log);
     } else {
         segment->is_stalled = true;
+        blob_is_allocated(segment);
         log_blobs_place(log);
         log_pump(log);
         store_log_room_check(log);
     }
-}
-
-/* Or will not be. */
-static void blob_is_allocated(struct segment *segment)
-{
-    segment->log->unallocated_count -= segment->is_unallocated;
-    segment->is_unallocated = false;
 }
 
 static void make_failed(struct segment *segment, ssize_t result)
@@ -268,8 +269,8 @@ static void make_failed(struct segment *segment, ssize_t result)
     struct store_log *log = segment->log;
     char path[LOG_PATH_MAX];
 
-    blob_is_allocated(segment);
     if (!is_no_space(result)) {
+        blob_is_allocated(segment);
         log_fail(log, (int)result, segment, "make segment");
         if (segment == log->making) {
             log->making = NULL;

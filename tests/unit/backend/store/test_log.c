@@ -313,6 +313,150 @@ static void test_a_full_file_system_is_no_failure(void **state)
     world_deinit(&w);
 }
 
+/* A draw whose record gets a file of its own; and one of which a segment holds seven. */
+#define LARGE(n) (((n) * 40000ull + 39000u) * 100u + 99u)
+#define SMALL(n) (((n) * 40000ull + 30000u) * 100u + 99u)
+
+static void steps(struct world *w, int count)
+{
+    for (int i = 0; i < count; i++)
+        MAYBE(sim_step(w->sim));
+}
+
+static uint32_t stalled_count(const struct world *w)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < w->log->used_count; i++)
+        count += w->log->used[i]->is_stalled;
+    return count;
+}
+
+/* All that was appended becomes durable, and is there after a power cut that leaves nothing else. */
+static void all_is_kept(struct world *w)
+{
+    uint64_t last = store_log_last_lsn(w->log);
+
+    assert_int_equal(world_flush(w), 0);
+    assert_int_equal(store_log_marks(w->log).durable, last);
+    sim_disk_crash_set(w->node, SIM_DISK_OLD);
+    world_crash(w, true);
+    assert_int_equal(world_start(w), 0);
+    world_check_prefix(w, last);
+    assert_int_equal(store_log_last_lsn(w->log), last);
+    world_check_reads(w, 1);
+}
+
+/* G10. Others have filled the file system, and two large records are refused their files: the names, or the room, and at
+ * any point when the first one is to be written. Free segments are theirs then, before anybody else's: hot and cold
+ * appends that go on until they are refused leave fewer than two. */
+static void test_who_is_refused_a_file_takes_a_free_one(void **state)
+{
+    int both = 0;
+
+    (void)state;
+    for (int seed = 0; seed < 48; seed++) {
+        struct world w;
+        int err = 0;
+
+        world_init(&w, 40 + (uint64_t)seed);
+        w.options.fsync = (enum store_fsync)(seed % 3);
+        assert_int_equal(world_start(&w), 0);
+        assert_int_equal(world_append_draw(&w, SMALL(0)), 0);
+        assert_int_equal(world_flush(&w), 0);
+        sim_run_for(w.sim, SECOND);
+        assert_int_equal(w.log->ready_count, LOG_READY_TARGET + 1);
+        sim_disk_capacity_set(w.node, sim_disk_used(w.node) + (seed % 4 != 0) * (16 << 10));
+        for (uint64_t i = 0; i < 2 && store_log_has_room(w.log); i++) {
+            err = world_append_draw(&w, LARGE(i));
+            assert_true(err == 0 || (err == -ENOSPC && i == 1 && w.log->is_out_of_space));
+            both += err == 0 && i == 1;
+            steps(&w, seed % 8);
+        }
+        store_log_turn_end(w.log);
+        err = 0;
+        for (uint64_t i = 1; err == 0; i++) {
+            world_room_wait(&w);
+            err = world_append_draw(&w, SMALL(i));
+            store_log_turn_end(w.log);
+        }
+        assert_int_equal(err, -ENOSPC);
+        world_copy_cold(&w, 0);
+        assert_in_range(w.log->ready_count, 0, 1);
+        all_is_kept(&w);
+        world_deinit(&w);
+    }
+    assert_true(both >= 12);
+}
+
+/* A transaction of one more than there are free segments: the last record stands still, and all that comes behind it,
+ * until a segment is given back. */
+static void test_who_is_refused_a_file_takes_the_next_free_one(void **state)
+{
+    struct world w;
+    uint64_t hot_from;
+
+    (void)state;
+    world_init(&w, 80);
+    assert_int_equal(world_start(&w), 0);
+    for (uint64_t i = 0; i < 20; i++) {
+        world_room_wait(&w);
+        assert_int_equal(world_append_draw(&w, SMALL(i)), 0);
+        store_log_turn_end(w.log);
+    }
+    assert_int_equal(world_flush(&w), 0);
+    hot_from = store_log_hot_sequence(w.log);
+    sim_run_for(w.sim, SECOND);
+    sim_disk_capacity_set(w.node, sim_disk_used(w.node));
+    store_log_atomic(w.log, true);
+    for (uint64_t i = w.log->ready_count + 1; i > 0; i--)
+        assert_int_equal(world_append_draw(&w, LARGE(i)), 0);
+    store_log_atomic(w.log, false);
+    store_log_turn_end(w.log);
+    sim_run_for(w.sim, 10 * SECOND);
+    assert_int_equal(stalled_count(&w), 1);
+    assert_true(store_log_is_stalled(w.log));
+    assert_int_equal(store_log_marks(w.log).durable, 20);
+    for (uint32_t i = 0; stalled_count(&w) > 0; i++) {
+        const struct segment_info *info = store_log_segment(w.log, i);
+
+        assert_true(info->sequence < hot_from);
+        if (info->state == SEGMENT_SEALED) {
+            store_log_cleaned(w.log, info->sequence);
+            store_log_release(w.log, hot_from, store_log_cold_sequence(w.log));
+            sim_run_for(w.sim, 100000);
+        }
+    }
+    assert_int_equal(world_flush(&w), 0);
+    world_deinit(&w);
+}
+
+/* A large record is durable when it is there after a power cut, its file's name and all; whatever point the making of that
+ * has come to when the record is to be written. */
+static void test_a_large_record_waits_for_its_name(void **state)
+{
+    (void)state;
+    for (int at = 0; at < 40; at++) {
+        struct world w;
+
+        world_init(&w, 120 + (uint64_t)at);
+        w.options.fsync = STORE_FSYNC_ALWAYS;
+        assert_int_equal(world_start(&w), 0);
+        assert_int_equal(world_append_draw(&w, LARGE(0)), 0);
+        steps(&w, at);
+        store_log_turn_end(w.log);
+        for (int i = 0; store_log_marks(w.log).durable < w.model[0].lsn; i++) {
+            assert_true(i < 10000);
+            steps(&w, 1);
+        }
+        sim_disk_crash_set(w.node, SIM_DISK_OLD);
+        world_crash(&w, true);
+        assert_int_equal(world_start(&w), 0);
+        world_check_prefix(&w, w.model[0].lsn);
+        world_deinit(&w);
+    }
+}
+
 static void fail_once(enum sim_disk_op op, enum store_fsync fsync)
 {
     struct world w;
@@ -462,6 +606,9 @@ int main(void)
         cmocka_unit_test(test_sequences_are_not_used_again),
         cmocka_unit_test(test_a_full_disk_keeps_its_reserve),
         cmocka_unit_test(test_a_full_file_system_is_no_failure),
+        cmocka_unit_test(test_who_is_refused_a_file_takes_a_free_one),
+        cmocka_unit_test(test_who_is_refused_a_file_takes_the_next_free_one),
+        cmocka_unit_test(test_a_large_record_waits_for_its_name),
         cmocka_unit_test(test_a_failed_write_or_flush_is_final),
         cmocka_unit_test(test_another_shard_count_is_refused),
         cmocka_unit_test(test_a_directory_has_one_owner),
