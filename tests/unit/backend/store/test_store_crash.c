@@ -10,6 +10,8 @@
  */
 #include "tests/unit/backend/store/store_world.h"
 
+#include "backend/store/checkpoint_private.h"
+
 #include <stdlib.h>
 
 #define SEGMENT     (64u << 10)
@@ -33,6 +35,7 @@ struct crash {
     uint64_t event, cut; /* so far; where it ends */
     bool is_over, has_opened;
     uint64_t durable, appended, last; /* promised before the store that is being opened; last: was given */
+    uint64_t checkpoint_lsn;          /* of the newest checkpoint that was told */
     struct unit {
         uint64_t first, last;
     } units[UNITS_MAX]; /* transactions */
@@ -67,6 +70,7 @@ static void marks_see(struct crash *c)
     c->durable = c->w.marks.durable;
     c->appended = c->w.marks.appended;
     c->last = c->w.lsn_last;
+    c->checkpoint_lsn = c->w.store->stats.checkpoint_lsn;
 }
 
 /* Whether something came to disk or log since the last call. */
@@ -498,6 +502,7 @@ static void judge(struct crash *c, bool is_killed)
     lsn = store_marks_of(w->store).appended; /* store_lsn() may be of a transaction that was given up */
     assert_true(lsn >= c->durable);
     assert_true(lsn <= c->last);
+    assert_true(w->store->stats.checkpoint_lsn >= c->checkpoint_lsn); /* the older one is for damage, not for this */
     if (is_killed && w->options.ring_path != NULL)
         assert_true(lsn >= c->appended);
     if (is_killed && w->options.ring_path != NULL && !c->script->blobs)
@@ -712,11 +717,74 @@ static void test_every_two_lost_sectors(void **state)
     mem_free(cuts);
 }
 
+static void values_set(struct world *w, uint16_t from, uint16_t count)
+{
+    for (uint16_t k = from; k < from + count; k++)
+        world_set(w, 0, k, k + 1u, 100);
+    store_turn_end(w->store);
+}
+
+/* Nothing has been written behind the file's durable end in the same 4096 bytes. */
+static void rest_is_empty(const struct world *w, const char *path, uint64_t end)
+{
+    static const char zeros[CHECKPOINT_ALIGN];
+    char rest[CHECKPOINT_ALIGN] = {0};
+    size_t size = (size_t)((CHECKPOINT_ALIGN - end % CHECKPOINT_ALIGN) % CHECKPOINT_ALIGN);
+
+    assert_true(sim_disk_peek(w->node, path, false, rest, size, end) >= 0);
+    assert_memory_equal(rest, zeros, sizeof(rest));
+}
+
+/* The power fails while a checkpoint is on its way into the file of the one before, and takes the sectors with it that are
+ * being written: none has a byte of the one before in it, which the next start goes by. */
+static void test_a_torn_checkpoint_leaves_the_one_before(void **state)
+{
+    static const enum sim_disk_outcome outcomes[] = {SIM_DISK_OLD, SIM_DISK_NEW, SIM_DISK_ZERO, SIM_DISK_GARBAGE};
+    unsigned inside = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < 5 * ARRAY_COUNT(outcomes); i++) {
+        struct world w;
+        uint64_t end, lsn;
+        char path[CHECKPOINT_PATH_MAX];
+
+        world_init(&w, i, NULL);
+        world_open(&w);
+        values_set(&w, 0, (uint16_t)(10 + i));
+        world_checkpoint(&w);
+        values_set(&w, 5, (uint16_t)(1 + i));
+        world_checkpoint(&w);
+        checkpoint_path(w.store, w.store->checkpoint->file_number, path);
+        end = w.store->checkpoint->file_end;
+        assert_int_equal(sim_disk_size(w.node, path, true), end);
+        inside += end % CHECKPOINT_ALIGN != 0;
+        values_set(&w, 2, 9);
+        lsn = w.store->stats.checkpoint_lsn;
+        store_checkpoint(w.store);
+        for (unsigned j = 0; sim_disk_size(w.node, path, false) == (ssize_t)end; j++) {
+            assert_true(j < 1000);
+            MAYBE(sim_step(w.sim));
+        }
+        assert_int_equal(sim_disk_size(w.node, path, true), end);
+        rest_is_empty(&w, path, end);
+        sim_disk_crash_set(w.node, outcomes[i % ARRAY_COUNT(outcomes)]);
+        world_die(&w, true);
+        world_open(&w);
+        assert_int_equal(w.store->stats.checkpoint_lsn, lsn);
+        assert_true(store_marks_of(w.store).appended >= w.marks.durable);
+        world_forget_after(&w, store_marks_of(w.store).appended);
+        world_check(&w, UINT64_MAX);
+        world_deinit(&w);
+    }
+    assert_true(inside > 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_crash_leaves_a_prefix),
         cmocka_unit_test(test_every_two_lost_sectors),
+        cmocka_unit_test(test_a_torn_checkpoint_leaves_the_one_before),
     };
 
     test_leaks_begin(); /* by those who are killed in the middle of an operation */
