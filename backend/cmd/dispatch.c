@@ -24,6 +24,7 @@
 #include <stdio.h>
 
 #define TIMED_EVERY   64u
+#define TIMED_ALL_BELOW_US 1000u /* with a slower-than of less the slow log is about fast ones too: all are timed */
 #define TIMED_ARGUMENTS 64u /* so many arguments make a fast command slow */
 #define ECHO_MAX      128   /* bytes of a client's words in an error line */
 
@@ -332,9 +333,15 @@ void sessions_resume(struct list *list)
 
 /* ---- run ---------------------------------------------------------------------------------------------- */
 
+static bool is_sample(const struct engine *engine, const struct cmd *c)
+{
+    return LIKELY((c->info->flags & CMD_FAST) || c->info->id == COMMAND_set) && c->argc < TIMED_ARGUMENTS &&
+           LIKELY((uint64_t)engine->settings->slow_log_slower_than_us >= TIMED_ALL_BELOW_US);
+}
+
 static bool is_timed(struct engine *engine, const struct cmd *c)
 {
-    if (LIKELY((c->info->flags & CMD_FAST) || c->info->id == COMMAND_set) && c->argc < TIMED_ARGUMENTS)
+    if (LIKELY(is_sample(engine, c)))
         return (++engine->timing_turn & (TIMED_EVERY - 1)) == 0;
     return true;
 }
@@ -342,9 +349,8 @@ static bool is_timed(struct engine *engine, const struct cmd *c)
 static void count_time(struct cmd *c, uint64_t took_us)
 {
     struct engine *engine = c->engine;
-    bool is_sample = (c->info->flags & CMD_FAST || c->info->id == COMMAND_set) && c->argc < TIMED_ARGUMENTS;
 
-    engine->counters.per_command[c->info->id].usec += is_sample ? took_us * TIMED_EVERY : took_us;
+    engine->counters.per_command[c->info->id].usec += is_sample(engine, c) ? took_us * TIMED_EVERY : took_us;
     latency_command_note(engine, c->info, took_us);
     if (!(c->info->flags & CMD_SKIP_SLOWLOG))
         slow_log_note(engine, c->session, c->argv, c->argc, took_us);

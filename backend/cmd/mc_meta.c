@@ -25,16 +25,15 @@ struct meta {
     uint8_t mode;
 };
 
-static int64_t number_of(struct bytes token)
+/* As mc_number_i32(), which has seen that it is a number: leading zeros, and -1 as 4294967295. */
+static int32_t time_of(struct bytes token)
 {
-    int64_t number = 0;
-
-    /* Leading zeros, which bytes_to_i64() does not take. */
+    uint64_t number = 0;
     bool is_negative = token.len > 1 && token.data[1] == '-';
 
     for (size_t i = 1u + is_negative; i < token.len; i++)
-        number = number * 10 + (token.data[i] - '0');
-    return is_negative ? -number : number;
+        number = number * 10 + (uint64_t)(token.data[i] - '0');
+    return (int32_t)(uint32_t)(is_negative ? 0 - number : number);
 }
 
 static uint64_t unsigned_of(struct bytes token)
@@ -48,7 +47,7 @@ static uint64_t unsigned_of(struct bytes token)
 
 static uint64_t expire_of(const struct session *session, struct bytes token)
 {
-    return mc_expire_ms(session, mc_exptime_positive((int32_t)number_of(token)));
+    return mc_expire_ms(session, mc_exptime_positive(time_of(token)));
 }
 
 /* False: 1.6.18 does not know this flag. */

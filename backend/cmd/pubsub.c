@@ -16,6 +16,7 @@
 #include "backend/cmd/help.h"
 #include "backend/cmd/keymap.h"
 #include "backend/cmd/move.h"
+#include "backend/cmd/secret.h"
 #include "common/base/glob.h"
 #include "common/base/mem.h"
 
@@ -531,7 +532,7 @@ void pubsub_monitor_feed(struct engine *engine, const struct session *session, c
                          session->peer[0] == '/' ? "unix:" : "", session->peer);
     for (uint32_t i = 0; i < argc; i++) {
         buffer_append_string(&line, " ");
-        append_quoted(&line, argv[i]);
+        append_quoted(&line, secret_shown(argv, argc, i));
     }
     buffer_append_string(&line, "\r\n");
     LIST_FOR_EACH (&engine->pubsub->monitors, node) {

@@ -20,8 +20,9 @@
 #include <stdlib.h>
 
 enum setting_kind { KIND_BOOL, KIND_NUMBER, KIND_MEMORY, KIND_STRING, KIND_ENUM, KIND_LIMITS, KIND_NOTIFY };
-#define FIXED 1u
-#define KEPT  2u
+#define FIXED  1u
+#define KEPT   2u
+#define SECRET 4u
 
 enum setting_id {
 #define SETTING(id, ...) SETTING_##id,
@@ -510,6 +511,14 @@ static enum setting_id setting_find(struct bytes name, const char **spelled)
             return id;
     }
     return SETTING_COUNT;
+}
+
+bool setting_is_secret(struct bytes name)
+{
+    const char *spelled;
+    enum setting_id id = setting_find(name, &spelled);
+
+    return id != SETTING_COUNT && (settings_table[id].flags & SECRET) != 0;
 }
 
 void settings_take(struct engine *engine, struct bytes name, struct bytes text)

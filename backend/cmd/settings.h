@@ -65,5 +65,7 @@ struct settings *settings_copy(const struct settings *settings);
 void settings_replace(struct engine *engine, struct settings **settings);
 /* As CONFIG SET with a value that is known to be right: for the settings of the program's own configuration. */
 void settings_take(struct engine *engine, struct bytes name, struct bytes text);
+/* A password: its value is not shown to others. False for what is no setting. */
+bool setting_is_secret(struct bytes name);
 /* Whether this is requirepass; takes as long for a wrong one as for the right one. */
 bool settings_password_fits(const struct settings *settings, struct bytes password);

@@ -8,6 +8,7 @@
 #include "backend/cmd/cmd_private.h"
 #include "backend/cmd/handlers.h"
 #include "backend/cmd/help.h"
+#include "backend/cmd/secret.h"
 #include "backend/cmd/settings.h"
 #include "common/base/mem.h"
 
@@ -86,7 +87,7 @@ static struct slow_entry *entry_create(const struct session *session, const stru
     if (entry == NULL)
         return NULL;
     for (uint32_t i = 0; i < shown; i++)
-        word_add(entry, argv[i]);
+        word_add(entry, secret_shown(argv, argc, i));
     if (shown < argc) {
         size_t before = entry->words.len;
 

@@ -150,12 +150,12 @@ bool mc_number_i32(struct bytes token, int32_t *out, bool *is_tidy)
     uint64_t value;
     bool is_negative = token.len > 0 && token.data[0] == '-';
 
-    if (!mc_number_u64(bytes_skip(token, is_negative), (uint64_t)INT32_MAX + is_negative, &value,
+    if (!mc_number_u64(bytes_skip(token, is_negative), is_negative ? (uint64_t)INT32_MAX + 1 : UINT32_MAX, &value,
                        is_tidy))
         return false;
-    if (is_negative && value == 0)
+    if ((is_negative && value == 0) || (!is_negative && value > INT32_MAX))
         *is_tidy = false;
-    *out = (int32_t)(is_negative ? -(int64_t)value : (int64_t)value);
+    *out = (int32_t)(uint32_t)(is_negative ? 0 - value : value);
     return true;
 }
 

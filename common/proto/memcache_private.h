@@ -49,7 +49,8 @@ static inline unsigned mc_token_span(const char *p)
 
 /* Decimals, leading zeros allowed (they clear *is_tidy), at most `max`. */
 bool mc_number_u64(struct bytes token, uint64_t max, uint64_t *out, bool *is_tidy);
-/* The same with an optional '-'. */
+/* The same with an optional '-'. From 2^31 on it is what the 32 bits say, as in memcached: libmemcached writes -1 as
+ * 4294967295. */
 bool mc_number_i32(struct bytes token, int32_t *out, bool *is_tidy);
 
 /* False: no memory. */

@@ -171,6 +171,34 @@ def test_redis_benchmark(node):
         assert b"GET" in done.stdout
 
 
+SECRETS = """AUTH x|auth user x|HELLO 3 AUTH user x|hello 2 setname auth AUTH user x
+    HELLO 3 SETNAME auth|CONFIG SET requirepass ""|config set masterauth x maxclients 10000 MASTERUSER y
+    CONFIG SET maxclients 9999|CONFIG GET requirepass|PING|ECHO auth"""
+
+
+def test_passwords_are_not_shown(node, redis_server):
+    """By MONITOR and SLOWLOG: the words that a redis-server hides."""
+    said = []
+    for port in (node.port, redis_server().port):
+        with differential.Client(port) as monitor, differential.Client(port) as c:
+            c.ask("CONFIG", "SET", "slowlog-log-slower-than", "0")
+            c.ask("SLOWLOG", "RESET")
+            assert monitor.ask("MONITOR") == (b"+", b"OK")
+            for line in SECRETS.replace("\n", "|").split("|"):
+                c.ask(*line.replace('""', "none").split())
+                c.ask("CONFIG", "SET", "requirepass", "")
+            slow = [[word[1] for word in entry[1][3][1]] for entry in c.ask("SLOWLOG", "GET", "-1")[1]]
+            slow = [words for words in slow if words != [b"DEBUG", b"SPILL"]]
+            c.ask("PING", "end")
+            lines = []
+            while not lines or b'"PING" "end"' not in lines[-1]:
+                lines.append(monitor.read()[1])
+            said.append((slow, [line.split(b"] ", 1)[1] for line in lines]))
+            c.ask("CONFIG", "SET", "slowlog-log-slower-than", "10000")
+    assert said[0] == said[1]
+    assert [b"AUTH", b"(redacted)"] in said[0][0] and b'"AUTH" "(redacted)"' in said[0][1]
+
+
 def test_monitor_shows_each_command_once(node, redis_server):
     """A command that waits for the disk, one that blocks, an EXEC: as a redis-server shows them."""
     said = []
