@@ -552,8 +552,9 @@ bool log_segment_available(const struct store_log *log, bool is_hot)
 {
     uint32_t stay = 0;
 
-    if (log->is_full && log->reserve >= LOG_RESERVE_SHARED) {
-        stay = !log->is_space_given; /* for a checkpoint, which makes others free (store_log_space_give) */
+    if (log->is_full) {
+        /* For a checkpoint, which makes others free (store_log_space_give()). */
+        stay = log->reserve >= LOG_RESERVE_SHARED && !log->is_space_given;
         is_hot = is_hot && !has_copy_room(log);
     }
     return log->ready_count > stay + is_hot;

@@ -457,6 +457,44 @@ static void test_a_large_record_waits_for_its_name(void **state)
     }
 }
 
+/* Others have filled the file system, and the reserve is as small as it gets. Its last segment is the cleaner's; once that
+ * has one with room for its copies, deletes go on in it. */
+static void test_deletes_take_what_the_cleaner_does_not_need(void **state)
+{
+    (void)state;
+    for (unsigned has_copies = 0; has_copies < 2; has_copies++) {
+        struct world w;
+        struct store_log_stats stats;
+        int err = 0;
+
+        world_init(&w, 9);
+        w.options.disk_max = 64 * (256 << 10);
+        assert_int_equal(world_start(&w), 0);
+        assert_int_equal(w.log->reserve, 2);
+        assert_int_equal(world_append(&w), 0);
+        assert_int_equal(world_flush(&w), 0);
+        sim_disk_capacity_set(w.node, sim_disk_used(w.node) + (300 << 10));
+        while (!store_log_is_disk_full(w.log)) {
+            assert_int_equal(world_append_draw(&w, 100 * (draw(&w) >> 8)), 0);
+            store_log_turn_end(w.log);
+            sim_run_for(w.sim, 1000);
+        }
+        if (has_copies)
+            world_copy_cold(&w, 0);
+        while (err == 0) {
+            err = world_append_draw(&w, 100 * (draw(&w) >> 8));
+            store_log_turn_end(w.log);
+            sim_run_for(w.sim, 1000);
+        }
+        assert_int_equal(err, -ENOSPC);
+        store_log_stats_get(w.log, &stats);
+        assert_int_equal(stats.segments_free, has_copies ? 0 : 1);
+        world_copy_cold(&w, 0); /* it has room either way */
+        assert_int_equal(store_log_error(w.log), 0);
+        world_deinit(&w);
+    }
+}
+
 static void fail_once(enum sim_disk_op op, enum store_fsync fsync)
 {
     struct world w;
@@ -609,6 +647,8 @@ int main(void)
         cmocka_unit_test(test_who_is_refused_a_file_takes_a_free_one),
         cmocka_unit_test(test_who_is_refused_a_file_takes_the_next_free_one),
         cmocka_unit_test(test_a_large_record_waits_for_its_name),
+
+        cmocka_unit_test(test_deletes_take_what_the_cleaner_does_not_need),
         cmocka_unit_test(test_a_failed_write_or_flush_is_final),
         cmocka_unit_test(test_another_shard_count_is_refused),
         cmocka_unit_test(test_a_directory_has_one_owner),
