@@ -467,6 +467,8 @@ static void stall(struct world *w, uint64_t left)
     world_set(w, 0, (uint16_t)world_random(w, WORLD_KEYS), 8, 100);
     store_turn_end(w->store);
     sim_run_for(w->sim, 2500000 + world_random(w, 5000000));
+    for (unsigned i = 0; i < 100 && !store_log_is_stalled(w->store->log); i++) /* it is being asked just now */
+        sim_run_for(w->sim, 1000);
     assert_true(store_log_is_stalled(w->store->log));
     world_see_marks(w);
     assert_int_equal(w->marks.appended, appended);
