@@ -23,6 +23,7 @@
 #include "backend/cmd/cmd.h"
 #include "backend/cmd/mc.h"
 #include "backend/cmd/pubsub.h"
+#include "backend/store/effect.h"
 
 #include "common/base/mem.h"
 
@@ -37,6 +38,7 @@
 #define LOOK_REQUESTS     16u         /* it looks after so many requests, or so many bytes of them */
 #define LOOK_BYTES        (4u << 10)
 #define TLS_HANDSHAKE     0x16
+#define ARGS_MAX          EFFECT_ARGUMENTS_MAX /* as Redis 7.0: what bounds a request is client-query-buffer-limit */
 #define UNAUTH_ARGS_MAX   10u
 #define UNAUTH_BULK_MAX   16384u
 
@@ -203,6 +205,7 @@ static size_t client_more(struct client *client, struct bytes data, uint32_t nee
 static void resp_limits(const struct client *client, struct proto_limits *limits)
 {
     *limits = PROTO_LIMITS_DEFAULT;
+    limits->args_max = ARGS_MAX;
     limits->bulk_max = client->node->engine->settings->bulk_max;
     if (UNLIKELY(!client->session.is_authenticated)) {
         limits->args_max = UNAUTH_ARGS_MAX;
@@ -861,6 +864,7 @@ static bool client_replay(struct client *client, struct bytes commands)
     struct proto_limits limits = PROTO_LIMITS_DEFAULT;
     bool is_good = true;
 
+    limits.args_max = ARGS_MAX;
     while (is_good && commands.len > 0) {
         struct resp_parser parser = {0};
         struct resp_request request;

@@ -15,7 +15,7 @@
 
 #define EFFECT_EXPIRE 0xf0u /* one argument: absolute milliseconds, u64; 0: never */
 #define EFFECT_FLAGS  0xf1u /* one argument: memcache flags, u32 */
-#define EFFECT_ARGUMENTS_MAX (1u << 20)
+#define EFFECT_ARGUMENTS_MAX ((uint32_t)INT32_MAX) /* as many as a request may have */
 
 /* Starts an operation; then exactly `count` arguments follow. Errors are the buffer's sticky one. */
 void effect_begin(struct buffer *out, uint8_t code, uint32_t count);

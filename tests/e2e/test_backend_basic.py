@@ -75,6 +75,19 @@ def test_broken_frames_are_answered_and_closed(weir_backend, data, reply):
     assert ask(weir_backend().port, data, until=b"never") == reply
 
 
+def test_a_request_of_very_many_arguments(weir_backend):
+    """Redis 7.0 has given up its bound of 1048576: what bounds a request is client-query-buffer-limit."""
+    server, count = weir_backend(), 1100000
+    r = client(server)
+    assert r.sadd("set", *range(count)) == r.rpush("list", *range(count)) == count
+    with pytest.raises(redis.ConnectionError):
+        r.config_set("client-query-buffer-limit", "1mb")
+        r.delete(*range(count))
+    server.restart(signal.SIGKILL)
+    assert r.scard("set") == r.llen("list") == count
+    assert r.sismember("set", count - 1) and r.lrange("list", -2, -1) == [b"%d" % (count - 2), b"%d" % (count - 1)]
+
+
 def test_pipelines_keep_their_order(weir_backend):
     server = weir_backend()
     pipe = client(server).pipeline(transaction=False)
