@@ -42,7 +42,7 @@ static bool hll_store(struct cmd *c, struct store_key *key, const struct hll *hl
 {
     struct store_attributes attributes = hll_attributes(key);
 
-    if (!cmd_stored(c, store_put_string(c->store, key, hll_bytes(hll), &attributes)))
+    if (!cmd_stored(c, string_replace(c->store, key, hll_bytes(hll), &attributes)))
         return false;
     notify(c, NOTIFY_STRING, "pfadd", key->name);
     return true;
@@ -107,7 +107,7 @@ static void hll_cache(struct cmd *c, struct store_key *key, uint64_t count)
     if (store_may_write(c->store, 0) != 0 || hll_load(&hll, store_string(key->entry)) != 0)
         return;
     hll_cache_set(&hll, count);
-    if (store_put_string(c->store, key, hll_bytes(&hll), &attributes) == 0)
+    if (string_replace(c->store, key, hll_bytes(&hll), &attributes) == 0)
         session_hold(c->session, store_lsn(c->store));
     hll_deinit(&hll);
 }

@@ -6,6 +6,10 @@
 #include "backend/types/string.h"
 #include "common/base/err.h"
 
+/* Equal bytes between two differences that are logged rather than a second place and length. */
+#define DIFFERENCE_GAP  16u
+#define DIFFERENCE_STEP 256u
+
 bool string_size_fits(struct cmd *c, uint64_t off, size_t len)
 {
     uint64_t max = MIN(c->engine->settings->bulk_max, (uint64_t)STORE_VALUE_MAX);
@@ -29,19 +33,22 @@ static bool edit_open(struct string_edit *edit, size_t len)
 {
     struct store *store = edit->c->store;
     bool is_new = edit->key->entry == NULL;
+    int err;
 
     edit->object = store_object_open(store, edit->key, STORE_STRING, true);
     if (edit->object == NULL) {
         cmd_out_of_memory(edit->c);
         return false;
     }
+    if (string_room(edit->object, len) != 0) {
+        if (is_new)
+            MAYBE(store_delete(store, edit->key) != 0);
+        cmd_out_of_memory(edit->c);
+        return false;
+    }
     if (string_object_bytes(edit->object).len < len) {
-        if (string_write(edit->object, len - 1, BYTES("\0")) != 0) {
-            if (is_new)
-                MAYBE(store_delete(store, edit->key) != 0);
-            cmd_out_of_memory(edit->c);
-            return false;
-        }
+        err = string_write(edit->object, len - 1, BYTES("\0"));
+        ASSERT(err == 0); /* there is room */
         string_effect_write(store_effects(store), len - 1, BYTES("\0"));
     }
     edit_view(edit);
@@ -75,7 +82,7 @@ bool string_edit_begin(struct string_edit *edit, struct cmd *c, struct store_key
     edit->is_object_ours = false;
     edit->form = FORM_RAW;
     edit->is_dirty = key->entry == NULL || len > old.len;
-    if (key->entry != NULL && entry_is_object(key->entry))
+    if (key->entry != NULL && store_string_in_place(c->store, key))
         return edit_open(edit, len);
     if (len > STRING_INLINE_MAX)
         return key->entry == NULL ? edit_open(edit, len) : edit_outgrow(edit, old, len);
@@ -124,6 +131,62 @@ bool string_edit_end(struct string_edit *edit)
     return cmd_stored(edit->c, err);
 }
 
+/* The bytes from `at` on that differ, with what is equal in between if it is little; none: at the end. */
+static struct bytes difference_find(struct bytes old, struct bytes value, size_t at)
+{
+    size_t end;
+
+    while (value.len - at >= DIFFERENCE_STEP && memcmp(old.data + at, value.data + at, DIFFERENCE_STEP) == 0)
+        at += DIFFERENCE_STEP;
+    while (at < value.len && old.data[at] == value.data[at])
+        at++;
+    end = at;
+    for (size_t i = at; i < value.len && i - end < DIFFERENCE_GAP; i++)
+        if (old.data[i] != value.data[i])
+            end = i + 1;
+    return bytes_of(value.data + at, end - at);
+}
+
+/* Whether what differs is worth being logged in place of all. */
+static bool differs_little(struct bytes old, struct bytes value)
+{
+    size_t bytes = 0, at = 0;
+    struct bytes part;
+
+    while (bytes <= value.len / 4) {
+        part = difference_find(old, value, at);
+        if (part.len == 0)
+            return true;
+        bytes += part.len + DIFFERENCE_GAP;
+        at = (size_t)(part.data - value.data) + part.len;
+    }
+    return false;
+}
+
+int string_replace(struct store *store, struct store_key *key, struct bytes value,
+                   const struct store_attributes *attributes)
+{
+    struct object *object;
+    struct bytes old = key_string(key), part;
+    size_t at = 0;
+
+    if (key->entry == NULL || old.len != value.len || !differs_little(old, value) || !store_string_in_place(store, key))
+        return store_put_string(store, key, value, attributes);
+    object = store_object_open(store, key, STORE_STRING, false);
+    if (string_room(object, value.len) != 0)
+        return ERR_FULL;
+    while ((part = difference_find(string_object_bytes(object), value, at)).len > 0) {
+        int err;
+
+        at = (size_t)(part.data - value.data);
+        err = string_write(object, at, part);
+        ASSERT(err == 0); /* there is room */
+        string_effect_write(store_effects(store), at, part);
+        at += part.len;
+    }
+    return store_change(store, key);
+}
+
 bool string_edit_append(struct cmd *c, struct store_key *key, struct bytes bytes, size_t *len)
 {
     struct string_edit edit;
@@ -131,7 +194,7 @@ bool string_edit_append(struct cmd *c, struct store_key *key, struct bytes bytes
     size_t old_len = key_string(key).len;
 
     *len = old_len + bytes.len;
-    if (key->entry == NULL || !entry_is_object(key->entry)) {
+    if (key->entry == NULL || !store_string_in_place(c->store, key)) {
         if (!string_edit_begin(&edit, c, key, *len))
             return false;
         if (key->entry == NULL)

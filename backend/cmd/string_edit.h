@@ -2,8 +2,8 @@
 /*
  * string_edit.h - changing a part of a string, short or long (APPEND, SETRANGE, SETBIT, BITFIELD).
  *
- * A short one is copied, changed, and put as a whole; a long one is changed in place and logs what was written.
- * One that outgrows STRING_INLINE_MAX becomes an object. Time to live and flags stay.
+ * A short one is copied, changed, and put as a whole; a longer one is changed in place and logs what was written
+ * (store_string_in_place()). Time to live and flags stay.
  *
  *     if (string_edit_begin(&edit, c, &key, len)) {
  *         string_edit_write(&edit, off, bytes);    // as often as one likes, below `len`
@@ -31,6 +31,9 @@ bool string_edit_begin(struct string_edit *edit, struct cmd *c, struct store_key
 void string_edit_write(struct string_edit *edit, size_t off, struct bytes bytes);
 /* Stores, if anything differs. False: the error was replied. */
 bool string_edit_end(struct string_edit *edit);
+/* The whole value anew, which the log gets as what differs if that is little. `attributes` are those that it has. */
+MUST_USE int string_replace(struct store *store, struct store_key *key, struct bytes value,
+                            const struct store_attributes *attributes);
 /* `bytes` behind the end; *len: of the whole then. */
 bool string_edit_append(struct cmd *c, struct store_key *key, struct bytes bytes, size_t *len);
 

@@ -636,6 +636,34 @@ int store_change(struct store *store, struct store_key *key)
     return 0;
 }
 
+bool store_string_in_place(struct store *store, struct store_key *key)
+{
+    const struct object_ops *ops = store->options.types[STORE_STRING];
+    struct entry_parts parts;
+    struct object *object;
+
+    ASSERT(entry_type(key->entry) == STORE_STRING && !entry_is_cold(key->entry));
+    if (entry_is_object(key->entry))
+        return true;
+    if (entry_value_len(key->entry) < STRING_DELTA_MIN || store->log == NULL)
+        return false;
+    object = ops->decode(entry_inline_value(key->entry));
+    if (object == NULL)
+        return false;
+    object->base_lsn = object->image_lsn = entry_lsn(key->entry); /* an inline string's record is a whole one */
+    object->image_bytes = entry_value_len(key->entry);
+    entry_parts_of(key->entry, &parts);
+    parts.key = key->name;
+    parts.value = BYTES_EMPTY;
+    parts.object = object;
+    if (store_entry_put(store, key->hash, &key->entry, &parts) != 0) {
+        ops->destroy(object);
+        return false;
+    }
+    store_object_account(store, object);
+    return true;
+}
+
 int store_set_expire(struct store *store, struct store_key *key, uint64_t expire_ms)
 {
     struct store_attributes attributes = {expire_ms, entry_mc_flags(key->entry), (uint8_t)entry_form(key->entry)};
@@ -645,7 +673,7 @@ int store_set_expire(struct store *store, struct store_key *key, uint64_t expire
     int err;
 
     ASSERT(!entry_is_cold(key->entry));
-    if (!entry_is_object(key->entry)) {
+    if (!entry_is_object(key->entry) && !store_string_in_place(store, key)) {
         /* The value lies in the entry that is to be replaced. */
         struct bytes value = entry_inline_value(key->entry);
 

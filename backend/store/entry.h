@@ -15,8 +15,9 @@
  *        value            inline string: its bytes. ENTRY_OBJECT: an unaligned pointer to struct object.
  *                         ENTRY_COLD: nothing, it is on disk at `address`
  *
- * A string of at most STRING_INLINE_MAX bytes is inline: every change of it is a whole record, so it has no
- * chain of deltas. All else is an object (object.h).
+ * A string of at most STRING_INLINE_MAX bytes that is put is inline: its record is a whole one, so it has no chain of
+ * deltas. From STRING_DELTA_MIN bytes on it becomes an object when a part of it changes, or what is beside it: the log
+ * gets that, and not the string again. All else is an object (object.h).
  *
  * An entry has no room to grow: another size means another slab object, and the index is told. So a
  * pointer to an entry ends with the next call that changes that key.
@@ -50,6 +51,7 @@ enum store_type {
 #define ENTRY_VALUE_LEN_MAX   0xffffffu
 #define ENTRY_FORM_SHIFT      20u
 #define STRING_INLINE_MAX     16384u
+#define STRING_DELTA_MIN      1024u /* an object has some hundred bytes around it */
 /* What memcache keeps beside a value: the client's 32 bits of flags, and above them two bits of state. */
 #define MC_FLAGS_STALE        (1ull << 32) /* invalidated; the value may still be shown, as stale */
 #define MC_FLAGS_SENT         (1ull << 33) /* some client was told to fetch the value anew */

@@ -380,7 +380,9 @@ static void fetch_value_read(struct fetch *fetch, struct entry *e, const struct 
         fetch_corrupt(fetch, e);
         return;
     }
-    if (record->value_type != STORE_STRING || record->value.len > STRING_INLINE_MAX || chain != NULL) {
+    /* A string's image has a base of its own, which an inline one could not tell. */
+    if (record->value_type != STORE_STRING || record->value.len > STRING_INLINE_MAX || record->type == RECORD_IMAGE ||
+        chain != NULL) {
         object = fetch_decode(fetch, record);
         if (object == NULL) {
             fetch_corrupt(fetch, e);

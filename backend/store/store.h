@@ -183,6 +183,9 @@ struct buffer *store_effects(struct store *store);
  * stay). No operations: nothing changed (an empty new object goes away). */
 MUST_USE int store_change(struct store *store, struct store_key *key);
 
+/* Whether changes of a hot string are DELTAs by now: it is long, or it was made an object for that. Else: store_put_string().
+ * Its bytes move. */
+bool store_string_in_place(struct store *store, struct store_key *key);
 /* expire_ms 0: never. The value must be hot. */
 MUST_USE int store_set_expire(struct store *store, struct store_key *key, uint64_t expire_ms);
 MUST_USE int store_delete(struct store *store, struct store_key *key);

@@ -117,6 +117,13 @@ int string_append(struct object *object, struct bytes bytes)
     return string_write(object, string_of(object)->len, bytes);
 }
 
+int string_room(struct object *object, size_t len)
+{
+    struct string_object *s = string_of(object);
+
+    return string_reserve(s, MAX(len, s->len));
+}
+
 int string_write(struct object *object, size_t off, struct bytes bytes)
 {
     struct string_object *s = string_of(object);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * string.h - strings over STRING_INLINE_MAX: one growable run of bytes.
+ * string.h - strings that are not inline (entry.h): one growable run of bytes.
  *
  * Its image is its bytes. A change is logged as what it wrote, so that SETBIT on 100 MB logs a few bytes:
  *
@@ -24,6 +24,8 @@ struct object *string_object_of(struct bytes value);
 /* The view ends with the next change. */
 struct bytes string_object_bytes(const struct object *object);
 
+/* Writes up to there need no memory then. 0; ERR_FULL: as below. */
+MUST_USE int string_room(struct object *object, size_t len);
 /* Both: 0; ERR_FULL: no memory, or over STORE_VALUE_MAX; then nothing was changed. `bytes` may not lie inside. */
 MUST_USE int string_append(struct object *object, struct bytes bytes);
 MUST_USE int string_write(struct object *object, size_t off, struct bytes bytes);

@@ -5,7 +5,7 @@
 #pragma once
 #include "backend/store/object.h"
 
-extern const struct object_ops string_ops; /* strings over STRING_INLINE_MAX, types/string.h */
+extern const struct object_ops string_ops; /* strings that are not inline, types/string.h */
 extern const struct object_ops list_ops;
 extern const struct object_ops set_ops;
 extern const struct object_ops zset_ops;

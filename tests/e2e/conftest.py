@@ -13,6 +13,7 @@ The build under test is $WEIR_BUILD. Tests marked `nightly` run only with --nigh
 
 import faulthandler
 import os
+import shutil
 import sys
 
 import pytest
@@ -67,6 +68,18 @@ def bounded(request):
     signal.signal(signal.SIGALRM, old)
 
 
+def stage_in(path, session):
+    """What a node leaves is hundreds of megabytes: it stays only when something failed."""
+    failed = session.testsfailed
+    made = weirtest.Stage(str(path))
+    yield made
+    troubles = made.close()
+    if troubles:
+        pytest.fail("broken process:\n" + "\n".join(troubles), pytrace=False)
+    if session.testsfailed == failed:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture
 def stage(tmp_path, request):
     """Everything that one test starts."""
@@ -76,21 +89,13 @@ def stage(tmp_path, request):
             os.chmod(path, 0o755)
         except PermissionError:
             pass
-    made = weirtest.Stage(str(tmp_path))
-    yield made
-    troubles = made.close()
-    if troubles:
-        pytest.fail("broken process:\n" + "\n".join(troubles), pytrace=False)
+    yield from stage_in(tmp_path, request.session)
 
 
 @pytest.fixture(scope="module")
-def module_stage(tmp_path_factory):
+def module_stage(tmp_path_factory, request):
     """The same for a whole file: for tests that share servers which they leave as they found them."""
-    made = weirtest.Stage(str(tmp_path_factory.mktemp("stage")))
-    yield made
-    troubles = made.close()
-    if troubles:
-        pytest.fail("broken process:\n" + "\n".join(troubles), pytrace=False)
+    yield from stage_in(tmp_path_factory.mktemp("stage"), request.session)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def value(rng):
         return str(rng.choice([0, 1, -1, 7, 10, 3.5, -0.25, 2**31, 2**63 - 1, -2**63, 2**63])).encode()
     if kind < 9:
         return rng.randbytes(rng.choice([0, 1, 3, 10, 44, 45, 60, 71, 72, 73, 100]))
-    return rng.randbytes(rng.choice([1000, 4096, 16000, 16383, 16384, 16385, 20000, 65535, 70000, 120000]))
+    return rng.randbytes(rng.choice([1000, 1023, 1024, 4096, 16000, 16383, 16384, 16385, 20000, 65535, 70000, 120000]))
 
 
 WORDS = {

@@ -325,7 +325,10 @@ class WeirBackend(Server):
         if signo == signal.SIGKILL:
             self._sent.add(signo)
             for pid in pids_of_session(self.pid):
-                os.kill(pid, signo)
+                try:
+                    os.kill(pid, signo)
+                except ProcessLookupError:  # one that its master's end has ended
+                    pass
         self.stop(signo)
         troubles = self.troubles()
         assert not troubles, troubles

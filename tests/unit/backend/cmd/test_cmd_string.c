@@ -119,7 +119,8 @@ static void test_flags_and_time_to_live_stay(void **state)
     assert_int_equal(entry_mc_flags(find("b").entry), 0);
 }
 
-/* Over STRING_INLINE_MAX a string is an object; what is read does not tell, and a bit costs the log a few bytes. */
+/* Over STRING_INLINE_MAX a string is an object (below, test_store: this world has no log, for which a change would be
+ * short); what is read does not tell, and a bit costs the log a few bytes. */
 static void test_long_strings_change_in_place(void **state)
 {
     char text[80];

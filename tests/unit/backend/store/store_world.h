@@ -283,8 +283,8 @@ static inline void world_append(struct world *w, uint8_t db, uint16_t k, uint32_
 
     len = MIN(len, (uint32_t)sizeof(data));
     world_fill(data, len, seed);
-    if (world_find(w, db, world_key(k, name), &key) != 0 || key.entry == NULL || !entry_is_object(key.entry) ||
-        entry_type(key.entry) != STORE_STRING)
+    if (world_find(w, db, world_key(k, name), &key) != 0 || key.entry == NULL || entry_type(key.entry) != STORE_STRING ||
+        !store_string_in_place(w->store, &key))
         return;
     object = store_object_open(w->store, &key, STORE_STRING, false);
     assert_int_equal(string_append(object, bytes_of(data, len)), 0);
@@ -328,7 +328,7 @@ static inline void world_random_op(struct world *w)
     case 5: world_field(w, db, k, (uint8_t)world_random(w, WORLD_FIELDS), seed); break;
     case 6: world_field(w, db, k, (uint8_t)world_random(w, WORLD_FIELDS), 0); break;
     case 7: world_append(w, db, k, seed, len); break;
-    case 8: world_set(w, db, k, seed, world_random(w, 8) == 0 ? 17000 + len : len); break;
+    case 8: world_set(w, db, k, seed, world_random(w, 8) == 0 ? 17000 + len : STRING_DELTA_MIN - 300 + len); break;
     case 9:
         if (world_random(w, 40) == 0)
             world_flush(w, world_random(w, 4) == 0 ? STORE_DBS : db);

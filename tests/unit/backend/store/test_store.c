@@ -343,6 +343,55 @@ static void test_lonely_entries_move_together(void **state)
     world_deinit(&w);
 }
 
+/* Of a string that is long enough the log gets the change of a part, and of what is beside it; through lives, checkpoints
+ * and colds. A shorter one is logged as a whole. */
+static void test_a_change_of_a_part_logs_a_part(void **state)
+{
+    const uint32_t lens[] = {STRING_DELTA_MIN - 1, STRING_DELTA_MIN, 4000, STRING_INLINE_MAX - 10, STRING_INLINE_MAX + 1};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(lens); i++) {
+        bool is_in_place = lens[i] >= STRING_DELTA_MIN;
+        char name[32];
+        struct store_key key;
+        struct world w;
+
+        world_init(&w, i + 1, NULL);
+        world_open(&w);
+        world_set(&w, 0, 1, 77, lens[i]);
+        for (unsigned round = 0; round < 12; round++) {
+            uint64_t bytes = w.store->stats.record_bytes_client, expire_ms = w.store->now_ms + 1000000 + round;
+
+            if (is_in_place)
+                world_append(&w, 0, 1, round + 1, 7);
+            assert_int_equal(world_find(&w, 0, world_key(1, name), &key), 0);
+            assert_int_equal(store_set_expire(w.store, &key, expire_ms), 0);
+            bytes = w.store->stats.record_bytes_client - bytes;
+            assert_true(is_in_place ? bytes < 300 : bytes > lens[i]);
+            assert_int_equal(entry_is_object(key.entry), is_in_place);
+            store_turn_end(w.store);
+            if (round % 3 == 1)
+                world_checkpoint(&w);
+            if (round % 4 == 3)
+                assert_true(spill_entry(w.store, key.hash, &key.entry) > 0);
+            sim_run_for(w.sim, 3000000);
+            if (round % 4 == 1 || round % 4 == 2)
+                world_die(&w, round % 4 == 1);
+            if (round == 4)
+                world_close(&w);
+            if (round % 4 == 1 || round % 4 == 2 || round == 4)
+                world_open(&w);
+            world_check(&w, UINT64_MAX);
+            assert_int_equal(world_find(&w, 0, world_key(1, name), &key), 0);
+            assert_int_equal(entry_expire_ms(key.entry), expire_ms);
+        }
+        world_set(&w, 0, 1, 78, lens[i]); /* a new one is inline again */
+        assert_int_equal(world_find(&w, 0, world_key(1, name), &key), 0);
+        assert_int_equal(entry_is_object(key.entry), lens[i] > STRING_INLINE_MAX);
+        world_deinit(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_expiry),
         cmocka_unit_test(test_databases_swap),
         cmocka_unit_test(test_large_objects_are_freed_in_steps),
+        cmocka_unit_test(test_a_change_of_a_part_logs_a_part),
         cmocka_unit_test(test_lonely_entries_move_together),
         cmocka_unit_test(test_lives_end_in_every_way),
         cmocka_unit_test(test_cleaner_keeps_up),
