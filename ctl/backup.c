@@ -18,6 +18,8 @@
  *       its last changes in a log ring: refused, as the backup would not have them.
  *   U5  Killed at any time it leaves DEST.part and backup.part, which the next one removes, and a node that holds its
  *       files for a minute longer.
+ *   U6  The end that it names for --until is before the first shard is held: all that was executed up to then is in
+ *       every shard, however long the others and the copying take.
  */
 
 #include "common/base/err.h"
@@ -60,6 +62,7 @@ struct backup {
     struct tree tree;
     struct progress progress;
     uint64_t start_ms;
+    uint64_t held_ms; /* no shard was held yet */
     uint32_t shards;
     bool is_stopped; /* its files hold still by themselves */
     bool is_staged;  /* copies are made from the stages */
@@ -416,7 +419,7 @@ static bool address_parse(const char *text, char *host, size_t size, uint16_t *p
 static int info_put(struct backup *backup)
 {
     char text[64 + SHARDS_MAX * 40];
-    size_t len = (size_t)snprintf(text, 64, "weir-backup 1\ntaken_ms %llu\n", (unsigned long long)wall_ms());
+    size_t len = (size_t)snprintf(text, 64, "weir-backup 1\ntaken_ms %llu\n", (unsigned long long)backup->held_ms);
 
     for (uint32_t i = 0; i < backup->shards; i++)
         if (backup->given_lsns[i] != 0)
@@ -457,6 +460,7 @@ int ctl_backup(const char *source, const char *dest, bool must_copy)
     err = tree_begin(&backup->tree, dest);
     if (err == 0) {
         backup->tree.must_copy = must_copy;
+        backup->held_ms = wall_ms(); /* U6 */
         err = source_backup(backup, source);
         if (err == 0 && backup->is_staged)
             err = stages_copy(backup);

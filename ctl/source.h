@@ -5,7 +5,7 @@
  * Beside the shards of a backup lies the file "backup", a few lines of text:
  *
  *     weir-backup 1
- *     taken_ms N     the wall clock when the last shard had been held
+ *     taken_ms N     the wall clock before the first shard was held: what came up to then is in each
  *     given_lsn I N  shard I's (struct shard): free segments, which may know it alone, are left out
  */
 #pragma once

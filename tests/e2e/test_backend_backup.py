@@ -67,9 +67,9 @@ def snapshot(client):
     return out
 
 
-def redis_client(node):
+def redis_client(node, shard=0):
     import redis
-    return redis.Redis(port=node.port, socket_timeout=30)
+    return redis.Redis(port=node.port + shard, socket_timeout=30)
 
 
 def shard_of(node):
@@ -412,6 +412,29 @@ def test_restore_to_a_point_in_time(weir_backend, tmp_path):
     assert not os.path.exists(tmp_path / "x") and not os.path.exists(tmp_path / "x.part")
     assert "damage      0" in ctl("verify", tmp_path / "b")
     assert sequence.found(node.port) == len(sequence.answered)
+
+
+def test_all_shards_have_the_end_of_the_range(weir_backend, tmp_path):
+    """Shards are held one after the other, and copying takes its time: what came meanwhile is in some, and no moment that
+    --until takes may be among that."""
+    node = weir_backend(None, *SEGMENT, "--workers", "3")
+    for shard in range(3):
+        client = redis_client(node, shard)
+        for i in range(2000):
+            client.set(f"filler:{i}", random.randbytes(4000))
+    sequences = [Sequence(node.port + shard) for shard in range(3)]
+    time.sleep(0.5)
+    told = ctl("backup", "--copy", f"127.0.0.1:{node.port}", tmp_path / "b")
+    for sequence in sequences:
+        sequence.stop()
+    latest = datetime.datetime.fromisoformat(re.search(r"can go back from (\S* \S*)Z", told)[1] + "+00:00").timestamp()
+    assert sequences[0].sent[0] < latest < sequences[0].answered[-1]
+    ctl("restore", tmp_path / "b", tmp_path / "r", "--until", f"@{latest:.3f}")
+    other = weir_backend(None, *SEGMENT, "--workers", "3", data=tmp_path / "r")
+    for shard, sequence in enumerate(sequences):
+        assert sequence.found(other.port + shard) >= sum(t < latest - 0.002 for t in sequence.answered), shard
+    told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", f"@{latest + 0.002:.3f}", code=1)
+    assert "is later than" in told
 
 
 def test_backup_after_files_were_given_back(weir_backend, tmp_path):
