@@ -257,8 +257,8 @@ static void starting_failed(struct master *master, const char *why)
         struct channel_message refused = {.type = CHANNEL_REFUSED};
 
         log_error(master->log, "start failed: %s", why);
-        if (log_fd(master->log) != STDERR_FILENO)
-            fprintf(stderr, "%s: start failed: %s\n", master->program->name, why);
+        if (log_path(master->log) != NULL)
+            fprintf(stderr, "%s: start failed: %s; the log is %s\n", master->program->name, why, log_path(master->log));
         if (master->parent_channel >= 0)
             channel_try_send(master->parent_channel, &refused, why, -1);
         master->exit_code = 1;
@@ -281,7 +281,7 @@ void reload_check(struct master *master)
     }
     for (uint32_t i = 0; i < generation->workers; i++)
         if (generation->children[i].is_over) {
-            snprintf(why, sizeof(why), "new worker %u left before it was ready (see above)", i);
+            snprintf(why, sizeof(why), "new worker %u left before it was ready: its lines in the log say why", i);
             starting_failed(master, why);
             return;
         }

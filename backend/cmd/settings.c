@@ -20,9 +20,10 @@
 #include <stdlib.h>
 
 enum setting_kind { KIND_BOOL, KIND_NUMBER, KIND_MEMORY, KIND_STRING, KIND_ENUM, KIND_LIMITS, KIND_NOTIFY };
-#define FIXED  1u
-#define KEPT   2u
-#define SECRET 4u
+#define FIXED   1u
+#define KEPT    2u
+#define SECRET  4u
+#define PERCENT 8u
 
 enum setting_id {
 #define SETTING(id, ...) SETTING_##id,
@@ -114,9 +115,18 @@ static const char *canonical_memory(const struct setting *setting, struct bytes 
                                     char why[WHY_MAX])
 {
     uint64_t number;
+    int64_t percent;
 
+    if (setting->flags & PERCENT && value.len > 0 && value.data[value.len - 1] == '%' &&
+        bytes_to_i64(bytes_first(value, value.len - 1), &percent) && percent >= 0) {
+        if (percent > 100)
+            return "percentage argument must be less or equal to 100";
+        buffer_append_format(out, "%lld", (long long)percent);
+        buffer_append_string(out, percent == 0 ? "" : "%");
+        return NULL;
+    }
     if (!memory_parse(value, &number))
-        return "argument must be a memory value";
+        return setting->flags & PERCENT ? "argument must be a memory or percent value" : "argument must be a memory value";
     if (number < (uint64_t)setting->least || number > setting->most)
         return range_error(setting, why);
     buffer_append_format(out, "%llu", (unsigned long long)number);
