@@ -175,6 +175,8 @@ int string_replace(struct store *store, struct store_key *key, struct bytes valu
     object = store_object_open(store, key, STORE_STRING, false);
     if (string_room(object, value.len) != 0)
         return ERR_FULL;
+    if (difference_find(string_object_bytes(object), value, 0).len == 0) /* a change all the same: watchers are told */
+        string_effect_write(store_effects(store), 0, bytes_first(value, 1));
     while ((part = difference_find(string_object_bytes(object), value, at)).len > 0) {
         int err;
 
@@ -199,8 +201,7 @@ bool string_edit_append(struct cmd *c, struct store_key *key, struct bytes bytes
             return false;
         if (key->entry == NULL)
             edit.form = FORM_SET;
-        if (bytes.len > 0)
-            string_edit_write(&edit, old_len, bytes);
+        string_edit_write(&edit, old_len, bytes);
         return string_edit_end(&edit);
     }
     object = store_object_open(c->store, key, STORE_STRING, false);
@@ -208,7 +209,6 @@ bool string_edit_append(struct cmd *c, struct store_key *key, struct bytes bytes
         cmd_out_of_memory(c);
         return false;
     }
-    if (bytes.len > 0)
-        string_effect_append(store_effects(c->store), bytes);
+    string_effect_append(store_effects(c->store), bytes);
     return cmd_stored(c, store_change(c->store, key));
 }

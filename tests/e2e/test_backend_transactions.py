@@ -97,6 +97,25 @@ def test_watch_sees_what_redis_sees(clients, change, is_cold):
     """)
 
 
+@pytest.mark.parametrize("size", (1, 2000, 20000))
+def test_watch_sees_changes_of_parts(clients, size):
+    """However the value is kept; those that change nothing too."""
+    for change in ("APPEND k x", "APPEND k {empty}", "SETRANGE k 0 v", "SETRANGE k 0 w", "SETRANGE k 0 {empty}", "SETBIT k 1 1",
+                   "SETBIT k 1 0", "BITFIELD k SET u8 0 118", "BITFIELD k SET u8 0 119", "BITFIELD k INCRBY u8 0 0",
+                   "BITFIELD k GET u8 0", "PFMERGE h", "PFADD h a", "PFADD h b", "PFCOUNT h"):
+        clients.do("a", "FLUSHALL")
+        clients.do("a", "SET", "k", "v" * size)
+        clients.do("a", "PFADD", "h", "a")
+        if size > 1:
+            clients.do("a", "PFDEBUG", "TODENSE", "h")
+        clients.do("a", "PFMERGE", "h")
+        clients.do("a", "WATCH", "k", "h")
+        clients.do("b", *(word.replace("{empty}", "") for word in change.split()))
+        clients.do("a", "MULTI")
+        clients.do("a", "ECHO", change)
+        clients.do("a", "EXEC")
+
+
 @pytest.mark.parametrize("when", ("before WATCH", "before MULTI", "before EXEC", "unwatched"))
 def test_watched_keys_expire(clients, when):
     clients.do("a", "SET", "k", "v", "PX", "60")

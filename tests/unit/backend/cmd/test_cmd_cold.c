@@ -5,6 +5,7 @@
 #include "tests/unit/backend/cmd/cold_world.h"
 
 #include "backend/cmd/mc.h"
+#include "backend/store/store_private.h"
 
 #include <stdio.h>
 
@@ -215,6 +216,32 @@ static void test_exec_in_the_middle_is_not_flushed(void **state)
     cold_deinit(&cw);
 }
 
+/* The log gets what differs of a HyperLogLog. One that is merged with nothing new is changed all the same, as watchers see. */
+static void test_a_hyperloglog_is_changed_in_place(void **state)
+{
+    struct cold_world cw;
+    uint64_t bytes, lsn;
+
+    (void)state;
+    cold_init(&cw, 0);
+    cold_ask(&cw, "pfadd h a", ":1\r\n");
+    cold_ask(&cw, "pfdebug todense h", ":1\r\n");
+    bytes = cw.w.store->stats.record_bytes_client;
+    cold_ask(&cw, "pfadd h b", ":1\r\n");
+    cold_ask(&cw, "pfcount h", ":2\r\n");
+    cold_ask(&cw, "pfmerge h", "+OK\r\n"); /* forgets the count */
+    lsn = store_lsn(cw.w.store);
+    cold_ask(&cw, "watch h", "+OK\r\n");
+    cold_ask(&cw, "pfmerge h", "+OK\r\n");
+    cold_ask(&cw, "multi", "+OK\r\n");
+    cold_ask(&cw, "ping", "+QUEUED\r\n");
+    cold_ask(&cw, "exec", "*-1\r\n");
+    assert_int_equal(store_lsn(cw.w.store), lsn + 1);
+    assert_true(cw.w.store->stats.record_bytes_client - bytes < 1000);
+    cold_ask(&cw, "pfcount h", ":2\r\n");
+    cold_deinit(&cw);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +251,7 @@ int main(void)
         cmocka_unit_test(test_exec_dies_in_the_middle),
         cmocka_unit_test(test_exec_in_the_middle_serves_nobody),
         cmocka_unit_test(test_exec_in_the_middle_is_not_flushed),
+        cmocka_unit_test(test_a_hyperloglog_is_changed_in_place),
     };
 
     return cmocka_run_group_tests_name("cold commands", tests, NULL, NULL);
