@@ -10,7 +10,9 @@
  *       second name is never written to (backend/store/backup.h, B4).
  *   V2  The directory has no node.id: the node that starts on it makes a new one, so its log ring has a new name. A ring
  *       that the former life left in /dev/shm is not replayed over what was restored.
- *   V3  All shards are cut at the same time; each for itself, as each has its own log and its own clock's reading.
+ *   V3  What told how far back the source goes may not stay (a free segment, what is behind the cut, a backup's file): the
+ *       file "lock" tells it here, as it does in a node's directory (backend/store/log_given.c).
+ *   V4  All shards are cut at the same time; each for itself, as each has its own log and its own clock's reading.
  */
 #include "ctl/ctl.h"
 #include "ctl/cut.h"
@@ -165,6 +167,19 @@ static int segments_take(struct restore *restore, struct shard *shard, const str
     return err;
 }
 
+/* V3 */
+static int given_put(struct restore *restore, const struct shard *shard, int to)
+{
+    struct given_page given = {.shard = shard->file.shard, .given_lsn = shard->given_lsn};
+    char pages[GIVEN_AT + PAGE_SIZE_] = {0};
+
+    if (shard->given_lsn == 0)
+        return 0;
+    memcpy(given.uuid, shard->file.uuid, sizeof(given.uuid));
+    given_page_encode(&given, pages + GIVEN_AT);
+    return tree_put(&restore->tree, to, "lock", bytes_of(pages, sizeof(pages)), sizeof(pages), shard->dir_fd);
+}
+
 /* Q2 */
 static void told_outside(const struct restore *restore, struct shard *shard, const struct shard_checkpoint *base)
 {
@@ -221,6 +236,8 @@ static int shard_restore(struct restore *restore, uint32_t i)
         err = checkpoints_take(restore, shard, checkpoints, count, to);
     if (err == 0)
         err = segments_take(restore, shard, &cut, to);
+    if (err == 0)
+        err = given_put(restore, shard, to);
     if (err == 0 && restore->has_limit)
         told_cut(restore, i, &cut);
     for (unsigned k = 0; k < count; k++)

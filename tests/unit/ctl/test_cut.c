@@ -4,6 +4,7 @@
  */
 #include "tests/unit/ctl/ctl_test.h"
 
+#include "ctl/ctl.h"
 #include "ctl/cut.h"
 #include "ctl/range.h"
 
@@ -301,6 +302,31 @@ static void test_a_cut_tells_what_was_given_back(void **state)
     fixture_end(&f);
 }
 
+/* So does what is restored, cut or whole, whatever told it in the source. */
+static void test_what_is_restored_tells_what_was_given_back(void **state)
+{
+    (void)state;
+    for (unsigned where = 0; where < 4; where++) {
+        for (unsigned is_cut = 0; is_cut < 2; is_cut++) {
+            char until[32], dir[128];
+            struct fixture f;
+            struct shard shard;
+
+            fixture_make(&f, 9);
+            given_put(&f, where, f.turn_lsn[40]);
+            (void)snprintf(until, sizeof(until), "lsn:%llu", (unsigned long long)f.turn_lsn[75]);
+            (void)snprintf(dir, sizeof(dir), "%s/shard-0", f.out);
+            assert_int_equal(ctl_restore(f.folder.in, f.out, is_cut ? until : NULL, true), CTL_OK);
+            assert_int_equal(verify_directory(dir, f.report.out), VERIFY_CLEAN);
+            assert_int_equal(shard_open(dir, &f.report, &shard), 0);
+            assert_int_equal(shard.given_lsn, f.turn_lsn[40]);
+            shard_close(&shard);
+            assert_int_equal(tree_remove(f.out), 0);
+            fixture_end(&f);
+        }
+    }
+}
+
 /* Q5: damage before the cut is told, and there is no cut; damage behind it is not looked at. */
 static void test_damage_matters_before_the_cut_alone(void **state)
 {
@@ -352,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_no_cut_before_the_checkpoint),
         cmocka_unit_test(test_no_cut_before_what_was_given_back),
         cmocka_unit_test(test_a_cut_tells_what_was_given_back),
+        cmocka_unit_test(test_what_is_restored_tells_what_was_given_back),
         cmocka_unit_test(test_damage_matters_before_the_cut_alone),
         cmocka_unit_test(test_a_missing_segment_is_told),
     };
