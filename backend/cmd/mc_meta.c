@@ -372,10 +372,10 @@ static enum cmd_result mg_hit(struct session *session, const struct mc_request *
     return CMD_DONE;
 }
 
-/* s of a value so long that the entry does not know its length. */
-static bool needs_value(const struct meta *meta, const struct store_key *key)
+/* Also for s, if it is not known without. */
+static bool needs_value(const struct session *session, const struct meta *meta, const struct store_key *key)
 {
-    return meta->has_value || meta->has_new_ttl || entry_value_len(key->entry) == ENTRY_VALUE_LEN_MAX;
+    return meta->has_value || meta->has_new_ttl || !store_len_is_known(session->engine->store, key);
 }
 
 static enum cmd_result execute_mg(struct session *session, const struct mc_request *request,
@@ -404,7 +404,7 @@ static enum cmd_result execute_mg(struct session *session, const struct mc_reque
             mg_count(session, request, meta, true);
             return CMD_DONE;
         }
-    } else if (needs_value(meta, &key)) {
+    } else if (needs_value(session, meta, &key)) {
         trouble = mc_need_value(session, &key);
         if (trouble != MC_FINE)
             return trouble_reply(session, trouble);

@@ -125,6 +125,13 @@ struct bytes store_string(const struct entry *entry)
     return bytes_of(string->data, string->len);
 }
 
+bool store_len_is_known(const struct store *store, const struct store_key *key)
+{
+    const struct entry *e = key->entry;
+
+    return !entry_is_cold(e) || (entry_value_len(e) != ENTRY_VALUE_LEN_MAX && chain_find(store, key->hash, e) == NULL);
+}
+
 char *store_string_shared(const struct entry *entry)
 {
     ASSERT(entry_type(entry) == STORE_STRING && !entry_is_cold(entry));

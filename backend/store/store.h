@@ -118,6 +118,9 @@ static inline void store_touch(struct entry *entry)
     if (access < 3)
         entry_access_set(entry, (uint8_t)(access + 1));
 }
+/* Whether the length of a string can be told without its value: of a cold one that is long, or of which a start has left
+ * deltas on the disk, it cannot. */
+bool store_len_is_known(const struct store *store, const struct store_key *key);
 /* The string's bytes: inline or object; not cold. Ends with the next change of the key. */
 struct bytes store_string(const struct entry *entry);
 /* Where a long one lies, to be held for longer (shared.h); NULL: it is inline. */

@@ -380,6 +380,36 @@ static void test_a_flush_whose_clock_is_set_back(void **state)
     end();
 }
 
+static void die_and_start(void)
+{
+    sim_node_kill(cw.node);
+    session_deinit(&cw.w.session);
+    engine_destroy(&cw.w.engine);
+    store_destroy(&cw.w.store);
+    (void)sim_node_start(cw.node);
+    cold_open(&cw, 0);
+    cw.w.session.protocol = SESSION_MC_TEXT;
+}
+
+/* A start leaves deltas of it on the disk, of which its entry does not tell what they made of its length. */
+static void test_a_length_that_a_start_does_not_know(void **state)
+{
+    static char line[2100];
+    const int size = 2000;
+
+    (void)state;
+    begin();
+    run(bytes_of(line, (size_t)snprintf(line, sizeof(line), "set k 0 0 %d\r\n%0*d\r\n", size, size, 7)), false);
+    assert_string_equal(cw.w.reply, "STORED\r\n");
+    ask("touch k 0", "TOUCHED\r\n"); /* from here on it is changed in place */
+    ask("append k 0 0 3\r\nabc", "STORED\r\n");
+    sim_run_for(cw.w.sim, 3000000);
+    die_and_start();
+    ask("mg k s", "HD s2003\r\n");
+    ask("mg k s", "HD s2003\r\n");
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +419,7 @@ int main(void)
         cmocka_unit_test(test_unreadable),
         cmocka_unit_test(test_a_log_that_is_behind),
         cmocka_unit_test(test_a_flush_whose_clock_is_set_back),
+        cmocka_unit_test(test_a_length_that_a_start_does_not_know),
     };
 
     return cmocka_run_group_tests_name("mc_trouble", tests, NULL, NULL);
