@@ -41,6 +41,7 @@ NODE = {
     ("m11b", 0): (ANY, "keep"), ("m11b", 2): (ANY, "keep"),
     ("m13", 14): (b"VA 1 kYQ== b\r\na\r\n", "keep"), ("m13", 19): (ANY, "keep"),
     ("m12", 13): (ANY, "keep"), ("r9", 3): (WRONGTYPE, "keep"),
+    ("r2", 7): (b"", "keep"),  # as many arguments as Redis takes, of which none has come
     # Redis 7's words, where the proxy has twemproxy's. A wrong password does not take away what a right one gave.
     ("r11", 1): (WRONGPASS + NOAUTH * 2, "stop"), ("r11", 2): (b"+OK\r\n" + WRONGPASS + b"$1\r\na\r\n", "stop"),
     ("r11", 4): (b"-ERR Protocol error: invalid bulk length\r\n", "close"), ("r11", 5): (WRONGPASS * 1000, "stop"),

@@ -329,7 +329,7 @@ static void test_unreadable(void **state)
 /* The disk stands still until the log ring is full: who writes waits, answers nothing meanwhile, and is answered then. */
 static void test_a_log_that_is_behind(void **state)
 {
-    static const char *const lines[] = {"set k 5 0 30\r\n" LONG_VALUE, "incr n 1", "touch k 0", "mg k T0", "md k I",
+    static const char *const lines[] = {("set k 5 0 30\r\n" LONG_VALUE), "incr n 1", "touch k 0", "mg k T0", "md k I",
                                         "ma n", "ms k 1\r\nx", "delete k", "flush_all"};
     static const char *const replies[] = {"STORED\r\n", "11\r\n", "TOUCHED\r\n", "HD\r\n", "HD\r\n",
                                           "HD\r\n", "HD\r\n", "DELETED\r\n", "OK\r\n"};
