@@ -260,6 +260,7 @@ def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, betwee
     history, done = [], 0
     a, b = Client(ours, resp=resp), Client(theirs, resp=resp)
     try:
+        b.ask("CLIENT", "NO-EVICT", "ON")  # whatever maxmemory-clients it is told
         if flush:
             for client in (a, b):
                 answer = client.ask("FLUSHALL")
