@@ -301,6 +301,64 @@ static void test_what_is_gone_is_told(void **state)
     mem_free(gone);
 }
 
+/* Files come and go for so many turns, or until something is told, or cannot be. */
+static void files_come_and_go(struct world *w, unsigned count, bool until_told)
+{
+    const struct log_given *given = &w->store->log->given;
+
+    for (unsigned i = 0; i < count && !w->store->stats.is_read_only && !given->is_untold; i++) {
+        uint16_t key = (uint16_t)world_random(w, 24);
+
+        if (world_room_wait(w, 32768))
+            world_set(w, 0, key, i + 1u, i % 3 == 0 ? 24000 : 2500);
+        else if (store_may_write(w->store, 0) == 0)
+            world_delete(w, 0, key);
+        store_turn_end(w->store);
+        for (unsigned step = 0; step < 20; step++) {
+            if (until_told && given->is_writing)
+                return;
+            MAYBE(sim_step(w->sim));
+        }
+    }
+}
+
+/* Then no file is removed for it, and nothing more is written; if it is for want of room, life goes on (N1). A close that
+ * comes in the middle of it waits for it. */
+static void test_what_cannot_be_told(void **state)
+{
+    static const struct {
+        enum sim_disk_op op;
+        int err;
+    } faults[] = {{SIM_DISK_WRITE, -EIO}, {SIM_DISK_DATASYNC, -EIO}, {SIM_DISK_WRITE, -ENOSPC}, {SIM_DISK_DATASYNC, -ENOSPC},
+                  {SIM_DISK_WRITE, 0}};
+
+    (void)state;
+    for (uint64_t seed = 0; seed < times(3 * ARRAY_COUNT(faults)); seed++) {
+        int err = faults[seed % ARRAY_COUNT(faults)].err;
+        uint64_t told;
+        struct world w;
+
+        begin(&w, seed + 1, (enum store_fsync)(seed % 3));
+        world_open(&w);
+        files_come_and_go(&w, 60, false);
+        told = w.store->log->given.told_lsn;
+        if (err != 0)
+            sim_disk_fail(w.node, faults[seed % ARRAY_COUNT(faults)].op, WORLD_DIR "/lock", err, 1);
+        files_come_and_go(&w, 1000, err == 0);
+        assert_int_equal(w.store->stats.is_read_only, err == -EIO);
+        assert_int_equal(w.store->log->given.is_untold, err == -ENOSPC);
+        assert_int_equal(w.store->log->given.is_writing, err == 0);
+        if (err == -EIO)
+            assert_true(w.store->log->given.told_lsn >= told && w.store->log->given.told_lsn < w.store->log->given_lsn);
+        world_close(&w);
+        world_open(&w);
+        judge(&w, w.marks.durable);
+        files_come_and_go(&w, 100, false);
+        assert_int_equal(store_may_write(w.store, 0), 0);
+        world_deinit(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_a_silent_expiry_waits_for_a_checkpoint),
         cmocka_unit_test(test_headers_tell),
         cmocka_unit_test(test_what_is_gone_is_told),
+        cmocka_unit_test(test_what_cannot_be_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
