@@ -218,8 +218,8 @@ static enum mc_stored item_join(struct session *session, struct mc_put *put, str
 
     if (old.len + put->value.len > session->engine->settings->mc_value_max)
         return MC_NOT_STORED;
-    if (put->mode == MC_MODE_APPEND && entry_is_object(key->entry) &&
-        entry_mc_flags(key->entry) <= UINT32_MAX) {
+    if (put->mode == MC_MODE_APPEND && entry_mc_flags(key->entry) <= UINT32_MAX &&
+        store_string_in_place(session->engine->store, key)) {
         put->trouble = object_append(session, key, put->value);
         if (put->trouble != MC_FINE)
             return MC_STORE_TROUBLE;
