@@ -127,6 +127,12 @@ static const char *canonical_memory(const struct setting *setting, struct bytes 
     }
     if (!memory_parse(value, &number))
         return setting->flags & PERCENT ? "argument must be a memory or percent value" : "argument must be a memory value";
+    if (setting->flags & PERCENT && number > INT64_MAX) { /* Redis keeps percents as negative numbers, and takes it for one */
+        if (number < (uint64_t)-100)
+            return "percentage argument must be less or equal to 100";
+        buffer_append_format(out, "%llu%%", (unsigned long long)-number);
+        return NULL;
+    }
     if (number < (uint64_t)setting->least || number > setting->most)
         return range_error(setting, why);
     buffer_append_format(out, "%llu", (unsigned long long)number);

@@ -60,6 +60,9 @@ static void test_config_set_checks_values(void **state)
         {"CONFIG SET maxmemory 1 foo", "-ERR syntax error\r\n"},
         {"CONFIG SET maxmemory x", FAILED("maxmemory", "argument must be a memory value")},
         {"CONFIG SET maxmemory 1 maxmemory 2", FAILED("maxmemory", "duplicate parameter")},
+        {"CONFIG SET maxmemory-clients 9223372036854775808",
+         FAILED("maxmemory-clients", "percentage argument must be less or equal to 100")},
+        {"CONFIG SET maxmemory-clients 99999999999999999999", "+OK\r\n"}, /* -1, which is 1% */
         {"CONFIG SET proto-max-bulk-len 1",
          FAILED("proto-max-bulk-len", "argument must be between 1048576 and 9223372036854775807 inclusive")},
         {"CONFIG SET timeout -1", FAILED("timeout", "argument must be between 0 and 2147483647 inclusive")},
