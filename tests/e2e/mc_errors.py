@@ -255,8 +255,9 @@ def talk(port, data, end, until=10):
 
 def ask(port, request):
     """On fresh items: the reply, and what is left of them."""
+    end = b"MN\r\n" * (2 if request.startswith(b"mn") else 1)
     talk(port, SETUP, b"MN\r\n")
-    return talk(port, request + b"mn\r\n", b"MN\r\n"), talk(port, LEFT, b"MN\r\n")
+    return talk(port, request + b"mn\r\n", end), talk(port, LEFT, b"MN\r\n")
 
 
 def ask_binary(port, request):
