@@ -175,8 +175,6 @@ int string_replace(struct store *store, struct store_key *key, struct bytes valu
     object = store_object_open(store, key, STORE_STRING, false);
     if (string_room(object, value.len) != 0)
         return ERR_FULL;
-    if (difference_find(string_object_bytes(object), value, 0).len == 0) /* a change all the same: watchers are told */
-        string_effect_write(store_effects(store), 0, bytes_first(value, 1));
     while ((part = difference_find(string_object_bytes(object), value, at)).len > 0) {
         int err;
 
@@ -186,6 +184,8 @@ int string_replace(struct store *store, struct store_key *key, struct bytes valu
         string_effect_write(store_effects(store), at, part);
         at += part.len;
     }
+    if (at == 0) /* nothing differs; a change all the same: watchers are told */
+        string_effect_write(store_effects(store), 0, bytes_first(value, 1));
     return store_change(store, key);
 }
 

@@ -226,7 +226,7 @@ struct store_log {
     bool is_ring_lost;  /* ... and the ring is gone */
 
     struct io_timer timer, soon, space_timer, leave_timer;
-    bool is_impatient;       /* it closes, and does not wait for room any more; */
+    bool is_impatient;       /* it closes, and does not wait for room any more */
     bool is_given_up;        /* it has ended (`error`) without what had none */
     bool room_is_wanted;     /* somebody was told that there is none */
     bool was_full;

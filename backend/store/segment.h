@@ -34,8 +34,8 @@
  * GIVEN, 4096 bytes at 4096 in the file "lock" (before it: log_open.c)
  *     0 u32 magic   4 u16 version   6 u16 zero   8 u32 shard   12 u32 zero   16 uuid
  *    32 u64 given LSN   40 zeroes   504 u64 XXH3_64 of 0 .. 503, zeroes
- *   It tells what no segment tells any more (log_given.c). Directories of versions that knew no such page, copies and
- *   what was restored have none.
+ *   It tells what no segment tells any more (log_given.c). Directories of versions that knew no such page, and copies,
+ *   have none.
  */
 #pragma once
 #include "backend/store/log.h"

@@ -14,7 +14,7 @@ import time
 import pytest
 
 import acknowledged
-from weirtest import WeirBackend, find_build, pids_of_session, program, wait_for
+from weirtest import WeirBackend, pids_of_session, program, simulated_instead, wait_for
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 MEGABYTES = 160
@@ -159,14 +159,6 @@ def lives(rig, rng, direct, fsync, count):
         rig.close()
 
 
-def instead(why):
-    """The simulator's disk, when there is no real one."""
-    print(f"NO POWER-CUT RIG HERE: {why}; the simulator's crashes instead")
-    done = subprocess.run([os.path.join(find_build(), "tests/unit/backend/store/test_store_crash")], timeout=280,
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 CASES = [(direct, fsync, lost) for direct in (False, True) for fsync in ("always", "everysec") for lost in (100, 50)]
 
 
@@ -178,6 +170,6 @@ def test_power_is_cut_under_load(tmp_path, request, direct, fsync, lost):
     try:
         rig = Rig(str(tmp_path), lost, rng.randrange(1 << 30))
     except (Refused, OSError) as e:
-        instead(e)
+        simulated_instead("test_store_crash", f"no power-cut rig: {e}")
         return
     lives(rig, rng, direct, fsync, 25 if request.config.getoption("--nightly") else 2)

@@ -357,6 +357,28 @@ static void test_what_was_not_sent_moves(void **state)
     }
 }
 
+/* Requests for all servers twice: the first are sent and not answered; of the second one server's connection is lost when
+ * they are sent together. Then all servers answer. */
+static void lose_under_way(struct flush_world *w, unsigned victim, const char *verb, const char *value)
+{
+    char text[200] = "";
+
+    begin(w);
+    for (unsigned i = 0; i < SERVERS; i++)
+        w->places[i].is_silent = true;
+    for (unsigned i = 0; i < SERVERS; i++)
+        (void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s %s%s\r\n", verb, w->keys[i], value);
+    ask(w, text);
+    expect(w, "");
+    seams.together = SERVERS;
+    seams.victim = victim;
+    ask(w, text);
+    assert_non_null(seams.lost);
+    for (unsigned i = 0; i < SERVERS; i++)
+        place_speak(&w->places[i]);
+    sim_run_for(w->sim, RUN_US);
+}
+
 /* One was sent before and is not answered, one was to be sent now: each gets one error, and is not done again. Those
  * beside them are sent once and answered. */
 static void test_changes_under_way_get_an_error_each(void **state)
@@ -367,22 +389,10 @@ static void test_changes_under_way_get_an_error_each(void **state)
         char text[200], replies[400] = "";
         unsigned lost = SERVERS;
 
-        begin(&w);
-        for (unsigned i = 0; i < SERVERS; i++)
-            w.places[i].is_silent = true;
-        (void)snprintf(text, sizeof(text), "set %s 1\r\nset %s 1\r\nset %s 1\r\n", w.keys[0], w.keys[1], w.keys[2]);
-        ask(&w, text);
-        expect(&w, "");
-        seams.together = SERVERS;
-        seams.victim = victim;
-        ask(&w, text);
-        assert_non_null(seams.lost);
+        lose_under_way(&w, victim, "set", " 1");
         for (unsigned i = 0; i < SERVERS; i++)
             if (count_of(&w, i, SERVER_COUNT_server_err) > 0)
                 lost = i;
-        for (unsigned i = 0; i < SERVERS; i++)
-            place_speak(&w.places[i]);
-        sim_run_for(w.sim, RUN_US);
         for (unsigned i = 0; i < 2 * SERVERS; i++)
             (void)snprintf(replies + strlen(replies), sizeof(replies) - strlen(replies), "%s",
                            i % SERVERS == lost ? "-ERR Connection reset by peer\r\n" : "+OK\r\n");
@@ -409,17 +419,7 @@ static void test_reads_under_way_are_sent_again(void **state)
         char text[200], replies[400] = "";
         unsigned lost = SERVERS;
 
-        begin(&w);
-        for (unsigned i = 0; i < SERVERS; i++)
-            w.places[i].is_silent = true;
-        (void)snprintf(text, sizeof(text), "get %s\r\nget %s\r\nget %s\r\n", w.keys[0], w.keys[1], w.keys[2]);
-        ask(&w, text);
-        seams.together = SERVERS;
-        seams.victim = victim;
-        ask(&w, text);
-        for (unsigned i = 0; i < SERVERS; i++)
-            place_speak(&w.places[i]);
-        sim_run_for(w.sim, RUN_US);
+        lose_under_way(&w, victim, "get", "");
         for (unsigned i = 0; i < 2 * SERVERS; i++)
             (void)snprintf(replies + strlen(replies), sizeof(replies) - strlen(replies), "$%zu\r\n%s\r\n",
                            strlen(w.keys[i % SERVERS]), w.keys[i % SERVERS]);
