@@ -102,6 +102,39 @@ def test_what_a_slow_reader_is_sent_does_not_change(weir_backend, change):
         assert int(re.search(rb"mem_clients_normal:(\d+)", writer.ask("INFO", "memory")[1])[1]) < len(value)
 
 
+def test_data_is_twenty_times_the_memory(weir_backend):
+    """Values of 1.5 KiB, written, read in another order, and read again after a kill; the memory stays as it was told."""
+    ours = weir_backend(None, "--memory", "4mb")
+    count = 20 * (4 << 20) // 1536 + 1
+    rng = random.Random(SEED)
+
+    def value(i):
+        return random.Random(i).randbytes(1536)
+
+    def read_all(order):
+        with differential.Client(ours.port) as c:
+            for start in range(0, count, 256):
+                batch = order[start:start + 256]
+                c.send([[b"GET", b"key:%012d" % i] for i in batch])
+                for i in batch:
+                    assert c.read() == (b"$", value(i)), i
+            used = int(re.search(rb"\nused_memory_dataset:(\d+)", c.ask("INFO", "memory")[1])[1])
+            assert used <= 4 << 20
+            assert c.ask("DBSIZE") == (b":", b"%d" % count)
+
+    with differential.Client(ours.port) as c:
+        for start in range(0, count, 256):
+            batch = range(start, min(start + 256, count))
+            c.send([[b"SET", b"key:%012d" % i, value(i)] for i in batch])
+            for _ in batch:
+                assert c.read() == (b"+", b"OK")
+    order = list(range(count))
+    rng.shuffle(order)
+    read_all(order)
+    ours.restart(signal.SIGKILL)
+    read_all(order[::-1])
+
+
 def test_scan_sees_what_stays(weir_backend):
     """20000 keys stay; twice as many come and go between the pages, so that the table grows and shrinks."""
     ours = weir_backend()
