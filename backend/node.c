@@ -10,7 +10,7 @@
 #define LONG_TURN_US     1000u
 #define CPU_LOOK_US      250u
 #define FLUSH_TURN_US    600u  /* then the other clients' replies are for the next turn */
-#define FLUSH_TOGETHER   16u           /* so many clients between two looks at the clock; */
+#define FLUSH_TOGETHER 32u           /* so many clients between two looks at the clock; */
 #define FLUSH_BYTES      (64u << 10)   /* fewer, with so much to send */
 #define PARK_LOOK_MS     2u
 #define LINGER_US_MIN    100u

@@ -30,8 +30,8 @@
 
 #define IO_EV_STREAM_EVENTS 512
 /* So few that their memory is still in the cache when their turn comes. */
-#define IO_EV_AHEAD_STREAMS 8
-#define IO_EV_AHEAD_ROOM    (16u << 10)
+#define IO_EV_AHEAD_STREAMS 32
+#define IO_EV_AHEAD_ROOM    ((16u << 10) + 192)
 
 struct io_ev_slot;
 struct uring;
