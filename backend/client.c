@@ -419,12 +419,28 @@ static size_t client_consume(struct client *client, struct bytes data)
     return consumed;
 }
 
-/* The entry's lines are asked for when the bucket's has come: a receive later. */
-static void ahead_step(struct node *node, uint64_t hash)
+/* The entry's lines are asked for when the bucket's line has had the time to come: AHEAD_KEYS receives later. */
+static void ahead_add(struct node *node, uint64_t hash)
 {
-    if (node->ahead_hash != 0)
-        store_prefetch_entry(node->store, node->ahead_hash);
-    node->ahead_hash = hash;
+    struct ahead_keys *ahead = &node->ahead;
+
+    if (hash == 0)
+        return;
+    if (ahead->count == AHEAD_KEYS)
+        store_prefetch_entry(node->store, ahead->hashes[ahead->next]);
+    else
+        ahead->count++;
+    ahead->hashes[ahead->next] = hash;
+    ahead->next = (ahead->next + 1) % AHEAD_KEYS;
+}
+
+/* What is left of them, before the first of the requests runs. */
+static void ahead_end(struct node *node)
+{
+    struct ahead_keys *ahead = &node->ahead;
+
+    for (; ahead->count > 0; ahead->count--)
+        store_prefetch_entry(node->store, ahead->hashes[(ahead->next - ahead->count) % AHEAD_KEYS]);
 }
 
 static void client_ahead(struct io_stream *stream, struct bytes data)
@@ -432,14 +448,14 @@ static void client_ahead(struct io_stream *stream, struct bytes data)
     const struct client *client = client_of(stream);
 
     if (client->session.protocol == SESSION_RESP && !client->session.is_parked)
-        ahead_step(client->node, ahead_resp_first(client->node->store, client->session.db, data));
+        ahead_add(client->node, ahead_resp_first(client->node->store, client->session.db, data));
 }
 
 static size_t client_recv(struct io_stream *stream, struct bytes data)
 {
     struct client *client = client_of(stream);
 
-    ahead_step(client->node, 0);
+    ahead_end(client->node);
     if (UNLIKELY(client->session.is_parked)) {
         if (data.len > PARKED_INPUT_MAX)
             client_pause(client, PAUSE_INPUT);

@@ -7,6 +7,13 @@
 
 struct client;
 
+/* Keys of requests to come whose buckets were asked for, their entries not yet. */
+#define AHEAD_KEYS 8u /* a power of two */
+struct ahead_keys {
+    uint64_t hashes[AHEAD_KEYS]; /* the oldest `count` before next */
+    unsigned next, count;
+};
+
 struct node {
     struct io *io;
     struct log *log;
@@ -20,7 +27,7 @@ struct node {
     struct node_turns turns;
     uint64_t cpu_us, cpu_at_us; /* the CPU's clock as it was seen last, and when */
     struct mem_pool clients;
-    uint64_t ahead_hash;    /* of a key whose bucket was asked for, its entry not yet; 0: none */
+    struct ahead_keys ahead;
     struct resp_args args;  /* of the request at hand */
     struct mc_keys mc_keys;
     struct list dirty;  /* clients with output or an end to come */
