@@ -10,8 +10,10 @@
 #define LONG_TURN_US     1000u
 #define CPU_LOOK_US      250u
 #define FLUSH_TURN_US    600u  /* then the other clients' replies are for the next turn */
-#define FLUSH_TOGETHER 32u           /* so many clients between two looks at the clock; */
-#define FLUSH_BYTES      (64u << 10)   /* fewer, with so much to send */
+#define FLUSH_EARLY_US   300u
+#define FLUSH_TOGETHER   32u         /* so many clients between two looks at the clock; */
+#define FLUSH_FEW        8u          /* when FLUSH_EARLY_US have gone: a send to another core costs twice what it does here */
+#define FLUSH_BYTES      (64u << 10) /* fewer, with so much to send */
 #define PARK_LOOK_MS     2u
 #define LINGER_US_MIN    100u
 #define LINGER_US_MAX    1000u
@@ -66,8 +68,8 @@ static void node_run_rests(struct node *node)
         client_run_rest(client_of_turn_node(at));
 }
 
-/* Sends of some of the dirty clients together. */
-static void node_flush_some(struct node *node)
+/* Sends of some of the dirty clients together, at most `most` of them. */
+static void node_flush_some(struct node *node, unsigned most)
 {
     struct client_send sends[FLUSH_TOGETHER];
     struct io_send calls[FLUSH_TOGETHER];
@@ -75,7 +77,7 @@ static void node_flush_some(struct node *node)
     unsigned count = 0;
     size_t bytes = 0;
 
-    while (count < FLUSH_TOGETHER && bytes < FLUSH_BYTES && (at = list_pop_front(&node->dirty)) != NULL) {
+    while (count < most && bytes < FLUSH_BYTES && (at = list_pop_front(&node->dirty)) != NULL) {
         struct client *client = client_of_dirty_node(at);
         struct client_send *send = &sends[count];
 
@@ -91,10 +93,12 @@ static void node_flush_some(struct node *node)
 
 static void node_flush(struct node *node)
 {
+    uint64_t begun_us = io_now_us(node->io), now_us;
+
     while (!list_is_empty(&node->dirty)) {
-        node_flush_some(node);
-        if (UNLIKELY(!list_is_empty(&node->dirty) &&
-                     io_clock_us(node->io) >= io_now_us(node->io) + FLUSH_TURN_US)) {
+        now_us = io_clock_us(node->io);
+        node_flush_some(node, now_us < begun_us + FLUSH_EARLY_US ? FLUSH_TOGETHER : FLUSH_FEW);
+        if (UNLIKELY(!list_is_empty(&node->dirty) && now_us >= begun_us + FLUSH_TURN_US)) {
             io_wake(node->io);
             break;
         }

@@ -29,9 +29,9 @@
 #include <sys/epoll.h>
 
 #define IO_EV_STREAM_EVENTS 512
-/* So few that their memory is still in the cache when their turn comes. */
+/* Their memory is still in the cache when their turn comes; 192 bytes more, that not all begin in the same lines of it. */
 #define IO_EV_AHEAD_STREAMS 32
-#define IO_EV_AHEAD_ROOM    ((16u << 10) + 192)
+#define IO_EV_AHEAD_ROOM    ((4u << 10) + 192)
 
 struct io_ev_slot;
 struct uring;

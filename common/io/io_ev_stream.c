@@ -44,6 +44,7 @@
 #define CLOSE_DRAIN_MAX (1u << 20)
 #define SLOTS_MIN     64
 #define SLICES_MAX    1024 /* the kernel's UIO_MAXIOV */
+#define LOOK_STREAMS  8    /* so many are served between two looks at the clock, where a turn is bounded */
 
 enum stream_state {
     STREAM_OPEN,
@@ -475,13 +476,18 @@ static bool stream_lend_ahead(struct io_ev *ev, struct io_stream *stream, int at
     return stream_lend_buffer(ev, stream, ev->ahead_data + (size_t)at * IO_EV_AHEAD_ROOM, 0, len);
 }
 
+static void stream_event_note(struct stream_part *part, uint32_t events)
+{
+    part->is_hung_up |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+    part->is_readable |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+    part->is_writable |= (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
+}
+
 static void stream_event(struct io_ev *ev, struct io_stream *stream, uint32_t events)
 {
     struct stream_part *part = stream_part(stream);
 
-    part->is_hung_up |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-    part->is_readable |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-    part->is_writable |= (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
+    stream_event_note(part, events);
     if (UNLIKELY(stream->state_ == STREAM_CONNECTING)) {
         if (part->is_writable)
             stream_connect_end(ev, stream, stream_connect_result(stream));
@@ -494,15 +500,51 @@ static void stream_event(struct io_ev *ev, struct io_stream *stream, uint32_t ev
     ev->stream_current = NULL;
 }
 
+/* To a later turn, with what was told of it and what was received ahead. */
+static void stream_put_off(struct io_ev *ev, struct io_stream *stream, int at, uint32_t events)
+{
+    struct stream_part *part = stream_part(stream);
+
+    if (ev->ahead[at].stream == stream) {
+        int err;
+
+        part->is_readable = ev->ahead[at].len == IO_EV_AHEAD_ROOM;
+        err = stream_keep_ahead(ev, stream);
+        if (err != 0) {
+            MAYBE(stream_end(ev, stream, err));
+            ev->stream_current = NULL;
+            return;
+        }
+        if (stream_can_receive(stream))
+            stream_todo_add(ev, stream);
+    } else {
+        stream_event_note(part, events);
+    }
+    stream_todo_check(ev, stream);
+}
+
+static bool streams_are_late(struct io_ev *ev)
+{
+    return ev->streams_us != 0 && io_clock_us(&ev->io) >= ev->io.now_us + ev->streams_us;
+}
+
 static void streams_serve(struct io_ev *ev, const struct epoll_event *events, int count)
 {
+    bool is_late = false;
+
     if (count > 1)
         streams_receive_ahead(ev, events, count);
     for (int i = 0; i < count; i++) {
         struct io_stream *stream = stream_find(ev, events[i].data.u64);
 
+        if (i > 0 && i % LOOK_STREAMS == 0)
+            is_late = is_late || streams_are_late(ev);
         if (UNLIKELY(stream == NULL))
             continue; /* closed by one before */
+        if (UNLIKELY(is_late) && stream->state_ == STREAM_OPEN) {
+            stream_put_off(ev, stream, i, events[i].events);
+            continue;
+        }
         if (ev->ahead[i].stream != stream) {
             stream_event(ev, stream, events[i].events);
             continue;
@@ -513,24 +555,22 @@ static void streams_serve(struct io_ev *ev, const struct epoll_event *events, in
     }
 }
 
-static bool streams_are_late(struct io_ev *ev)
-{
-    return ev->streams_us != 0 && io_clock_us(&ev->io) >= ev->io.now_us + ev->streams_us;
-}
-
-/* As many as a turn has time for. The rest is served by the next, before anything else is asked for. */
+/* As many as a turn has time for, some of them in any case. The rest is served by the next, before anything else is asked for. */
 static void streams_serve_some(struct io_ev *ev)
 {
-    while (ev->stream_event_at < ev->stream_event_count) {
-        int first = ev->stream_event_at, count = MIN(ev->stream_event_count - first, IO_EV_AHEAD_STREAMS);
+    bool is_late = false;
 
+    while (ev->stream_event_at < ev->stream_event_count && !is_late) {
+        int first = ev->stream_event_at, count = ev->stream_event_count - first;
+
+        is_late = streams_are_late(ev);
+        count = MIN(count, is_late ? LOOK_STREAMS : IO_EV_AHEAD_STREAMS);
         ev->stream_event_at += count;
         streams_serve(ev, ev->stream_events + first, count);
-        if (ev->stream_event_at < ev->stream_event_count && streams_are_late(ev)) {
-            io_ev_wake(&ev->io);
-            return;
-        }
+        is_late = is_late || streams_are_late(ev);
     }
+    if (ev->stream_event_at < ev->stream_event_count)
+        io_ev_wake(&ev->io);
 }
 
 static void streams_event(struct ev_loop *loop, ev_io *watcher, int libev_events)
