@@ -6,6 +6,9 @@
  * generator stores in a real server); SET and set are acknowledged and forgotten. It leaves more of
  * the core to the proxy under test, so a slice may be shorter. Both protocols, told apart by a
  * connection's first byte.
+ *
+ * With --turns it looks at its thread's CPU clock at the beginning and the end of each turn of its loop, and says at
+ * SIGTERM: turns COUNT OVER-A-MILLISECOND LONGEST-MICROSECONDS. What such a loop shows is the machine's.
  */
 #include "common/base/bytes.h"
 #include "common/base/mem.h"
@@ -13,13 +16,17 @@
 #include "tests/bench/words.h"
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EVENTS_MAX   1024
 #define RECEIVE_SIZE (256u << 10)
+#define LONG_TURN_US 1000u
 
 struct client {
     int fd;
@@ -27,8 +34,14 @@ struct client {
     struct queue in, out;
 };
 
+struct turns {
+    bool are_counted;
+    uint64_t count, long_count, us_max; /* of the thread's CPU time */
+};
+
 struct responder {
     int listener, epoll;
+    struct turns turns;
     char *value; /* owns; x's: what follows the key */
     uint32_t value_size;
     struct words words; /* borrow from the client's input while one request is answered */
@@ -163,30 +176,78 @@ static void client_read(struct responder *r, struct client *client)
         client_flush(r, client);
 }
 
-NORETURN static void run(struct responder *r)
+static void accept_all(struct responder *r)
+{
+    int fd;
+
+    while ((fd = net_accept(r->listener)) >= 0) {
+        struct client *client = must_zalloc(sizeof(*client));
+
+        client->fd = fd;
+        net_watch(r->epoll, fd, EPOLLIN, client);
+    }
+}
+
+static void serve(struct responder *r, const struct epoll_event *events, int count)
+{
+    for (int i = 0; i < count; i++) {
+        struct client *client = events[i].data.ptr;
+
+        if (client == NULL)
+            accept_all(r);
+        else if (events[i].events == EPOLLOUT)
+            client_flush(r, client);
+        else
+            client_read(r, client);
+    }
+}
+
+static uint64_t cpu_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void serve_counted(struct responder *r, const struct epoll_event *events, int count)
+{
+    struct turns *turns = &r->turns;
+    uint64_t begun_us = cpu_us(), took_us;
+
+    serve(r, events, count);
+    took_us = cpu_us() - begun_us;
+    turns->count++;
+    turns->long_count += took_us > LONG_TURN_US;
+    turns->us_max = MAX(turns->us_max, took_us);
+}
+
+static volatile sig_atomic_t is_ended;
+
+static void end(int signal_number)
+{
+    (void)signal_number;
+    is_ended = 1;
+}
+
+static void run(struct responder *r)
 {
     struct epoll_event *events = must_alloc(sizeof(*events) * EVENTS_MAX);
 
-    for (;;) {
+    while (!is_ended) {
         int count = net_wait(r->epoll, events, EVENTS_MAX);
 
-        for (int i = 0; i < count; i++) {
-            struct client *client = events[i].data.ptr;
-            int fd;
-
-            if (client != NULL && events[i].events == EPOLLOUT) {
-                client_flush(r, client);
-            } else if (client != NULL) {
-                client_read(r, client);
-            } else {
-                while ((fd = net_accept(r->listener)) >= 0) {
-                    client = must_zalloc(sizeof(*client));
-                    client->fd = fd;
-                    net_watch(r->epoll, fd, EPOLLIN, client);
-                }
-            }
-        }
+        if (r->turns.are_counted)
+            serve_counted(r, events, count);
+        else
+            serve(r, events, count);
     }
+    mem_free(events);
+}
+
+NORETURN static void die_of_usage(void)
+{
+    die(0, "usage: responder --port N [--host ADDRESS] [--value-size BYTES] [--turns]");
 }
 
 int main(int argc, char **argv)
@@ -195,6 +256,7 @@ int main(int argc, char **argv)
         {"host", required_argument, NULL, 'h'},
         {"port", required_argument, NULL, 'p'},
         {"value-size", required_argument, NULL, 'v'},
+        {"turns", no_argument, NULL, 't'},
         {NULL, 0, NULL, 0},
     };
     const char *host = "127.0.0.1";
@@ -209,15 +271,22 @@ int main(int argc, char **argv)
             port = (uint16_t)option_number("port", optarg, 1, 65535);
         else if (option == 'v')
             r.value_size = (uint32_t)option_number("value-size", optarg, 1, WORDS_SIZE_MAX);
+        else if (option == 't')
+            r.turns.are_counted = true;
         else
-            die(0, "usage: responder --port N [--host ADDRESS] [--value-size BYTES]");
+            die_of_usage();
     }
     if (port == 0 || optind != argc)
-        die(0, "usage: responder --port N [--host ADDRESS] [--value-size BYTES]");
+        die_of_usage();
+    if (r.turns.are_counted)
+        sigaction(SIGTERM, &(struct sigaction){.sa_handler = end}, NULL);
     r.value = must_alloc(r.value_size);
     memset(r.value, 'x', r.value_size);
     r.epoll = epoll_create1(EPOLL_CLOEXEC);
     r.listener = net_listen(host, port);
     net_watch(r.epoll, r.listener, EPOLLIN, NULL);
     run(&r);
+    printf("turns %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", r.turns.count, r.turns.long_count, r.turns.us_max);
+    mem_free(r.value);
+    return 0;
 }
