@@ -27,7 +27,7 @@ static void fill(struct page_stock *stock)
 {
     if (stock->io == NULL || stock->touching != NULL || stock->ready_count == PAGE_STOCK_MAX)
         return;
-    stock->touching = mem_region_get();
+    stock->touching = mem_region_get(true);
     if (stock->touching == NULL)
         return;
     stock->op.done = touched;
@@ -57,16 +57,20 @@ void page_stock_deinit(struct page_stock *stock)
     *stock = (struct page_stock){0};
 }
 
-void *page_stock_take(struct page_stock *stock)
+void *page_stock_take(struct page_stock *stock, bool *is_whole)
 {
     void *region = NULL;
 
-    if (stock == NULL)
-        return mem_region_get();
+    *is_whole = true;
+    if (stock == NULL || stock->io == NULL)
+        return mem_region_get(true);
     if (stock->ready_count > 0)
         region = stock->ready[--stock->ready_count];
     fill(stock);
-    return region != NULL ? region : mem_region_get();
+    if (region != NULL)
+        return region;
+    *is_whole = false;
+    return mem_region_get(false);
 }
 
 void page_stock_put(struct page_stock *stock, void *region)

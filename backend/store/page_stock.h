@@ -6,7 +6,8 @@
  * 0.1 to several milliseconds, in the middle of somebody's SET. So a thread does it ahead of need (io_touch()).
  *
  *   K1  A region is of one at a time: io that touches it, the stock, or who has taken it.
- *   K2  Nobody waits for the stock: from an empty one comes a region that was not touched.
+ *   K2  Nobody waits for the stock: from an empty one comes a region that was not touched, of small pages, so that each of
+ *       its touches is a short one. While it is not open, as in a recovery, regions are whole: nobody is served then.
  *   K3  It has PAGE_STOCK_MAX regions at most, those under way counted.
  */
 #pragma once
@@ -31,7 +32,7 @@ void page_stock_open(struct page_stock *stock, struct io *io);
 bool page_stock_close(struct page_stock *stock, void (*closed)(void *arg), void *arg);
 /* Gives all back. Closed before, or its io is gone. */
 void page_stock_deinit(struct page_stock *stock);
-/* A region of mem.h. `stock` may be NULL. NULL: out of memory. */
-MUST_USE void *page_stock_take(struct page_stock *stock);
+/* A region of mem.h, whole or (*is_whole: false) of small pages. `stock` may be NULL. NULL: out of memory. */
+MUST_USE void *page_stock_take(struct page_stock *stock, bool *is_whole);
 /* One that was in use comes back whole, to the stock or to the system. */
 void page_stock_put(struct page_stock *stock, void *region);

@@ -49,17 +49,21 @@ void pages_deinit(struct pages *pages)
 static struct page_region *region_add(struct pages *pages)
 {
     struct page_region *region = mem_zalloc(sizeof(*region));
+    bool is_whole;
 
     if (region == NULL)
         return NULL;
-    region->base = page_stock_take(pages->stock);
+    region->base = page_stock_take(pages->stock, &is_whole);
     if (region->base == NULL) {
         mem_free(region);
         return NULL;
     }
     region->free_mask = ALL_FREE;
     pages->empty_count++;
-    pages->idle_count += REGION_PAGES;
+    if (is_whole)
+        pages->idle_count += REGION_PAGES;
+    else
+        region->purged_mask = ALL_FREE; /* as pages that went back: they have no memory yet */
     list_push_back(&pages->usable, &region->node);
     return region;
 }

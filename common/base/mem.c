@@ -82,8 +82,9 @@ size_t mem_usable(const void *pointer)
 
 #ifdef DCHECK_ON
 /* From the heap: the leak checker does not follow pointers that lie in mappings. */
-void *mem_region_get(void)
+void *mem_region_get(bool is_whole)
 {
+    (void)is_whole;
     return aligned_alloc(MEM_REGION_SIZE, MEM_REGION_SIZE);
 }
 
@@ -102,7 +103,7 @@ void mem_region_whole(void *region)
     ASSERT(region != NULL);
 }
 #else
-void *mem_region_get(void)
+void *mem_region_get(bool is_whole)
 {
     size_t wide = 2 * (size_t)MEM_REGION_SIZE, before;
     char *map = mmap(NULL, wide, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -115,7 +116,7 @@ void *mem_region_get(void)
     if (before > 0)
         MAYBE(munmap(map, before));
     MAYBE(munmap(region + MEM_REGION_SIZE, MEM_REGION_SIZE - before));
-    MAYBE(madvise(region, MEM_REGION_SIZE, MADV_HUGEPAGE));
+    MAYBE(madvise(region, MEM_REGION_SIZE, is_whole ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
     return region;
 }
 

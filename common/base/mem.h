@@ -26,9 +26,10 @@ MUST_USE char *must_strndup(const char *data, size_t len);
 size_t mem_usable(const void *pointer);
 
 /* A huge page's worth of memory, aligned to its size, on a huge page where the system gives one: for tables
- * that are touched all over. Contents undefined. NULL: out of memory. */
+ * that are touched all over. Not whole: on small pages, each of which comes when it is touched, until it is said to be
+ * whole. Contents undefined. NULL: out of memory. */
 #define MEM_REGION_SIZE (2u << 20)
-MUST_USE void *mem_region_get(void);
+MUST_USE void *mem_region_get(bool is_whole);
 void mem_region_put(void *region);
 /* A part's memory goes back to the system: its contents are lost, the addresses stay. The region is not made of huge
  * pages any more (they would bring the part back), until it is whole again. */

@@ -39,6 +39,7 @@ static void test_it_fills_and_fills_again(void **state)
 {
     struct stock_world w;
     char *taken[PAGE_STOCK_MAX + 1];
+    bool is_whole;
 
     (void)state;
     stock_init(&w);
@@ -48,8 +49,9 @@ static void test_it_fills_and_fills_again(void **state)
     assert_int_equal(w.stock.ready_count, PAGE_STOCK_MAX);
     assert_null(w.stock.touching);
     for (unsigned i = 0; i <= PAGE_STOCK_MAX; i++) { /* K2: the last one comes from an empty stock */
-        taken[i] = page_stock_take(&w.stock);
+        taken[i] = page_stock_take(&w.stock, &is_whole);
         assert_non_null(taken[i]);
+        assert_int_equal(is_whole, i < PAGE_STOCK_MAX);
         memset(taken[i], (int)(i + 1), MEM_REGION_SIZE);
     }
     sim_run_for(w.sim, LONG_US);
@@ -69,12 +71,13 @@ static void test_what_comes_back_is_kept(void **state)
 {
     struct stock_world w;
     void *one, *two;
+    bool is_whole;
 
     (void)state;
     stock_init(&w);
     page_stock_open(&w.stock, sim_node_io(w.node));
-    one = page_stock_take(&w.stock);
-    two = page_stock_take(&w.stock);
+    one = page_stock_take(&w.stock, &is_whole);
+    two = page_stock_take(&w.stock, &is_whole);
     page_stock_put(&w.stock, one);
     assert_int_equal(w.stock.ready_count, 1);
     page_stock_put(&w.stock, two); /* one is ready, one is under way */
@@ -89,12 +92,14 @@ static void test_it_closes_when_nobody_touches(void **state)
 {
     struct stock_world w;
     void *region;
+    bool is_whole;
 
     (void)state;
     stock_init(&w);
     page_stock_open(&w.stock, sim_node_io(w.node));
     assert_false(page_stock_close(&w.stock, stock_closed, &w));
-    region = page_stock_take(&w.stock); /* closed: nothing new begins */
+    region = page_stock_take(&w.stock, &is_whole); /* closed: nothing new begins */
+    assert_true(is_whole);
     page_stock_put(&w.stock, region);
     assert_int_equal(w.stock.ready_count, 0);
     assert_false(w.is_closed);
@@ -129,6 +134,37 @@ static void test_pages_take_from_it(void **state)
         pages_put(&pages, regions[i], out[i]);
     pages_deinit(&pages);
     assert_int_equal(w.stock.ready_count, PAGE_STOCK_MAX);
+    stock_deinit(&w);
+}
+
+/* Of an empty stock they have no memory until they are out: none of it is idle, and none counts as a page that can be spared. */
+static void test_pages_of_an_empty_stock_are_small(void **state)
+{
+    struct stock_world w;
+    struct pages pages;
+    struct page_region *regions[32];
+    void *out[32];
+
+    (void)state;
+    stock_init(&w);
+    page_stock_open(&w.stock, sim_node_io(w.node)); /* nobody has touched anything yet */
+    pages_init(&pages, &w.stock);
+    for (unsigned i = 0; i < 32; i++) {
+        out[i] = pages_get(&pages, &regions[i]);
+        assert_non_null(out[i]);
+        memset(out[i], 1, PAGES_PAGE_SIZE);
+        assert_ptr_equal(regions[i], regions[0]);
+        assert_int_equal(pages.idle_count, 0);
+    }
+    for (unsigned i = 0; i < 32; i++) {
+        pages_put(&pages, regions[i], out[i]);
+        assert_int_equal(pages.idle_count, i + 1);
+    }
+    out[0] = pages_get(&pages, &regions[0]); /* it is whole now, and stays so */
+    assert_int_equal(pages.idle_count, 31);
+    pages_put(&pages, regions[0], out[0]);
+    pages_deinit(&pages);
+    assert_int_equal(pages.idle_count, 0);
     stock_deinit(&w);
 }
 
@@ -182,6 +218,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_fills_and_fills_again),      cmocka_unit_test(test_what_comes_back_is_kept),
         cmocka_unit_test(test_it_closes_when_nobody_touches), cmocka_unit_test(test_pages_take_from_it),
+        cmocka_unit_test(test_pages_of_an_empty_stock_are_small),
         cmocka_unit_test(test_a_store_ends_while_it_touches), cmocka_unit_test(test_a_store_of_memory_waits_for_it),
     };
 

@@ -53,7 +53,7 @@ static void test_regions_are_aligned_and_apart(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(regions); i++) {
-        regions[i] = mem_region_get();
+        regions[i] = mem_region_get(i != 1);
         assert_non_null(regions[i]);
         assert_int_equal((uintptr_t)regions[i] % MEM_REGION_SIZE, 0);
         memset(regions[i], (int)i, MEM_REGION_SIZE);
