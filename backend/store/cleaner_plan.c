@@ -17,8 +17,8 @@
  * the last one: such a victim is worth less than another. It costs two flushes, and a record for every page of the index that
  * has changed, so it comes when an eighth of the disk was logged since the last one, for a 128th of the disk (two segments)
  * that waits for it, or when nothing else can be emptied. What a checkpoint cannot free as it is being read, say, waits for
- * a later one; on a full disk that comes after a second. It makes no pauses while less than `low` is free: then clients may
- * have to wait for it.
+ * a later one; on a full disk that comes after a second. It makes no pauses while less than `low` is free, or `start` if
+ * something that was emptied waits for it: clients write on meanwhile, and when they have come to the reserve they wait.
  */
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner_private.h"
@@ -221,8 +221,9 @@ bool cleaner_is_urgent(const struct store *store)
 {
     const struct clean_plan *plan = clean_plan_of(store);
 
-    return plan->urgency == CLEAN_URGENT ||
-           (checkpoint_is_running(store) && plan->is_short);
+    if (plan->urgency == CLEAN_URGENT)
+        return true;
+    return checkpoint_is_running(store) && (plan->is_short || (plan->emptied > 0 && plan->free < start_mark(store)));
 }
 
 bool clean_wants_flush(const struct store *store)
