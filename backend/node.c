@@ -9,7 +9,8 @@
 #define SECOND_MS        1000u
 #define LONG_TURN_US     1000u
 #define CPU_LOOK_US      250u
-#define FLUSH_TURN_US    600u  /* then the other clients' replies are for the next turn */
+#define FLUSH_TURN_US    600u  /* then the other clients' replies are for the next turn, */
+#define FLUSH_US_MIN     200u  /* when these have gone on them, too */
 #define FLUSH_EARLY_US   300u
 #define FLUSH_TOGETHER   32u         /* so many clients between two looks at the clock; */
 #define FLUSH_FEW        8u          /* when FLUSH_EARLY_US have gone: a send to another core costs twice what it does here */
@@ -93,15 +94,15 @@ static void node_flush_some(struct node *node, unsigned most)
 
 static void node_flush(struct node *node)
 {
-    uint64_t begun_us = io_now_us(node->io), now_us;
+    uint64_t begun_us = io_now_us(node->io), now_us = io_clock_us(node->io);
+    uint64_t until_us = MAX(begun_us + FLUSH_TURN_US, now_us + FLUSH_US_MIN);
 
-    while (!list_is_empty(&node->dirty)) {
-        now_us = io_clock_us(node->io);
-        node_flush_some(node, now_us < begun_us + FLUSH_EARLY_US ? FLUSH_TOGETHER : FLUSH_FEW);
-        if (UNLIKELY(!list_is_empty(&node->dirty) && now_us >= begun_us + FLUSH_TURN_US)) {
+    for (; !list_is_empty(&node->dirty); now_us = io_clock_us(node->io)) {
+        if (UNLIKELY(now_us >= until_us)) {
             io_wake(node->io);
             break;
         }
+        node_flush_some(node, now_us < begun_us + FLUSH_EARLY_US ? FLUSH_TOGETHER : FLUSH_FEW);
     }
     list_move_all(&node->unsent, &node->dirty);
 }

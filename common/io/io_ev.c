@@ -126,6 +126,7 @@ static void after_wait_run(struct ev_loop *loop, ev_check *watcher, int events)
     (void)events;
     io_turn_stamp(&ev->io, ev_clock_us(&ev->io));
     ev->is_late = false;
+    ev->streams_until_us = 0;
     if (!ev_is_active(&ev->no_wait))
         return;
     ev_idle_stop(loop, &ev->no_wait);

@@ -53,6 +53,7 @@ struct io_ev {
     struct epoll_event stream_events[IO_EV_STREAM_EVENTS];
     int stream_event_at, stream_event_count; /* from `at` on they are for the next turn */
     uint32_t streams_us;                     /* as in the options */
+    uint64_t streams_until_us;               /* this turn's; 0: it has not begun to serve them */
     bool is_late; /* what had waited for this turn has taken all of streams_us */
 
     struct socket_ring *sockets; /* owns; NULL: each call is made by itself */
