@@ -345,8 +345,14 @@ static void work_fire(struct io_timer *timer)
     } else {
         is_busy = work_step(store);
     }
-    if (store->state == STORE_OPEN || store->state == STORE_CLOSING)
-        store_work_soon(store, !is_busy ? WORK_IDLE_MS : is_urgent(store) ? 0 : WORK_BUSY_MS);
+    if (store->state != STORE_OPEN && store->state != STORE_CLOSING)
+        return;
+    if (is_busy && is_urgent(store)) {
+        io_yield(store->io);
+        store_work_soon(store, 0);
+    } else {
+        store_work_soon(store, is_busy ? WORK_BUSY_MS : WORK_IDLE_MS);
+    }
 }
 
 void store_checkpoint(struct store *store)

@@ -369,6 +369,12 @@ bool io_linger(struct io *io, uint32_t us, bool is_turn)
     return io->vtable->linger(io, us, is_turn);
 }
 
+void io_yield(struct io *io)
+{
+    if (io->vtable->yield != NULL)
+        io->vtable->yield(io);
+}
+
 /* ---- operations --------------------------------------------------------------------------- */
 
 void io_resolve_submit(struct io *io, struct io_resolve *resolve)

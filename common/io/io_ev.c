@@ -18,6 +18,7 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sched.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -143,6 +144,10 @@ static void before_wait_run(struct ev_loop *loop, ev_prepare *watcher, int event
     (void)loop, (void)events;
     io_turn_end(&ev->io);
     io_ev_file_before_wait(ev);
+    if (UNLIKELY(ev->yields)) {
+        ev->yields = false;
+        MAYBE(sched_yield());
+    }
 }
 
 static void ev_run_loop(struct io *io)
@@ -170,6 +175,11 @@ static bool ev_linger(struct io *io, uint32_t us, bool is_turn)
     ev->linger_us = ev->linger_us == 0 ? us : MIN(ev->linger_us, us);
     ev->linger_is_turn |= is_turn;
     return true;
+}
+
+static void ev_yield(struct io *io)
+{
+    io_ev_of(io)->yields = true;
 }
 
 static void ev_stop_loop(struct io *io)
@@ -290,6 +300,7 @@ static const struct io_vtable io_ev_vtable = {
     .boot_id = io_ev_boot_id,
     .wake = io_ev_wake,
     .linger = ev_linger,
+    .yield = ev_yield,
     .run = ev_run_loop,
     .stop = ev_stop_loop,
     .timer_start = ev_timer_start_ms,

@@ -88,6 +88,7 @@ struct io_ev {
     struct uring *uring; /* owns; NULL when files run on threads */
     uint32_t linger_us;  /* of this turn's end */
     bool linger_is_turn;
+    bool yields; /* at this turn's end */
     struct list file_list; /* owns: all that are open */
     int dir_fd;
 

@@ -25,6 +25,7 @@ struct io_vtable {
     uint64_t (*random64)(struct io *io);
     void (*wake)(struct io *io);
     bool (*linger)(struct io *io, uint32_t us, bool is_turn);
+    void (*yield)(struct io *io); /* may be NULL */
     void (*run)(struct io *io);
     void (*stop)(struct io *io);
 
