@@ -101,6 +101,7 @@ struct count_hook {
     struct loop *loop;
     struct count_hook *other;
     int run_count, wake_until, stop_at;
+    bool yields;
     int *order;
     int ran_as;
 };
@@ -113,6 +114,8 @@ static void count_hook_run(struct io_hook *hook)
     count->ran_as = ++*count->order;
     if (count->other != NULL)
         io_hook_remove(count->loop->io, &count->other->hook);
+    if (count->yields)
+        io_yield(count->loop->io);
     if (count->run_count < count->wake_until)
         io_wake(count->loop->io);
     if (count->run_count == count->stop_at)
@@ -137,6 +140,21 @@ static void test_hooks_run_in_order_and_wake_makes_turns(void **state)
     io_hook_remove(loop->io, &a.hook);
     io_hook_remove(loop->io, &a.hook);
     io_hook_remove(loop->io, &b.hook);
+}
+
+/* Whoever leaves the core to others at the end of its turns has as many of them. */
+static void test_who_yields_goes_on(void **state)
+{
+    struct loop *loop = *state;
+    int order = 0;
+    struct count_hook a = {.hook.run = count_hook_run, .loop = loop, .order = &order};
+
+    a.yields = true;
+    a.wake_until = a.stop_at = 50;
+    io_hook_add(loop->io, &a.hook);
+    loop_run(loop);
+    assert_int_equal(a.run_count, 50);
+    io_hook_remove(loop->io, &a.hook);
 }
 
 static void test_a_hook_may_remove_the_next_and_itself(void **state)
@@ -503,6 +521,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_clocks_and_random_numbers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hooks_run_in_order_and_wake_makes_turns, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_who_yields_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_hook_may_remove_the_next_and_itself, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hooks_do_not_run_when_nothing_happens, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_before_run_does_not_wait, setup, teardown),

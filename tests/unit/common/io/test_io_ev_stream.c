@@ -324,6 +324,47 @@ static void test_what_a_turn_has_no_time_for_is_served_by_the_next(void **state)
     loop_close(&loop);
 }
 
+struct busy {
+    struct io_timer timer;
+    struct io *io;
+    uint64_t us;
+};
+
+static void busy_fire(struct io_timer *timer)
+{
+    const struct busy *busy = timer->arg;
+    uint64_t until_us = io_clock_us(busy->io) + busy->us;
+
+    while (io_clock_us(busy->io) < until_us)
+        ;
+}
+
+/* A timer has taken all of the turn's time: the streams have half of it still, of which these take next to nothing. */
+static void test_timers_leave_time_for_streams(void **state)
+{
+    enum { ENDS = 64, TURN_US = 1000000 };
+    struct loop loop;
+    struct end ends[ENDS];
+    struct busy busy = {.us = TURN_US};
+
+    (void)state;
+    loop_open(&loop, (struct io_ev_options){.streams_us = TURN_US});
+    busy.io = loop.io;
+    busy.timer = (struct io_timer){.fire = busy_fire, .arg = &busy};
+    for (int k = 0; k < ENDS; k++)
+        end_open(&ends[k], &loop);
+    for (int k = 0; k < ENDS; k++)
+        peer_write(&ends[k], "hi", 2);
+    io_timer_start(loop.io, &busy.timer, 0);
+    ends[0].stop_at = 1; /* after this turn */
+    loop_run(&loop);
+    for (int k = 0; k < ENDS; k++) {
+        assert_int_equal(ends[k].got_len, 2);
+        end_close(&ends[k]);
+    }
+    loop_close(&loop);
+}
+
 /* Who has itself called again in the next turn (a bite a turn) lets others come in between: those that an event tells of,
  * and, where a turn has no time for all, those of its like. */
 static void test_who_asks_to_be_called_again_goes_behind_others(void **state)
@@ -384,6 +425,7 @@ int main(void)
         LOOP_TEST(test_what_was_received_ahead_of_a_stream_is_kept),
         LOOP_TEST(test_long_input_of_many_streams),
         cmocka_unit_test(test_what_a_turn_has_no_time_for_is_served_by_the_next),
+        cmocka_unit_test(test_timers_leave_time_for_streams),
         cmocka_unit_test(test_who_asks_to_be_called_again_goes_behind_others),
     };
 
