@@ -17,8 +17,9 @@
  * the last one: such a victim is worth less than another. It costs two flushes, and a record for every page of the index that
  * has changed, so it comes when an eighth of the disk was logged since the last one, for a 128th of the disk (two segments)
  * that waits for it, or when nothing else can be emptied. What a checkpoint cannot free as it is being read, say, waits for
- * a later one; on a full disk that comes after a second. It makes no pauses while less than `low` is free, or `start` if
- * something that was emptied waits for it: clients write on meanwhile, and when they have come to the reserve they wait.
+ * a later one; on a full disk that comes after a second. With a bound on the disk it makes no pauses while less than `low` is free,
+ * or `start` if something that was emptied waits for it: clients write on meanwhile, and when they have come to the reserve
+ * they wait.
  */
 #include "backend/store/checkpoint.h"
 #include "backend/store/cleaner_private.h"
@@ -223,7 +224,9 @@ bool cleaner_is_urgent(const struct store *store)
 
     if (plan->urgency == CLEAN_URGENT)
         return true;
-    return checkpoint_is_running(store) && (plan->is_short || (plan->emptied > 0 && plan->free < start_mark(store)));
+    if (store->options.disk_max == 0 || !checkpoint_is_running(store))
+        return false;
+    return plan->is_short || (plan->emptied > 0 && plan->free < start_mark(store));
 }
 
 bool clean_wants_flush(const struct store *store)

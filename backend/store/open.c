@@ -6,7 +6,8 @@
  *
  *   W1  Nothing is served before all that was appended is found again.
  *   W2  Background work is cut into steps of about 200 us; a step is done each millisecond while there is something
- *       to do, else every WORK_IDLE_MS.
+ *       to do, else every WORK_IDLE_MS. Where clients would have to wait for it soon a step is done each turn: then the core is
+ *       left to others once in a while, as a client that shares it could not run until the scheduler takes it away.
  */
 #include "backend/store/backup.h"
 #include "backend/store/checkpoint.h"
@@ -18,6 +19,7 @@
 
 #define WORK_BUSY_MS   1u
 #define WORK_IDLE_MS   20u
+#define YIELD_US       1000u /* between two times that urgent work leaves the core to others */
 #define AGAIN_MS       10000u /* after a checkpoint that failed */
 #define AGAIN_SOON_MS  50u    /* ... and for which there is room now, or soon */
 #define DYING_ELEMENTS 2000u /* a step */
@@ -348,7 +350,10 @@ static void work_fire(struct io_timer *timer)
     if (store->state != STORE_OPEN && store->state != STORE_CLOSING)
         return;
     if (is_busy && is_urgent(store)) {
-        io_yield(store->io);
+        if (!store->waits_for_cleaner && io_now_us(store->io) >= store->yield_us + YIELD_US) {
+            store->yield_us = io_now_us(store->io);
+            io_yield(store->io);
+        }
         store_work_soon(store, 0);
     } else {
         store_work_soon(store, is_busy ? WORK_BUSY_MS : WORK_IDLE_MS);

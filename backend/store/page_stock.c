@@ -9,7 +9,7 @@ static void touched(struct io_op *op)
 {
     struct page_stock *stock = CONTAINER_OF(op, struct page_stock, op);
     void *region = stock->touching;
-    bool is_touched = op->result == 0;
+    bool is_touched = op->result >= 0;
 
     stock->touching = NULL;
     if (stock->io == NULL) {
@@ -19,8 +19,10 @@ static void touched(struct io_op *op)
     }
     ASSERT(stock->ready_count < PAGE_STOCK_MAX);
     stock->ready[stock->ready_count++] = region;
-    if (is_touched)
-        fill(stock);
+    if (!is_touched)
+        return;
+    stock->touch_us = (uint32_t)op->result;
+    fill(stock);
 }
 
 static void fill(struct page_stock *stock)
@@ -69,8 +71,8 @@ void *page_stock_take(struct page_stock *stock, bool *is_whole)
     fill(stock);
     if (region != NULL)
         return region;
-    *is_whole = false;
-    return mem_region_get(false);
+    *is_whole = stock->touch_us <= PAGE_STOCK_LONG_US;
+    return mem_region_get(*is_whole);
 }
 
 void page_stock_put(struct page_stock *stock, void *region)

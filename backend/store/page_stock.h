@@ -6,15 +6,17 @@
  * 0.1 to several milliseconds, in the middle of somebody's SET. So a thread does it ahead of need (io_touch()).
  *
  *   K1  A region is of one at a time: io that touches it, the stock, or who has taken it.
- *   K2  Nobody waits for the stock: from an empty one comes a region that was not touched, of small pages, so that each of
- *       its touches is a short one. While it is not open, as in a recovery, regions are whole: nobody is served then.
+ *   K2  Nobody waits for the stock: from an empty one comes a region that was not touched. It is of small pages if the last
+ *       touch was a long one, so that each of its own is short; the system joins them later, by and by. While the stock is
+ *       not open, as in a recovery, regions are whole: nobody is served then.
  *   K3  It has PAGE_STOCK_MAX regions at most, those under way counted.
  */
 #pragma once
 #include "common/base/base.h"
 #include "common/io/io.h"
 
-#define PAGE_STOCK_MAX 2u
+#define PAGE_STOCK_MAX     2u
+#define PAGE_STOCK_LONG_US 300u /* of processor time, for a region's touch */
 
 struct page_stock {
     struct io *io; /* NULL: closed, or never opened */
@@ -22,6 +24,7 @@ struct page_stock {
     void *ready[PAGE_STOCK_MAX]; /* owns */
     uint32_t ready_count;
     void *touching;              /* io's; NULL: none */
+    uint32_t touch_us;           /* what the last touch took */
     void (*closed)(void *arg);
     void *closed_arg;
 };

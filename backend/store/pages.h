@@ -5,7 +5,8 @@
  *     region: 2 MiB, aligned     [page][page] ... 32 of them
  *
  * Entries and buckets are touched at random, so most of the cost of a look-up is finding where memory is:
- * with 2-MiB pages of the machine one TLB entry covers 2 MiB. Regions come from a stock (page_stock.h). A region whose
+ * with 2-MiB pages of the machine one TLB entry covers 2 MiB. Regions come from a stock (page_stock.h); one of small pages
+ * is as one whose pages had all gone back, until all are out. A region whose
  * pages are all free goes back to it or to the operating system; one is kept, so that a page more, a page less costs no
  * system call. Single pages that are free go back when they are many.
  */

@@ -299,7 +299,7 @@ void io_list(struct io *io, struct io_op *op, const char *path,
 /* ---- memory that is there --------------------------------------------------------------------- */
 
 /* Writes a zero into every page of memory that nobody uses meanwhile, off the loop: the first touch of memory can take the
- * system milliseconds. result 0; ERR_UNSUPPORTED: nothing was touched. */
+ * system milliseconds. result: microseconds of processor time that it took; ERR_UNSUPPORTED: nothing was touched. */
 void io_touch(struct io *io, struct io_op *op, void *memory, size_t size);
 
 /* ---- memory that outlives the process ------------------------------------------------------- */

@@ -355,6 +355,7 @@ int io_ev_create(const struct io_ev_options *options, struct io **out)
     int err;
 
     io_init(&ev->io, &io_ev_vtable, options->log);
+    list_init(&ev->stream_late);
     list_init(&ev->stream_todo);
     list_init(&ev->op_todo);
     ev->streams_us = options->streams_us;

@@ -16,8 +16,8 @@ struct io_ev_options {
     enum io_socket_backend sockets; /* TOGETHER: calls for several in one, where the kernel lets us */
     size_t recv_size;              /* of the worker's receive buffer; 0: 256 KiB */
     const char *directory;         /* where relative paths start; NULL: the current one */
-    uint32_t streams_us;           /* so long a turn receives (64 KiB at a time), then what came in goes out; half of it at least, however
-                                    * long its timers took; 0: until all have been served */
+    uint32_t streams_us;           /* so long a turn receives (64 KiB at a time), then what came in goes out; half of it at least, from the first
+                                    * receive on, however long its timers took; 0: until all have been served */
     uint32_t files_us;             /* so long a turn tells of what the ring has done; 0: of all */
     bool start_threads;            /* now, not with the first job: for before a seccomp filter */
 };

@@ -32,6 +32,7 @@
 /* Their memory is still in the cache when their turn comes; 192 bytes more, that not all begin in the same lines of it. */
 #define IO_EV_AHEAD_STREAMS 32
 #define IO_EV_AHEAD_ROOM    ((4u << 10) + 192)
+_Static_assert(IO_EV_AHEAD_STREAMS <= SOCKET_RING_MAX, "they are received together");
 
 struct io_ev_slot;
 struct uring;
@@ -65,6 +66,7 @@ struct io_ev {
     } ahead[IO_EV_AHEAD_STREAMS];
     char *ahead_data; /* owns; IO_EV_AHEAD_ROOM for each; NULL until it is needed */
 
+    struct list stream_late; /* streams that a turn had no time for; they come first in the next */
     struct list stream_todo; /* streams that have something to do in the next turn */
     struct list op_todo;     /* ops that are done and wait for the next turn */
 

@@ -18,9 +18,12 @@
  * (is_readable) until a receive finds the socket empty. So nothing is asked again that was told before:
  * libev's level-triggered set polls each socket once more, a turn after every report. To pause, to resume
  * and to stop at a budget costs no system call. EPOLLOUT is asked for with the first short send only, as
- * unix sockets report it for every message that the peer reads. Events that a turn has no time for (streams_us) wait in
- * the array for the next one. There they come first, then what waits on the todo list (one stream at least, and as
- * many as there is time for), then, if there still is, what the kernel tells anew.
+ * unix sockets report it for every message that the peer reads.
+ *
+ * Where a turn is bounded (streams_us) it may not have the time for all. Streams that were received ahead of, and those
+ * between them, go to the late list then, and the other events wait in the array. The next turn serves the late ones first,
+ * then the array, then what waits on the todo list, then, if there still is time, what the kernel tells anew: in the order in
+ * which they were told, LOOK_STREAMS of the first two and one of the todo list at least.
  *
  *   I1  is_readable is cleared only by a receive that got less than it had room for, and, once a hang-up
  *       was reported, by the end itself: no further edge would tell of it.
@@ -401,7 +404,7 @@ static void stream_room(struct io_ev *ev, struct io_stream *stream)
  * at what came: so the memory that one request needs is on its way while others are served.
  *
  *   I4  What was received ahead of a stream is lent by its event, unless something happens to the stream before: it is
- *       paused or detached (then it goes into the rest) or closed (then it is gone). The rest is empty until then, and
+ *       paused, detached or put off (then it goes into the rest) or closed (then it is gone). The rest is empty until then, and
  *       outside of streams_serve() nothing is.
  */
 static bool stream_can_be_ahead(const struct io_ev *ev, struct io_stream *stream, uint32_t events)
@@ -500,7 +503,7 @@ static void stream_event(struct io_ev *ev, struct io_stream *stream, uint32_t ev
     ev->stream_current = NULL;
 }
 
-/* To a later turn, with what was told of it and what was received ahead. */
+/* To the next turn, with what was told of it and what was received ahead. */
 static void stream_put_off(struct io_ev *ev, struct io_stream *stream, int at, uint32_t events)
 {
     struct stream_part *part = stream_part(stream);
@@ -515,12 +518,12 @@ static void stream_put_off(struct io_ev *ev, struct io_stream *stream, int at, u
             ev->stream_current = NULL;
             return;
         }
-        if (stream_can_receive(stream))
-            stream_todo_add(ev, stream);
     } else {
         stream_event_note(part, events);
     }
-    stream_todo_check(ev, stream);
+    stream_todo_remove(stream);
+    list_push_back(&ev->stream_late, &part->todo_node);
+    io_ev_wake(&ev->io);
 }
 
 /* What timers and files took counts, but for half of the time: else clients would wait while there is much else to do. */
@@ -616,25 +619,32 @@ static void stream_todo_one(struct io_ev *ev, struct io_stream *stream)
     ev->stream_current = NULL;
 }
 
-void io_ev_stream_todo(struct io_ev *ev)
+/* Those of `list`, `some` in any case, and as many as there is time for; what is left stays in front of what they add. */
+static bool stream_todo_some(struct io_ev *ev, struct list *list, unsigned some)
 {
     struct list batch;
     struct list_node *node;
+    bool is_late = false;
 
-    streams_serve_some(ev);
     list_init(&batch);
-    list_move_all(&ev->stream_todo, &batch);
-    while (!ev->is_late && (node = list_pop_front(&batch)) != NULL) {
-        struct stream_part *part = CONTAINER_OF(node, struct stream_part, todo_node);
-
-        stream_todo_one(ev, stream_of_part(part));
-        ev->is_late = streams_are_late(ev);
+    list_move_all(list, &batch);
+    for (unsigned count = 1; !is_late && (node = list_pop_front(&batch)) != NULL; count++) {
+        stream_todo_one(ev, stream_of_part(CONTAINER_OF(node, struct stream_part, todo_node)));
+        is_late = count >= some && streams_are_late(ev);
     }
-    if (UNLIKELY(!list_is_empty(&batch))) { /* before what those have added that were served */
-        list_move_all(&ev->stream_todo, &batch);
-        list_move_all(&batch, &ev->stream_todo);
+    if (UNLIKELY(!list_is_empty(&batch))) {
+        list_move_all(list, &batch);
+        list_move_all(&batch, list);
         io_ev_wake(&ev->io);
     }
+    return is_late;
+}
+
+void io_ev_stream_todo(struct io_ev *ev)
+{
+    MAYBE(stream_todo_some(ev, &ev->stream_late, LOOK_STREAMS));
+    streams_serve_some(ev);
+    ev->is_late = stream_todo_some(ev, &ev->stream_todo, 1);
 }
 
 /* ---- open, connect, close ------------------------------------------------------------------ */

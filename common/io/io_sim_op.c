@@ -103,7 +103,7 @@ static ssize_t job_run(struct sim_job *job)
     case JOB_TOUCH:
         if (job->process != NULL) /* or the memory is gone */
             memset(job->data, 0, job->size);
-        return 0;
+        return TOUCH_US;
     }
     UNREACHABLE("kind of job");
 }

@@ -88,6 +88,28 @@ static void test_what_comes_back_is_kept(void **state)
     stock_deinit(&w);
 }
 
+/* Where touches are short an empty stock gives whole regions. */
+static void test_an_empty_stock_gives_what_is_quick(void **state)
+{
+    struct stock_world w;
+    void *region;
+    bool is_whole;
+
+    (void)state;
+    stock_init(&w);
+    page_stock_open(&w.stock, sim_node_io(w.node));
+    for (uint32_t us = PAGE_STOCK_LONG_US; us <= PAGE_STOCK_LONG_US + 1; us++) {
+        w.stock.touch_us = us;
+        region = page_stock_take(&w.stock, &is_whole);
+        assert_non_null(region);
+        assert_int_equal(is_whole, us == PAGE_STOCK_LONG_US);
+        mem_region_put(region);
+    }
+    sim_run_for(w.sim, LONG_US);
+    assert_true(w.stock.touch_us > PAGE_STOCK_LONG_US); /* the simulator's take a millisecond */
+    stock_deinit(&w);
+}
+
 static void test_it_closes_when_nobody_touches(void **state)
 {
     struct stock_world w;
@@ -137,7 +159,8 @@ static void test_pages_take_from_it(void **state)
     stock_deinit(&w);
 }
 
-/* Of an empty stock they have no memory until they are out: none of it is idle, and none counts as a page that can be spared. */
+/* Of an empty stock, where touches are long, they have no memory until they are out: none of it is idle, and none counts as
+ * a page that can be spared. */
 static void test_pages_of_an_empty_stock_are_small(void **state)
 {
     struct stock_world w;
@@ -148,6 +171,7 @@ static void test_pages_of_an_empty_stock_are_small(void **state)
     (void)state;
     stock_init(&w);
     page_stock_open(&w.stock, sim_node_io(w.node)); /* nobody has touched anything yet */
+    w.stock.touch_us = PAGE_STOCK_LONG_US + 1;
     pages_init(&pages, &w.stock);
     for (unsigned i = 0; i < 32; i++) {
         out[i] = pages_get(&pages, &regions[i]);
@@ -218,7 +242,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_fills_and_fills_again),      cmocka_unit_test(test_what_comes_back_is_kept),
         cmocka_unit_test(test_it_closes_when_nobody_touches), cmocka_unit_test(test_pages_take_from_it),
-        cmocka_unit_test(test_pages_of_an_empty_stock_are_small),
+        cmocka_unit_test(test_pages_of_an_empty_stock_are_small), cmocka_unit_test(test_an_empty_stock_gives_what_is_quick),
         cmocka_unit_test(test_a_store_ends_while_it_touches), cmocka_unit_test(test_a_store_of_memory_waits_for_it),
     };
 

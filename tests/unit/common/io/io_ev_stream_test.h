@@ -31,6 +31,7 @@ struct end {
     int next_fd; /* REOPEN_ON_RECV */
     struct end *other; /* ..._OTHER */
     int ahead_count;
+    uint64_t burn_us; /* that a receive takes */
 };
 
 static const struct io_stream_handler end_handler;
@@ -82,6 +83,14 @@ static inline void end_act_on_other(struct end *end)
     end->other = NULL;
 }
 
+static inline void end_burn(const struct end *end)
+{
+    uint64_t until_us = io_clock_us(end->loop->io) + end->burn_us;
+
+    while (end->burn_us > 0 && io_clock_us(end->loop->io) < until_us)
+        ;
+}
+
 static inline size_t end_recv(struct io_stream *stream, struct bytes data)
 {
     struct end *end = CONTAINER_OF(stream, struct end, stream);
@@ -91,6 +100,7 @@ static inline size_t end_recv(struct io_stream *stream, struct bytes data)
     assert_false(io_stream_is_paused(stream));
     end->recv_count++;
     end->last_len = data.len;
+    end_burn(end);
     switch (end->mode) {
     case TAKE_ALL:
         end_take(end, data.data, data.len);

@@ -339,6 +339,104 @@ static void busy_fire(struct io_timer *timer)
         ;
 }
 
+struct turns {
+    struct io_hook hook;
+    unsigned count;
+};
+
+static void turns_run(struct io_hook *hook)
+{
+    CONTAINER_OF(hook, struct turns, hook)->count++;
+}
+
+/* Each receive takes longer than the turn has: of what was received ahead all but the first eight are put off. They are
+ * served first in the next turn, eight and more, whatever comes in meanwhile. */
+static void put_off_open(struct loop *loop, struct end *ends, int count, const char *data, size_t len)
+{
+    loop_open(loop, (struct io_ev_options){.streams_us = 2000, .sockets = IO_SOCKETS_TOGETHER});
+    for (int k = 0; k < count; k++) {
+        end_open(&ends[k], loop);
+        ends[k].burn_us = 1000;
+    }
+    for (int k = 0; k < count; k++)
+        peer_write(&ends[k], data, len);
+}
+
+static void test_who_was_put_off_comes_first(void **state)
+{
+    enum { ENDS = 50, AGAIN = 8 };
+    struct loop loop;
+    struct end ends[ENDS];
+    struct turns turns = {.hook.run = turns_run};
+
+    (void)state;
+    put_off_open(&loop, ends, ENDS, "hi", 2);
+    io_hook_add(loop.io, &turns.hook);
+    ends[0].stop_at = 2;
+    loop_run(&loop);
+    assert_int_equal(ends[AGAIN].got_len, 0); /* received ahead, and put off */
+    assert_true(ends[AGAIN].stream.rest_len_ > 0);
+    for (int k = 0; k < AGAIN; k++)
+        peer_write(&ends[k], "!", 1); /* they are back before the others had their turn */
+    ends[ENDS - 1].stop_at = 2;
+    loop_run(&loop);
+    for (int k = 0; k < ENDS; k++)
+        assert_true(ends[k].got_len >= 2);
+    assert_true(turns.count <= 2 + ENDS / 8);
+    loop_run_ms(&loop, 50);
+    for (int k = 0; k < ENDS; k++) {
+        assert_int_equal(ends[k].got_len, k < AGAIN ? 3 : 2);
+        end_close(&ends[k]);
+    }
+    io_hook_remove(loop.io, &turns.hook);
+    loop_close(&loop);
+}
+
+/* What happens to streams while they are put off; and their input is longer than what was received of it. */
+static void test_what_happens_to_who_was_put_off(void **state)
+{
+    enum { ENDS = 50, SIZE = 10000 };
+    struct loop loop;
+    struct end ends[ENDS];
+    struct end *closed = &ends[20], *paused = &ends[21], *detached = &ends[22], *left = &ends[23];
+    char *data = must_alloc(SIZE);
+
+    (void)state;
+    for (int i = 0; i < SIZE; i++)
+        data[i] = (char)(i * 31 + i / 256);
+    put_off_open(&loop, ends, ENDS, data, SIZE);
+    ends[0].stop_at = 1;
+    loop_run(&loop);
+    assert_int_equal(closed->got_len + paused->got_len + detached->got_len + left->got_len, 0);
+    io_stream_close(&closed->stream);
+    io_stream_pause(&paused->stream);
+    detached->detached_fd = io_stream_detach(&detached->stream, &detached->detached, &detached->detached_len);
+    assert_true(detached->detached_fd >= 0 && detached->detached_len > 0 && detached->detached_len < SIZE);
+    assert_memory_equal(detached->detached, data, detached->detached_len);
+    left->keeps_open = true;
+    shutdown(left->peer, SHUT_WR);
+    for (int k = 0; k < ENDS; k++)
+        ends[k].burn_us = 0;
+    while (left->closed_count == 0)
+        loop_run(&loop);
+    loop_run_ms(&loop, 20);
+    assert_int_equal(closed->got_len + paused->got_len + detached->got_len, 0);
+    assert_int_equal(left->closed_count, 1);
+    io_stream_resume(&paused->stream);
+    loop_run_ms(&loop, 20);
+    for (int k = 0; k < ENDS; k++) {
+        if (&ends[k] != closed && &ends[k] != detached) {
+            assert_int_equal(ends[k].got_len, SIZE);
+            assert_memory_equal(ends[k].got, data, SIZE);
+        }
+        end_close(&ends[k]);
+    }
+    close(detached->detached_fd);
+    mem_free(detached->detached);
+    mem_free(data);
+    loop_close(&loop);
+}
+
 /* A timer has taken all of the turn's time: the streams have half of it still, of which these take next to nothing. */
 static void test_timers_leave_time_for_streams(void **state)
 {
@@ -425,6 +523,8 @@ int main(void)
         LOOP_TEST(test_what_was_received_ahead_of_a_stream_is_kept),
         LOOP_TEST(test_long_input_of_many_streams),
         cmocka_unit_test(test_what_a_turn_has_no_time_for_is_served_by_the_next),
+        cmocka_unit_test(test_who_was_put_off_comes_first),
+        cmocka_unit_test(test_what_happens_to_who_was_put_off),
         cmocka_unit_test(test_timers_leave_time_for_streams),
         cmocka_unit_test(test_who_asks_to_be_called_again_goes_behind_others),
     };

@@ -477,7 +477,7 @@ static void test_touched_memory_is_there(void **state)
     char *memory = must_alloc(5 * 4096 + 1);
 
     memset(memory, 1, 5 * 4096 + 1);
-    assert_int_equal(DO(f, io_touch, f->loop.io, OP, memory, 5 * 4096 + 1), 0);
+    assert_true(DO(f, io_touch, f->loop.io, OP, memory, 5 * 4096 + 1) >= 0);
     for (unsigned i = 0; i < 5; i++) {
         assert_int_equal(memory[i * 4096], 0);
         assert_int_equal(memory[i * 4096 + 1], 1);
