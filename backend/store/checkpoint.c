@@ -20,9 +20,9 @@
 #define IMAGE_BUDGET_BYTES (64u << 10) /* a step */
 #define IMAGE_PART_BITS    2u
 #define PAGE_PASSES_MAX    256u
-/* Keys of a page, on average: a page is composed in one go, which takes about 100 us for so many. */
-#define PAGE_KEYS_HIGH     768u
-#define PAGE_KEYS_LOW      64u
+/* Keys of a page, on average: a page is composed in one go, which takes 50 to 200 us for so many. */
+#define PAGE_KEYS_HIGH     384u
+#define PAGE_KEYS_LOW      32u
 #define STEP_US            150u /* what a step takes at most, beside the last part of it */
 #define STEP_PARTS_MAX     32u
 #define SKIPPED_MAX        512u
