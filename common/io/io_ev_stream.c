@@ -569,19 +569,20 @@ static void streams_serve(struct io_ev *ev, const struct epoll_event *events, in
 /* As many as a turn has time for, some of them in any case. The rest is served by the next, before anything else is asked for. */
 static void streams_serve_some(struct io_ev *ev)
 {
-    bool is_late = false;
+    bool is_late = ev->stream_event_at < ev->stream_event_count && streams_are_late(ev);
 
-    while (ev->stream_event_at < ev->stream_event_count && !is_late) {
-        int first = ev->stream_event_at, count = ev->stream_event_count - first;
+    while (ev->stream_event_at < ev->stream_event_count) {
+        int first = ev->stream_event_at;
+        int count = MIN(ev->stream_event_count - first, is_late ? LOOK_STREAMS : IO_EV_AHEAD_STREAMS);
 
-        is_late = streams_are_late(ev);
-        count = MIN(count, is_late ? LOOK_STREAMS : IO_EV_AHEAD_STREAMS);
         ev->stream_event_at += count;
         streams_serve(ev, ev->stream_events + first, count);
-        is_late = is_late || streams_are_late(ev);
+        is_late = streams_are_late(ev);
+        if (is_late && ev->stream_event_at < ev->stream_event_count) {
+            io_ev_wake(&ev->io);
+            return;
+        }
     }
-    if (ev->stream_event_at < ev->stream_event_count)
-        io_ev_wake(&ev->io);
 }
 
 static void streams_event(struct ev_loop *loop, ev_io *watcher, int libev_events)

@@ -18,6 +18,7 @@ static void stock_init(struct stock_world *w)
 {
     *w = (struct stock_world){.sim = sim_create(1, NULL)};
     w->node = sim_node_create(w->sim, "node");
+    page_stock_open(&w->stock, sim_node_io(w->node)); /* nobody has touched anything yet */
 }
 
 static void stock_deinit(struct stock_world *w)
@@ -43,7 +44,6 @@ static void test_it_fills_and_fills_again(void **state)
 
     (void)state;
     stock_init(&w);
-    page_stock_open(&w.stock, sim_node_io(w.node));
     assert_int_equal(w.stock.ready_count, 0); /* not from inside the call */
     sim_run_for(w.sim, LONG_US);
     assert_int_equal(w.stock.ready_count, PAGE_STOCK_MAX);
@@ -75,7 +75,6 @@ static void test_what_comes_back_is_kept(void **state)
 
     (void)state;
     stock_init(&w);
-    page_stock_open(&w.stock, sim_node_io(w.node));
     one = page_stock_take(&w.stock, &is_whole);
     two = page_stock_take(&w.stock, &is_whole);
     page_stock_put(&w.stock, one);
@@ -97,7 +96,6 @@ static void test_an_empty_stock_gives_what_is_quick(void **state)
 
     (void)state;
     stock_init(&w);
-    page_stock_open(&w.stock, sim_node_io(w.node));
     for (uint32_t us = PAGE_STOCK_LONG_US; us <= PAGE_STOCK_LONG_US + 1; us++) {
         w.stock.touch_us = us;
         region = page_stock_take(&w.stock, &is_whole);
@@ -118,7 +116,6 @@ static void test_it_closes_when_nobody_touches(void **state)
 
     (void)state;
     stock_init(&w);
-    page_stock_open(&w.stock, sim_node_io(w.node));
     assert_false(page_stock_close(&w.stock, stock_closed, &w));
     region = page_stock_take(&w.stock, &is_whole); /* closed: nothing new begins */
     assert_true(is_whole);
@@ -140,7 +137,6 @@ static void test_pages_take_from_it(void **state)
 
     (void)state;
     stock_init(&w);
-    page_stock_open(&w.stock, sim_node_io(w.node));
     sim_run_for(w.sim, LONG_US);
     first = w.stock.ready[w.stock.ready_count - 1];
     pages_init(&pages, &w.stock);
@@ -170,7 +166,6 @@ static void test_pages_of_an_empty_stock_are_small(void **state)
 
     (void)state;
     stock_init(&w);
-    page_stock_open(&w.stock, sim_node_io(w.node)); /* nobody has touched anything yet */
     w.stock.touch_us = PAGE_STOCK_LONG_US + 1;
     pages_init(&pages, &w.stock);
     for (unsigned i = 0; i < 32; i++) {
