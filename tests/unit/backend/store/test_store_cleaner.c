@@ -316,6 +316,51 @@ static void test_a_victim_that_cannot_be_read(void **state)
     }
 }
 
+/* ---- the scrubber --------------------------------------------------------------------------------- */
+
+/* What nobody reads is read all the same, a piece a minute at most: damage of it is counted and told, once a round, and
+ * harms nothing else. */
+static void test_damage_that_nobody_reads_is_found(void **state)
+{
+    enum { LEN = 4000, ROUND_US = 1800 * 1000000 };
+    struct world w;
+    struct lines lines = {0};
+    struct log *text = log_create_sink(line_seen, &lines, LOG_INFO, "test");
+    const struct segment_info *info;
+    struct store_key key;
+    uint64_t seen;
+    char name[32], path[64];
+
+    (void)state;
+    world_init(&w, 37, NULL);
+    sim_node_log_set(w.node, text);
+    w.options.segment_size = 64u << 10;
+    world_open(&w);
+    for (uint16_t k = 0; k < WORLD_KEYS; k++) {
+        world_set(&w, 0, k, k + 1u, LEN);
+        store_turn_end(w.store);
+        sim_run_for(w.sim, 1000);
+    }
+    sim_run_for(w.sim, ROUND_US);
+    seen = w.store->stats.scrubbed_bytes;
+    assert_true(seen > (WORLD_KEYS - 20) * LEN);
+    assert_int_equal(w.store->stats.corrupt_records + lines.corrupt, 0);
+
+    store_find(w.store, 0, world_key(0, name), &key);
+    info = store_log_segment_find(w.store->log, address_sequence(key.entry->address));
+    assert_int_equal(info->state, SEGMENT_SEALED);
+    (void)snprintf(path, sizeof(path), WORLD_DIR "/%06u.seg", info->slot);
+    sim_disk_flip_bit(w.node, path, address_off(key.entry->address) + RECORD_HEADER_SIZE + 100, 3);
+    sim_run_for(w.sim, ROUND_US);
+    assert_true(w.store->stats.scrubbed_bytes > seen + (WORLD_KEYS - 40) * LEN);
+    assert_true(w.store->stats.corrupt_records > 0 && w.store->stats.corrupt_records <= 10);
+    assert_true(lines.corrupt > 0);
+    world_check(&w, UINT64_MAX); /* the value is in memory still */
+    assert_false(w.store->stats.is_read_only);
+    world_deinit(&w);
+    log_destroy(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -324,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_a_damaged_copy_that_a_checkpoint_names_is_seen),
         cmocka_unit_test(test_closing_while_a_victim_is_read),
         cmocka_unit_test(test_a_victim_that_cannot_be_read),
+        cmocka_unit_test(test_damage_that_nobody_reads_is_found),
     };
 
     return cmocka_run_group_tests_name("store_cleaner", tests, NULL, NULL);
