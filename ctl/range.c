@@ -130,7 +130,8 @@ static void print_ranges(const struct source *source, const struct range *ranges
         has_any |= ranges[i].from_lsn < ranges[i].to_lsn;
     }
     if (!has_any) {
-        printf("%s: nothing came after the checkpoint: restore --until has nothing to choose from\n", source->dir);
+        printf("%s: nothing came after the checkpoint, or after what was given back: restore --until has nothing to choose "
+               "from\n", source->dir);
         return;
     }
     printf("%s: restore --until can go back from %s to %s\n", source->dir, time_text(source->taken_ms, to),

@@ -460,12 +460,21 @@ def test_backup_after_files_were_given_back(weir_backend, tmp_path):
         return re.search("given back  the segments of [0-9]+ ", told)
 
     weirtest.wait_for(given, "segments are given back", 60)
-    time.sleep(0.3)
+
+    def backed_up():
+        """With changes since what was given back: the cleaner may just have done that up to the last of them."""
+        shutil.rmtree(tmp_path / "b", ignore_errors=True)
+        time.sleep(0.3)
+        before = len(sequence.answered)
+        told = ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
+        lsns = re.search(r"from lsn:(\d+) to lsn:(\d+)", told)
+        if lsns is None or int(lsns[1]) < int(lsns[2]) + 40 or "given back" not in ctl("verify", tmp_path / "b"):
+            return None
+        return before, int(lsns[2]), times_of(told)[1]
+
+    before, lsn, earliest = weirtest.wait_for(backed_up, "a backup with some changes to choose from", 60)
     sequence.stop()
-    told = ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
     assert "damage      0" in ctl("verify", tmp_path / "b")
-    _, earliest = times_of(told)
-    lsn = int(re.search(r"lsn:\d+ to lsn:(\d+)", told).group(1))
     assert "it goes back to lsn:" in ctl("restore", tmp_path / "b", tmp_path / "x", "--until", f"lsn:{lsn - 1}", code=1)
     assert "it goes back to" in ctl("restore", tmp_path / "b", tmp_path / "x", "--until", f"@{earliest - 0.1:.3f}", code=1)
     for i, until in enumerate((f"lsn:{lsn}", f"@{earliest:.3f}", f"lsn:{lsn + 40}", None)):
@@ -475,7 +484,7 @@ def test_backup_after_files_were_given_back(weir_backend, tmp_path):
         there = redis_client(other)
         assert dict(zip(staying, there.mget(staying))) == staying
         found = sequence.found(other.port)
-        assert found == len(sequence.answered) if until is None else found <= len(sequence.sent)
+        assert before <= found if until is None else found <= len(sequence.sent)
         other.stop()
     for pid in weirtest.pids_of_session(node.pid):
         os.kill(pid, signal.SIGKILL)
