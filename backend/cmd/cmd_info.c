@@ -428,6 +428,7 @@ static void info_store(struct info *info)
     number(info, "cleaner_bytes", store->cleaner_bytes);
     number(info, "checkpoint_bytes", store->checkpoint_bytes);
     number(info, "cleaner_segments", store->cleaner_segments);
+    number(info, "cleaner_segments_by_index", store->cleaner_segments_by_index);
     number(info, "cleaner_segments_given_early", store->segments_given);
     number(info, "checkpoints", store->checkpoints);
     number(info, "corrupt_records", store->corrupt_records);

@@ -12,7 +12,8 @@
  *       the object gets a fresh image, which ends the chain.
  *   L4  A TOMB or FLUSH is live iff its LSN is above the horizon: one of the checkpoints kept may still have the key.
  *       Not one of a transaction that was cut.
- *   L8  Counts of live bytes only choose victims. A victim is done when a walk from end to end found nothing live.
+ *   L8  Counts of live bytes only choose victims. A victim is done when a walk from end to end found nothing live, or one of
+ *       the index that anything is there (cleaner_index.c).
  *   L9  It is free only when a checkpoint that began after that is durable; or by cleaner_give.c's rules.
  *   L10 The liveness check, the copy and the switch of the address happen in one call.
  *   L11 Damage stays where it is, for the peers or an operator to mend, and so does what the disk has refused to give twice:
@@ -339,8 +340,34 @@ static bool clean_begin(struct store *store)
     cleaner->passes = 0;
     cleaner->left_live = 0;
     cleaner->err = 0;
-    clean_pass(store, 0);
+    if (clean_index_may(store, store_log_segment_find(store->log, victim))) {
+        cleaner->state = CLEANER_LOOKING;
+        cleaner->index_cursor = 0;
+    } else {
+        clean_pass(store, 0);
+    }
     return true;
+}
+
+/* True: more is to do now. */
+static bool clean_look_step(struct store *store)
+{
+    uint64_t pause_ms = clean_pause_ms(store);
+
+    switch (clean_index_look(store)) {
+    case LOOK_DEAD:
+        store->stats.cleaner_segments_by_index++;
+        clean_emptied(store);
+        return true;
+    case LOOK_LIVE:
+        clean_pass(store, 0);
+        return false;
+    case LOOK_ON:
+        break;
+    }
+    store->cleaner->next_ms = store->now_ms + pause_ms;
+    store_work_soon(store, pause_ms);
+    return pause_ms == 0;
 }
 
 bool cleaner_work(struct store *store)
@@ -363,6 +390,8 @@ bool cleaner_work(struct store *store)
     switch ((enum cleaner_state)cleaner->state) {
     case CLEANER_IDLE:
         return clean_begin(store);
+    case CLEANER_LOOKING:
+        return clean_look_step(store);
     case CLEANER_PAUSED:
         cleaner->is_starved = false;
         clean_pass(store, cleaner->off);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cleaner_private.h - what choosing (cleaner_plan.c), doing (cleaner.c) and giving back (cleaner_give.c) share.
+ * cleaner_private.h - what choosing (cleaner_plan.c), doing (cleaner.c, cleaner_index.c) and giving back (cleaner_give.c)
+ * share.
  */
 #pragma once
 #include "backend/store/cleaner.h"
@@ -9,7 +10,7 @@
 #define CLEAN_FETCHES_MAX 64u
 #define CLEAN_URGENT      256u
 
-enum cleaner_state { CLEANER_IDLE, CLEANER_WALKING, CLEANER_PAUSED, CLEANER_FETCHING };
+enum cleaner_state { CLEANER_IDLE, CLEANER_LOOKING, CLEANER_WALKING, CLEANER_PAUSED, CLEANER_FETCHING };
 
 /* How things stand, as of `made_ms`. */
 struct clean_plan {
@@ -32,6 +33,7 @@ struct clean_plan {
 struct cleaner {
     uint8_t state;
     uint64_t victim, off;
+    uint64_t index_cursor; /* where to look next whether anything lives in it */
     uint64_t failed;     /* the victim that was given up last; 0: none */
     uint64_t left_live;  /* records of this pass that are live still: another pass must follow */
     uint32_t passes;
@@ -57,6 +59,10 @@ struct cleaner {
     bool is_scrubbing;
 };
 
+/* Whether the index may show that nothing lives in it; then steps, until one of the last two comes. */
+enum clean_look { LOOK_ON, LOOK_LIVE /* or it may */, LOOK_DEAD };
+bool clean_index_may(const struct store *store, const struct segment_info *segment);
+enum clean_look clean_index_look(struct store *store);
 const struct clean_plan *clean_plan_of(const struct store *store);
 /* What was emptied and can go is enough for a flush, or is wanted at once. */
 bool clean_wants_flush(const struct store *store);

@@ -69,6 +69,8 @@ struct segment_info {
     uint64_t record_bytes;  /* of all records in it */
     uint64_t live_bytes;
     uint64_t first_lsn, last_lsn; /* lowest and highest of its records */
+    uint64_t takes_lsn;     /* highest of those that take away: TOMB, FLUSH, SWAP. 0: none */
+    bool is_ours;           /* this process has filled it, so it knows of each record: the three are right */
     uint64_t expire_max_ms; /* highest expiry of its records; UINT64_MAX: some never expire */
     uint64_t created_ms;
 };

@@ -578,6 +578,7 @@ void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t k
         .size = size,
         .used_bytes = PAGE_SIZE_,
         .created_ms = log->wall_ms,
+        .is_ours = true,
     };
     segment->is_hot = is_hot;
     segment->is_footed = segment->is_finished = segment->has_header = segment->is_orphan = false;

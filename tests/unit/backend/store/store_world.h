@@ -531,3 +531,35 @@ static inline void world_forget_after(struct world *w, uint64_t lsn)
     while (w->count > 0 && w->ops[w->count - 1].lsn > lsn)
         w->count--;
 }
+
+/* Closed, killed or without power, and started again. */
+static inline void world_end_life(struct world *w)
+{
+    uint64_t lsn;
+
+    switch (world_random(w, 3)) {
+    case 0:
+        world_close(w);
+        world_open(w);
+        world_check(w, UINT64_MAX);
+        return;
+    case 1:
+        sim_run_for(w->sim, world_random(w, 2000));
+        world_die(w, false);
+        world_open(w);
+        lsn = store_lsn(w->store);
+        if (w->options.ring_path != NULL)
+            assert_int_equal(lsn, w->marks.appended);
+        break;
+    default:
+        world_die(w, true);
+        world_open(w);
+        lsn = store_lsn(w->store);
+        break;
+    }
+    assert_true(lsn >= w->marks.durable);
+    /* Without a ring `appended` is what was written; more may have been on its way. */
+    assert_true(lsn <= (w->options.ring_path != NULL ? w->marks.appended : w->lsn_last));
+    world_forget_after(w, lsn);
+    world_check(w, lsn);
+}

@@ -5,37 +5,6 @@
 
 #include <stdlib.h>
 
-static void end_of_life(struct world *w)
-{
-    uint64_t lsn;
-
-    switch (world_random(w, 3)) {
-    case 0:
-        world_close(w);
-        world_open(w);
-        world_check(w, UINT64_MAX);
-        return;
-    case 1:
-        sim_run_for(w->sim, world_random(w, 2000));
-        world_die(w, false);
-        world_open(w);
-        lsn = store_lsn(w->store);
-        if (w->options.ring_path != NULL)
-            assert_int_equal(lsn, w->marks.appended);
-        break;
-    default:
-        world_die(w, true);
-        world_open(w);
-        lsn = store_lsn(w->store);
-        break;
-    }
-    assert_true(lsn >= w->marks.durable);
-    /* Without a ring `appended` is what was written; more may have been on its way. */
-    assert_true(lsn <= (w->options.ring_path != NULL ? w->marks.appended : w->lsn_last));
-    world_forget_after(w, lsn);
-    world_check(w, lsn);
-}
-
 /* Drawn worlds: with delays, torn sectors and names that were not flushed, with and without a log ring, with little
  * disk, in each fsync mode. STORE_SEEDS=N and STORE_SEED=FROM for more than a sample. */
 static void test_lives_end_in_every_way(void **state)
@@ -70,7 +39,7 @@ static void test_lives_end_in_every_way(void **state)
             world_live(&w, 150);
             world_check(&w, UINT64_MAX);
             world_live(&w, 100);
-            end_of_life(&w);
+            world_end_life(&w);
         }
         world_deinit(&w);
     }
