@@ -301,9 +301,9 @@ struct epoch_end {
 };
 
 struct deferred {
-    struct record record; /* its key is `key`; of the value only the length is known */
+    struct record record; /* of a key's value only the length is known */
     uint64_t address;
-    char *key;            /* owns */
+    char *data;           /* owns: the key, or a SWAP's value */
 };
 
 struct replay {
@@ -361,19 +361,24 @@ static uint64_t epoch_end_lsn(const struct store *store, uint32_t epoch)
 static int replay_defer(struct replay *replay, const struct record *record, uint64_t address)
 {
     struct deferred *deferred;
-    char *key = mem_alloc(record->key.len + 1);
+    struct bytes kept = record->type == RECORD_SWAP ? record->value : record->key;
+    char *data = mem_alloc(kept.len + 1);
 
     replay->epoch_max = MAX(replay->epoch_max, record->epoch);
-    if (key == NULL || !replay_grow((void **)&replay->deferred, &replay->deferred_cap, replay->deferred_count,
+    if (data == NULL || !replay_grow((void **)&replay->deferred, &replay->deferred_cap, replay->deferred_count,
                                     sizeof(*deferred))) {
-        mem_free(key);
+        mem_free(data);
         return ERR_FULL;
     }
-    memcpy(key, record->key.data, record->key.len);
+    memcpy(data, kept.data, kept.len);
     deferred = &replay->deferred[replay->deferred_count++];
-    *deferred = (struct deferred){*record, address, key};
-    deferred->record.key = bytes_of(key, record->key.len);
-    deferred->record.value = bytes_of("", record->value.len);
+    *deferred = (struct deferred){*record, address, data};
+    if (record->type == RECORD_SWAP) {
+        deferred->record.value = bytes_of(data, kept.len);
+    } else {
+        deferred->record.key = bytes_of(data, kept.len);
+        deferred->record.value = bytes_of("", record->value.len);
+    }
     return 0;
 }
 
@@ -392,7 +397,7 @@ void replay_destroy(struct store *store)
     if (replay == NULL)
         return;
     for (size_t i = 0; i < replay->deferred_count; i++)
-        mem_free(replay->deferred[i].key);
+        mem_free(replay->deferred[i].data);
     mem_free(replay->deferred);
     mem_free(replay->ends);
     mem_free(replay);
