@@ -14,6 +14,7 @@ The build under test is $WEIR_BUILD. Tests marked `nightly` run only with --nigh
 import faulthandler
 import os
 import shutil
+import signal
 import sys
 
 import pytest
@@ -21,6 +22,9 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import weirtest  # noqa: E402
+
+# A shell that starts the suite in the background ignores it, and all below would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEST_SECONDS_MAX = 240  # a hanging test is ended with a traceback instead of hanging the run
 

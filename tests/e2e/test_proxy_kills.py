@@ -345,10 +345,18 @@ def test_too_few_descriptors_pause_accepting(tier):
 
 @pytest.mark.parametrize("accept", ["reuseport", "exclusive", "mutex", "unix"])
 def test_connections_are_shared_out(tier, tmp_path, accept):
-    """400 that stay, over 4 workers: none has more than an eighth above another."""
+    """400 that stay, over 4 workers: none has more than an eighth above another. Each is served before the next one comes:
+    what a worker has just passed on, nobody has counted yet."""
     path = str(tmp_path / "alpha.sock")
     proxy = tier(workers=4, **({"listen": path} if accept == "unix" else {"accept": accept}))
-    conns = [Conn(path=path) if accept == "unix" else proxy.connect("alpha") for _ in range(400)]
+
+    def come(count):
+        for _ in range(count):
+            conns.append(Conn(path=path) if accept == "unix" else proxy.connect("alpha"))
+            served_by(conns[-1])
+
+    conns = []
+    come(400)
     counts = spread(conns)
     print(accept, sorted(counts.values()))
     assert sum(counts.values()) == 400 and len(counts) == 4
@@ -360,7 +368,7 @@ def test_connections_are_shared_out(tier, tmp_path, accept):
         c.close()
     conns = [c for c in conns if c not in leaving]
     time.sleep(0.1)
-    conns += [Conn(path=path) if accept == "unix" else proxy.connect("alpha") for _ in range(200)]
+    come(200)
     counts = spread(conns)
     assert len(counts) == 4
     assert max(counts.values()) <= min(counts.values()) * 9 / 8 + 2, counts
