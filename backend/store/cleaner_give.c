@@ -11,7 +11,7 @@
  *     B: victim+5  ───────────────> [B, higher LSN], [TOMB B] or [FLUSH]   ────────> B: hot+9, or none
  *
  *   V1  Copies, and what took the place of the rest, are durable before it goes: the flush was asked for after the walk that
- *       found nothing live, with no transaction half done.
+ *       found nothing live, with no transaction half done, nor one that has not ended in the log.
  *   V2  The recovery reads them: all that was appended since the checkpoint began lies in hot segments from its hot_from on,
  *       or in cold ones that were open then or opened later. Those hot ones are not given back here. A cold one may be:
  *       what lived in it was copied in turn, and of the rest V1 holds.
@@ -34,7 +34,7 @@ bool clean_would_go(const struct store *store, const struct segment_info *segmen
 bool clean_goes(const struct store *store, const struct segment_info *segment)
 {
     return segment->is_emptied && segment->state == SEGMENT_SEALED && segment->pins == 0 && !store->is_unlogged &&
-           !store->cleaner->is_unlogged && clean_would_go(store, segment);
+           !store->cleaner->is_unlogged && !store_log_is_unit_open(store->log) && clean_would_go(store, segment);
 }
 
 /* The first that leaves; NULL: none does. */

@@ -9,12 +9,12 @@
  * (cleaner.c) reads 64 MiB, sums it up and looks for half a million keys to find that out; here it takes a look at each
  * entry. Where the keys are many the walk is quicker.
  *
- *   D1  Only of a segment that this process has filled: what it says of its records' LSNs is true, then. The chains of cold
- *       objects that a recovery leaves (fetch.c) lie in others.
+ *   D1  Only of a segment that this process has filled: what it says of its records' LSNs is true, then.
  *   D2  A segment that is sealed gains nothing: an entry's address changes only to the place of what was appended just now.
  *       So who was seen elsewhere stays elsewhere, and the scan sees all that is there from its start to its end (X2).
  *   D3  Deltas have no address of their own. Those of an object have LSNs above its image's and at most the entry's: if the
- *       segment may have one of those the object may need it.
+ *       segment may have one of those the object may need it. While there are chains that a recovery has left (fetch.c) nothing
+ *       is shown here: a start puts what the log ring had into a segment of its own, and only a walk fetches who needs it.
  *   D4  What takes away has no entry at all: a segment with a TOMB, FLUSH or SWAP above the horizon (L4) is walked.
  *   D5  What cannot be ruled out is walked. Nothing is moved here, nor freed on the word of a count (L8).
  */
@@ -22,12 +22,14 @@
 #include "backend/store/cleaner_private.h"
 
 #define STEP_BUCKETS    256u
-#define BYTES_PER_ENTRY 256u /* of records, below which walking them is quicker than looking at the entries */
+#define BYTES_PER_LOOK  256u /* of records for each bucket and entry: of fewer the walk is quicker */
 
 bool clean_index_may(const struct store *store, const struct segment_info *segment)
 {
+    uint64_t looks = index_bucket_count(store->index) + index_count(store->index);
+
     return segment->live_bytes == 0 && segment->is_ours && segment->takes_lsn <= checkpoint_horizon(store) &&
-           index_count(store->index) * BYTES_PER_ENTRY <= segment->record_bytes;
+           store->chains == NULL && looks * BYTES_PER_LOOK <= segment->record_bytes;
 }
 
 struct look {

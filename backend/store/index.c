@@ -730,6 +730,11 @@ uint64_t index_count(const struct index *index)
     return index->count;
 }
 
+uint64_t index_bucket_count(const struct index *index)
+{
+    return index->bucket_count;
+}
+
 uint64_t index_bytes(const struct index *index)
 {
     return index->block_count * (uint64_t)PAGES_PAGE_SIZE +

@@ -54,6 +54,7 @@ void index_prefetch_entry(const struct index *index, uint64_t hash);
 void index_prefetch_chain(const struct index *index, uint64_t hash);
 
 uint64_t index_count(const struct index *index);
+uint64_t index_bucket_count(const struct index *index); /* what index_scan() goes through */
 uint64_t index_bytes(const struct index *index); /* directory, blocks, overflow */
 
 typedef void (*index_each_fn)(void *arg, struct entry *entry);

@@ -383,6 +383,11 @@ static void unit_end(struct store_log *log)
         MAYBE(append_place(log, 0) != 0);
 }
 
+bool store_log_is_unit_open(const struct store_log *log)
+{
+    return log->is_unit_open;
+}
+
 void store_log_turn_end(struct store_log *log)
 {
     /* A unit that spans turns (EXEC waits for a cold value) keeps its frame open: nothing of it is sealed as whole. */

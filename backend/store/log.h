@@ -140,6 +140,9 @@ MUST_USE int store_log_seal(struct store_log *log, void (*done)(void *arg, int e
  * record must be appended now, for a recovery to begin with. */
 bool store_log_roll(struct store_log *log);
 
+/* A transaction that is over has not ended in the log, as there is no room for that yet. */
+bool store_log_is_unit_open(const struct store_log *log);
+
 struct store_marks store_log_marks(const struct store_log *log);
 uint64_t store_log_last_lsn(const struct store_log *log); /* given to a record */
 /* Recovery: no record that was given a lower LSN may come again. */

@@ -4,6 +4,8 @@
  */
 #include "tests/unit/backend/store/store_world.h"
 
+#include "backend/store/cleaner_private.h"
+
 #define SEGMENT (64u << 10)
 
 static void world_small(struct world *w, uint64_t seed)
@@ -11,6 +13,28 @@ static void world_small(struct world *w, uint64_t seed)
     world_init(w, seed, NULL);
     w->options.segment_size = SEGMENT;
     world_open(w);
+}
+
+/* Other keys than the model's. */
+static void other_put(struct world *w, unsigned i, size_t len)
+{
+    char name[32], value[64];
+    struct bytes key = bytes_of(name, (size_t)snprintf(name, sizeof(name), "one-of-many-%u", i));
+    struct store_key found;
+
+    world_fill(value, sizeof(value), i);
+    store_find(w->store, 2, key, &found);
+    assert_int_equal(store_put_string(w->store, &found, bytes_of(value, len), NULL), 0);
+}
+
+static void other_delete(struct world *w, unsigned i)
+{
+    char name[32];
+    struct bytes key = bytes_of(name, (size_t)snprintf(name, sizeof(name), "one-of-many-%u", i));
+    struct store_key found;
+
+    store_find(w->store, 2, key, &found);
+    assert_int_equal(store_delete(w->store, &found), 0);
 }
 
 static void overwrite(struct world *w, uint16_t k, unsigned count)
@@ -46,14 +70,8 @@ static void test_many_keys_are_not_looked_at(void **state)
 
     (void)state;
     world_small(&w, 2);
-    for (unsigned i = 0; i < SEGMENT / 256; i++) {
-        char name[32];
-        struct bytes key = bytes_of(name, (size_t)snprintf(name, sizeof(name), "one-of-many-%u", i));
-        struct store_key found;
-
-        store_find(w.store, 1, key, &found);
-        assert_int_equal(store_put_string(w.store, &found, key, NULL), 0);
-    }
+    for (unsigned i = 0; i < SEGMENT / 256; i++)
+        other_put(&w, i, 10);
     overwrite(&w, 1, 3000);
     assert_true(w.store->stats.cleaner_segments > 10);
     assert_int_equal(w.store->stats.cleaner_segments_by_index, 0);
@@ -132,6 +150,89 @@ static void test_deltas_have_no_address(void **state)
     world_deinit(&w);
 }
 
+/* What a start has found as image and deltas has no object, and its deltas may lie in a segment of this life: only a walk
+ * sees that they are needed. */
+static void test_chains_of_a_start_are_walked_for(void **state)
+{
+    struct world w;
+    bool had_chains = false;
+
+    (void)state;
+    world_small(&w, 5);
+    world_set(&w, 0, 2, 1, 40000);
+    store_turn_end(w.store);
+    sim_run_for(w.sim, 3000000);
+    world_append(&w, 0, 2, 2, 100); /* in the log ring alone */
+    store_turn_end(w.store);
+    world_die(&w, false);
+    world_open(&w);
+    for (unsigned i = 0; i < 3000; i++) {
+        uint64_t before = w.store->stats.cleaner_segments_by_index;
+        bool has_chains = w.store->chains != NULL;
+
+        had_chains |= has_chains;
+        world_set(&w, 0, 1, i + 1, 500);
+        store_turn_end(w.store);
+        sim_run_for(w.sim, 200);
+        counts_lie(&w);
+        assert_true(!has_chains || w.store->chains == NULL || w.store->stats.cleaner_segments_by_index == before);
+    }
+    assert_true(had_chains);
+    assert_null(w.store->chains); /* the cleaner has fetched it */
+    assert_true(w.store->stats.cleaner_segments_by_index > 10);
+    world_end_life(&w);
+    world_deinit(&w);
+}
+
+/* X2: a look takes many steps, and keys come and go meanwhile, so that the index grows and shrinks. */
+static void test_a_look_of_many_steps(void **state)
+{
+    enum { KEYS = 6000, ROUNDS = 6 };
+    struct world w;
+    unsigned steps = 0;
+
+    (void)state;
+    world_init(&w, 6, NULL);
+    w.options.segment_size = 2u << 20;
+    world_open(&w);
+    for (unsigned i = 0; i < KEYS; i++)
+        other_put(&w, i, 64);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < 600; i++) {
+            world_set(&w, 0, 1, i + 1, 8000);
+            for (unsigned k = 0; k < 5; k++) {
+                unsigned key = KEYS + (i * 5 + k) % 1500;
+
+                if (i < 300)
+                    other_put(&w, key, 64);
+                else
+                    other_delete(&w, key);
+            }
+            if (i == 299) /* what takes away is no reason to walk */
+                world_checkpoint(&w);
+            store_turn_end(w.store);
+            sim_run_for(w.sim, 500);
+            counts_lie(&w);
+            steps += w.store->cleaner->state == CLEANER_LOOKING && w.store->cleaner->index_cursor != 0;
+        }
+        world_checkpoint(&w);
+    }
+    assert_true(steps > 10);
+    world_die(&w, false);
+    world_open(&w);
+    for (unsigned i = 0; i < KEYS; i++) {
+        char name[32], value[64];
+        struct bytes key = bytes_of(name, (size_t)snprintf(name, sizeof(name), "one-of-many-%u", i));
+        struct store_key found;
+
+        world_fill(value, sizeof(value), i);
+        assert_int_equal(world_find(&w, 2, key, &found), 0);
+        assert_non_null(found.entry);
+        assert_true(bytes_equal(store_string(found.entry), bytes_of(value, sizeof(value))));
+    }
+    world_deinit(&w);
+}
+
 /* L8: strings, collections with their chains, cold values, over several lives; a count of live bytes that is wrong costs
  * work, and no value. */
 static void test_counts_that_lie_lose_nothing(void **state)
@@ -174,6 +275,8 @@ int main(void)
         cmocka_unit_test(test_many_keys_are_not_looked_at),
         cmocka_unit_test(test_what_takes_away_is_kept),
         cmocka_unit_test(test_deltas_have_no_address),
+        cmocka_unit_test(test_chains_of_a_start_are_walked_for),
+        cmocka_unit_test(test_a_look_of_many_steps),
         cmocka_unit_test(test_counts_that_lie_lose_nothing),
     };
 

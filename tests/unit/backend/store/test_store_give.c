@@ -105,6 +105,32 @@ static void noise(struct world *w, unsigned count)
     }
 }
 
+/* V1: while a transaction has not ended in the log, its changes may be cut, and what they took the place of is needed. */
+static void test_none_goes_while_a_transaction_has_not_ended(void **state)
+{
+    struct world w;
+    unsigned seen = 0;
+
+    (void)state;
+    begin(&w, 11, STORE_FSYNC_EVERYSEC);
+    world_open(&w);
+    for (unsigned i = 0; i < 3000 && seen == 0; i++) {
+        noise(&w, 1);
+        for (uint32_t k = 0; k < store_log_segment_count(w.store->log); k++) {
+            const struct segment_info *segment = store_log_segment(w.store->log, k);
+
+            if (!clean_goes(w.store, segment))
+                continue;
+            w.store->log->is_unit_open = true;
+            assert_false(clean_goes(w.store, segment));
+            w.store->log->is_unit_open = false;
+            seen++;
+        }
+    }
+    assert_true(seen > 0);
+    world_deinit(&w);
+}
+
 /* Some keys that stay lie among others, until segments have gone early, and the newest checkpoint looks for one that stays
  * where it does not lie any more. */
 static void live_until_moved(struct world *w, struct moved *moved)
@@ -363,6 +389,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whenever_it_ends),
+        cmocka_unit_test(test_none_goes_while_a_transaction_has_not_ended),
         cmocka_unit_test(test_a_lost_copy_is_missed),
         cmocka_unit_test(test_a_silent_expiry_waits_for_a_checkpoint),
         cmocka_unit_test(test_headers_tell),
