@@ -252,6 +252,20 @@ bool residency_inserted(struct residency *r, uint64_t hash, size_t size)
     return !small_push(&r->small, hash, size);
 }
 
+/* The next ones are known, so where they are can be on its way: first the bucket, then what is in it. */
+#define SMALL_AHEAD 8u /* items */
+
+static void small_ahead(const struct residency *r, uint32_t from)
+{
+    const struct small_block *block = CONTAINER_OF(r->small.blocks.first, struct small_block, node);
+    uint32_t at = block->first + from;
+
+    if (at < block->end)
+        index_prefetch(r->index, block->items[at].hash);
+    if (from >= SMALL_AHEAD / 2 && at - SMALL_AHEAD / 2 < block->end)
+        index_prefetch_entry(r->index, block->items[at - SMALL_AHEAD / 2].hash);
+}
+
 /* One call of residency_spill(). */
 struct spilling {
     struct residency *residency;
@@ -260,6 +274,7 @@ struct spilling {
     uint64_t freed;
     uint32_t looked; /* at entries */
     bool found_main; /* in the bucket just passed */
+    bool is_ahead;   /* of small */
 };
 
 static void spill_small(struct spilling *s)
@@ -269,6 +284,9 @@ static void spill_small(struct spilling *s)
     uint64_t hash, freed;
 
     s->looked++;
+    for (uint32_t from = s->is_ahead ? SMALL_AHEAD : 0; from <= SMALL_AHEAD; from++)
+        small_ahead(r, from);
+    s->is_ahead = true;
     if (!small_oldest(r, &hash, &entry) || entry == NULL)
         return;
     if (entry_access(entry) >= PROMOTE_USES) {

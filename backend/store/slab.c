@@ -17,10 +17,10 @@
 
 _Static_assert(SLAB_PAGE_SIZE == PAGES_PAGE_SIZE, "one page of the slab is one of the pool");
 
-enum page_place { PAGE_FULL, PAGE_DENSE, PAGE_SPARSE, PAGE_PLACE_COUNT };
+enum page_place { PAGE_DENSE, PAGE_SPARSE, PAGE_LIST_COUNT, PAGE_FULL = PAGE_LIST_COUNT };
 
 struct slab_page {
-    struct list_node node; /* on its class's list for `place` (B1) */
+    struct list_node node; /* on its class's list for `place` (B1). A full one is on none: its neighbours would be far away */
     struct page_region *region;
     void *free; /* objects that were given back, threaded through their first word */
     uint32_t class_index;
@@ -38,7 +38,7 @@ struct slab_large {
 };
 
 struct slab_class {
-    struct list pages[PAGE_PLACE_COUNT];
+    struct list pages[PAGE_LIST_COUNT];
 };
 
 struct slab {
@@ -57,7 +57,7 @@ int slab_create(struct page_stock *stock, struct slab **out)
     pages_init(&slab->pages, stock);
     list_init(&slab->large);
     for (size_t i = 0; i < CLASS_COUNT; i++)
-        for (size_t place = 0; place < PAGE_PLACE_COUNT; place++)
+        for (size_t place = 0; place < PAGE_LIST_COUNT; place++)
             list_init(&slab->classes[i].pages[place]);
     *out = slab;
     return 0;
@@ -80,7 +80,7 @@ void slab_destroy(struct slab **slab_at)
     if (slab == NULL)
         return;
     for (size_t i = 0; i < CLASS_COUNT; i++)
-        for (size_t place = 0; place < PAGE_PLACE_COUNT; place++)
+        for (size_t place = 0; place < PAGE_LIST_COUNT; place++) /* of a full one nothing is poisoned */
             LIST_FOR_EACH(&slab->classes[i].pages[place], node)
                 page_unpoison(CONTAINER_OF(node, struct slab_page, node));
     while (!list_is_empty(&slab->large))
@@ -90,13 +90,20 @@ void slab_destroy(struct slab **slab_at)
     *slab_at = NULL;
 }
 
+static void page_unlist(struct slab_page *page)
+{
+    if (page->place != PAGE_FULL)
+        list_remove(&page->node);
+}
+
 static void page_move(struct slab *slab, struct slab_page *page, enum page_place next)
 {
     struct slab_class *class = &slab->classes[page->class_index];
 
-    list_remove(&page->node);
+    page_unlist(page);
     page->place = next;
-    list_push_front(&class->pages[next], &page->node);
+    if (next != PAGE_FULL)
+        list_push_front(&class->pages[next], &page->node);
     ASSERT((next == PAGE_FULL) == (page->used == page->capacity));
 }
 
@@ -115,7 +122,7 @@ static NOINLINE struct slab_page *page_add(struct slab *slab, uint32_t class_ind
         .capacity = (uint32_t)((SLAB_PAGE_SIZE - sizeof(*page)) / size),
         .place = PAGE_DENSE,
     };
-    ASAN_POISON_MEMORY_REGION(page_object(page, 0), SLAB_PAGE_SIZE - sizeof(*page));
+    ASAN_POISON_MEMORY_REGION(page_object(page, 0), (size_t)page->capacity * size);
     list_push_front(&slab->classes[class_index].pages[PAGE_DENSE], &page->node);
     return page;
 }
@@ -208,7 +215,7 @@ void slab_put(struct slab *slab, void *object, size_t size)
     page->used--;
     slab->used_bytes -= slab_charge(size);
     if (UNLIKELY(page->used == 0)) {
-        list_remove(&page->node);
+        page_unlist(page);
         page_unpoison(page);
         pages_put(&slab->pages, page->region, page);
     } else if (UNLIKELY(page->place != PAGE_SPARSE && page->used < page->capacity / 4)) {
