@@ -156,6 +156,7 @@ struct residency {
     struct small small;
     struct ghost ghost;
     uint64_t hand; /* bucket */
+    uint32_t barren; /* buckets without a value of main that it has passed; less one for each of small that went for it */
     uint64_t small_bytes_max;
     bool is_feeding, is_full, offers_cold;
     struct residency_stats stats;
@@ -336,17 +337,17 @@ uint64_t residency_spill(struct residency *r, uint64_t need, uint32_t budget,
                          residency_spill_fn spill, void *arg)
 {
     struct spilling s = {.residency = r, .spill = spill, .arg = arg};
-    unsigned barren = 0;
 
     while (s.freed < need && s.looked < budget) {
-        if (r->small.count > 0 && (r->small.bytes >= r->small_bytes_max || barren > BARREN_MAX)) {
+        if (r->small.count > 0 && (r->small.bytes >= r->small_bytes_max || r->barren > BARREN_MAX)) {
+            r->barren -= r->barren > BARREN_MAX;
             spill_small(&s);
             continue;
         }
         s.found_main = false;
         r->hand = index_sweep(r->index, r->hand, hand_each, &s);
         s.looked++; /* empty buckets cost too */
-        barren = s.found_main ? 0 : barren + 1;
+        r->barren = s.found_main ? 0 : MIN(r->barren + 1, BARREN_MAX + 1);
     }
     return s.freed;
 }

@@ -12,7 +12,10 @@
 
 #include "common/base/mem.h"
 
-#define SPILL_BUDGET      2000u /* entries a step looks at */
+#define SPILL_BUDGET      2000u /* entries a step looks at, */
+#define SPILL_LOOK        64u   /* so many between two looks at the clock, */
+#define SPILL_US          200u  /* while memory is over by less than */
+#define SPILL_LATE_SHARE  32u   /* 1 / that */
 #define SPILL_DYING       2000u /* elements of what is being freed */
 #define COLD_ENTRY_BYTES  64u /* with its place in the index, about */
 #define SPILL_WORTH_BYTES 16u /* less is not gained by making a value cold */
@@ -152,9 +155,28 @@ bool spill_step(struct store *store, uint32_t budget)
     return residency_spill(store->residency, used - max, budget, spill_victim, store) > 0;
 }
 
+/* Where memory is far away an entry may cost microseconds. What is left over then, others' turns see to; who is much over
+ * has no time to lose (store_is_memory_full() is at twice that). */
+bool spill_turn(struct store *store, uint32_t budget)
+{
+    uint64_t max = store->options.memory_max, until_us;
+    bool is_any = false;
+
+    if (LIKELY(max == 0 || store_memory_bytes(store) <= max))
+        return false;
+    if (store_memory_bytes(store) > max + max / SPILL_LATE_SHARE)
+        return spill_step(store, budget);
+    until_us = io_clock_us(store->io) + SPILL_US;
+    do {
+        is_any |= spill_step(store, MIN(budget, SPILL_LOOK));
+        budget -= MIN(budget, SPILL_LOOK);
+    } while (budget > 0 && store_memory_staying(store) > max && io_clock_us(store->io) < until_us);
+    return is_any;
+}
+
 bool spill_work(struct store *store)
 {
-    return spill_step(store, SPILL_BUDGET);
+    return spill_turn(store, SPILL_BUDGET);
 }
 
 void store_expiry_pause(struct store *store, bool paused)

@@ -252,7 +252,7 @@ void store_turn_end(struct store *store)
     if (store->open_key.entry != NULL)
         store_open_cancel(store);
     if (UNLIKELY(store->options.memory_max != 0 && store_memory_bytes(store) > store->options.memory_max))
-        MAYBE(spill_step(store, SPILL_TURN));
+        MAYBE(spill_turn(store, SPILL_TURN));
     if (store->log != NULL)
         store_log_turn_end(store->log);
 }

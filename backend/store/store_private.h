@@ -196,6 +196,8 @@ size_t spill_entry(struct store *store, uint64_t hash, struct entry **e);
 bool spill_step(struct store *store, uint32_t budget);
 /* A step. True: more is to do now. */
 bool spill_work(struct store *store);
+/* At the end of a turn: as much of it as the turn has time for. */
+bool spill_turn(struct store *store, uint32_t budget);
 MUST_USE int spill_create(struct store *store);
 void spill_destroy(struct store *store);
 

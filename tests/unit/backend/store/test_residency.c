@@ -287,6 +287,26 @@ static void test_refused_values_go_later(void **state)
     shard_deinit(&shard);
 }
 
+/* Many cold keys, a few hot ones in small, none in main: they are found however few entries each call looks at. */
+static void test_small_gives_to_many_short_calls(void **state)
+{
+    struct residency_stats stats;
+    struct shard shard;
+    unsigned calls = 0;
+
+    (void)state;
+    shard_init(&shard, 1000 * VALUE_SIZE);
+    for (uint32_t i = 0; i < 50000; i++)
+        use(&shard, i);
+    residency_stats_get(shard.residency, &stats);
+    assert_true(stats.small_count > 50);
+    residency_pressure_set(shard.residency, shard.hot_bytes, 100000 * VALUE_SIZE, shard.hot_count); /* small is small now */
+    while (shard.hot_count > 0 && ++calls < 20000)
+        MAYBE(residency_spill(shard.residency, shard.hot_bytes, 64, spill, &shard));
+    assert_int_equal(shard.hot_count, 0);
+    shard_deinit(&shard);
+}
+
 static void test_with_room_nothing_is_remembered(void **state)
 {
     struct residency_stats stats;
@@ -315,6 +335,7 @@ int main(void)
         cmocka_unit_test(test_main_forgets),
         cmocka_unit_test(test_queue_and_ghost_are_bounded),
         cmocka_unit_test(test_refused_values_go_later),
+        cmocka_unit_test(test_small_gives_to_many_short_calls),
         cmocka_unit_test(test_with_room_nothing_is_remembered),
     };
 
