@@ -8,8 +8,8 @@
  * Charged is the size of the class, so accounted bytes are what the memory holds but for unused parts of
  * pages, which `page_bytes` counts.
  *
- *   B1  Every page of a class is on exactly one of its lists: full; dense; sparse, when less than a quarter
- *       of it is in use (until it is half full again).
+ *   B1  Every page of a class that has room is on exactly one of its lists: dense; sparse, when less than a quarter
+ *       of it is in use (until it is half full again). A full one is on none.
  *   B2  New objects go to dense pages as long as there is one. So moving objects out of sparse pages
  *       (slab_is_sparse()) ends with those pages free.
  */

@@ -141,34 +141,44 @@ void store_spill_all(struct store *store)
     while (at != 0);
 }
 
-bool spill_step(struct store *store, uint32_t budget)
+/* True: something is to be chosen. */
+static bool spill_begin(struct store *store)
 {
-    uint64_t max = store->options.memory_max, used;
+    uint64_t max = store->options.memory_max;
 
     spill_pressure(store);
     if (LIKELY(max == 0 || store_memory_bytes(store) <= max))
         return false;
     MAYBE(store_dying_work(store, SPILL_DYING));
-    used = store_memory_staying(store);
-    if (used <= max || store->hot_holds > 0)
-        return false;
-    return residency_spill(store->residency, used - max, budget, spill_victim, store) > 0;
+    return store_memory_staying(store) > max && store->hot_holds == 0;
 }
 
-/* Where memory is far away an entry may cost microseconds. What is left over then, others' turns see to; who is much over
+static uint64_t spill_some(struct store *store, uint32_t budget)
+{
+    uint64_t need = store_memory_staying(store) - store->options.memory_max;
+
+    return residency_spill(store->residency, need, budget, spill_victim, store);
+}
+
+bool spill_step(struct store *store, uint32_t budget)
+{
+    return spill_begin(store) && spill_some(store, budget) > 0;
+}
+
+/* Where memory is far away an entry may cost microseconds. What is left over then, other turns see to; who is much over
  * has no time to lose (store_is_memory_full() is at twice that). */
 bool spill_turn(struct store *store, uint32_t budget)
 {
     uint64_t max = store->options.memory_max, until_us;
     bool is_any = false;
 
-    if (LIKELY(max == 0 || store_memory_bytes(store) <= max))
+    if (!spill_begin(store))
         return false;
     if (store_memory_bytes(store) > max + max / SPILL_LATE_SHARE)
-        return spill_step(store, budget);
+        return spill_some(store, budget) > 0;
     until_us = io_clock_us(store->io) + SPILL_US;
     do {
-        is_any |= spill_step(store, MIN(budget, SPILL_LOOK));
+        is_any |= spill_some(store, MIN(budget, SPILL_LOOK)) > 0;
         budget -= MIN(budget, SPILL_LOOK);
     } while (budget > 0 && store_memory_staying(store) > max && io_clock_us(store->io) < until_us);
     return is_any;

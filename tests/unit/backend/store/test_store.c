@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rounds of changes, background work and lives; after each death the store must hold the right prefix. */
+#include "backend/store/residency.h"
 #include "backend/store/slab.h"
 #include "tests/unit/backend/store/store_world.h"
 
@@ -89,6 +90,42 @@ static void test_values_go_cold_and_come_back(void **state)
     store_stats_get(w.store, &stats);
     assert_int_equal(stats.cold_keys, 0);
     assert_true(stats.fetches > WORLD_KEYS / 2);
+    world_deinit(&w);
+}
+
+/* R3: long before memory is full, values that are new are told from those that stay; with room again they are not. */
+static void test_memory_is_looked_at_before_it_is_full(void **state)
+{
+    struct residency_stats stats;
+    struct world w;
+
+    (void)state;
+    world_init(&w, 6, NULL);
+    w.options.memory_max = 4u << 20;
+    world_open(&w);
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t before;
+
+        residency_stats_get(w.store->residency, &stats);
+        before = stats.small_count;
+        for (uint16_t k = 0; k < WORLD_KEYS; k++) {
+            world_delete(&w, 0, k);
+            world_set(&w, 0, k, k + 1u, 15000);
+            store_turn_end(w.store);
+            sim_run_for(w.sim, 30000);
+        }
+        residency_stats_get(w.store->residency, &stats);
+        if (i == 0) {
+            assert_true(store_memory_bytes(w.store) < 4u << 20);
+            assert_int_equal(stats.small_count, 0);
+            w.options.memory_max = 1200u << 10;
+            store_memory_max_set(w.store, w.options.memory_max);
+        } else {
+            assert_true(stats.small_count > before);
+        }
+        sim_run_for(w.sim, 100000);
+    }
+    assert_true(w.store->stats.spills == 0 && store_memory_bytes(w.store) > 600u << 10);
     world_deinit(&w);
 }
 
@@ -365,6 +402,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values_go_cold_and_come_back),
+        cmocka_unit_test(test_memory_is_looked_at_before_it_is_full),
         cmocka_unit_test(test_expiry),
         cmocka_unit_test(test_databases_swap),
         cmocka_unit_test(test_large_objects_are_freed_in_steps),
