@@ -145,13 +145,19 @@ static void discovery_waited(struct io_timer *timer)
     discovery_wake(discovery);
 }
 
+/* HELLO asks a server whether it speaks RESP3, unless one has told. */
+static bool needs_no_server(const struct client *client, const struct command *command)
+{
+    return command->route == ROUTE_LOCAL && (command->id != COMMAND_hello || client->pool->resp3_support >= 0);
+}
+
 bool discovery_must_wait(struct client *client, const struct command *command)
 {
     struct pool *pool = client->pool;
     struct discovery *discovery = pool->discovery;
     const struct conf_pool *conf = pool->conf;
 
-    if (LIKELY(discovery->is_known) || discovery->is_hopeless || command->route == ROUTE_LOCAL)
+    if (LIKELY(discovery->is_known) || discovery->is_hopeless || needs_no_server(client, command))
         return false;
     if (!io_timer_is_running(&discovery->wait_timer))
         io_timer_start(pool->proxy->io, &discovery->wait_timer,

@@ -287,7 +287,7 @@ def test_transactions(client):
 
 def test_resp3(proxy):
     with proxy.connect() as c:
-        c.send(resp("HELLO", 3)).recv_resp()
+        assert c.send(resp("HELLO", 3)).recv_resp().startswith(b"%7\r\n")
         for i in range(50):
             c.ask(resp("HSET", f"h{i}", "f", i), b":1\r\n")
             c.ask(resp("HGETALL", f"h{i}"), b"%%1\r\n$1\r\nf\r\n$%d\r\n%d\r\n" % (len(str(i)), i))
@@ -441,18 +441,24 @@ def test_shard_channel_is_found_where_its_slot_went(cluster, proxy, client):
         assert c.recv_resp() == resp("smessage", "shard", "hello")
 
 
-def test_requests_wait_until_the_map_is_known(cluster, weir_proxy):
-    """The seed (which is no node itself) does not answer yet: what was sent is answered once it does."""
+@pytest.mark.parametrize("version", [2, 3])
+def test_requests_wait_until_the_map_is_known(cluster, weir_proxy, version):
+    """The seed (which is no node itself) does not answer yet: what was sent is answered once it does; also HELLO 3, for
+    which a node is asked whether it speaks that."""
     port = weirtest.free_port()
     proxy = weir_proxy(cluster_pool([f"{LOOPBACK}:{port}"], queue_timeout=15000))
     with proxy.connect() as c:
-        c.send(resp("SET", "a", 1) + resp("GET", "a") + resp("PING"))
+        if version == 3:
+            c.send(resp("HELLO", 3))
+        c.send(resp("SET", "a", 1) + resp("GET", "a") + resp("GET", "nothing") + resp("PING"))
         assert c.is_quiet()
         with weirtest.Fake(port) as seed:
             peer = seed.accept()
             peer.expect(resp("CLUSTER", "SLOTS"))
             peer.send(cluster.nodes[0].connect().send(resp("CLUSTER", "SLOTS")).recv_resp())
-            c.expect(b"+OK\r\n$1\r\n1\r\n+PONG\r\n")
+            if version == 3:
+                assert c.recv_resp().startswith(b"%7\r\n")
+            c.expect(b"+OK\r\n$1\r\n1\r\n%s\r\n+PONG\r\n" % (b"_" if version == 3 else b"$-1"))
 
 
 def test_no_cluster_at_all(weir_proxy, free_port):
