@@ -176,7 +176,7 @@ static int clean_record(void *arg, const struct record *record, uint64_t address
         return ERR_AGAIN;
     if (record->type == RECORD_NOP)
         return 0;
-    if (record->type == RECORD_TOMB || record->type == RECORD_FLUSH || record->type == RECORD_SWAP) {
+    if (record_takes_away(record)) {
         if (record->lsn <= checkpoint_horizon(store) || !clean_has_happened(store, record))
             return 0;
         /* A copy is enough. */

@@ -100,7 +100,7 @@ void log_count_record(struct segment *segment, const struct record *record, size
         info->first_lsn = record->lsn;
     if (record->lsn > info->last_lsn)
         info->last_lsn = record->lsn;
-    if (record->type == RECORD_TOMB || record->type == RECORD_FLUSH || record->type == RECORD_SWAP)
+    if (record_takes_away(record))
         info->takes_lsn = MAX(info->takes_lsn, record->lsn);
 }
 

@@ -81,6 +81,12 @@ struct record {
 size_t record_size(const struct record *record);
 /* Writes record_size() bytes, checksum included. */
 void record_encode(const struct record *record, char *out);
+/* Something is gone by it, and no entry names it. */
+static inline bool record_takes_away(const struct record *record)
+{
+    return record->type == RECORD_TOMB || record->type == RECORD_FLUSH || record->type == RECORD_SWAP;
+}
+
 /* The record at the start of `data`. Its size, or 0: does not verify (or is cut). */
 size_t record_decode(struct bytes data, struct record *out);
 /* The size that a valid header announces (0: none does), without looking at the checksum: to know how much to

@@ -248,7 +248,8 @@ struct store_stats {
     uint64_t disk_bytes, segments, segments_free;
     uint64_t record_bytes_client;  /* encoded records of clients' changes */
     uint64_t bytes_written;        /* all that went to the device: log, cleaner, checkpoints */
-    uint64_t cleaner_bytes, cleaner_segments, cleaner_segments_by_index, segments_given, checkpoints, checkpoint_bytes, checkpoint_lsn, images;
+    uint64_t cleaner_bytes, cleaner_segments, cleaner_segments_by_index, segments_given, images;
+    uint64_t checkpoints, checkpoint_bytes, checkpoint_lsn;
     uint64_t corrupt_records, scrubbed_bytes;
     uint64_t objects_freeing, objects_freed; /* collections that are being freed, and were, in steps */
     uint64_t write_errors;

@@ -289,29 +289,24 @@ static int uring_enable(struct uring *u)
     return uring_restrict(&u->ring, allowed, ARRAY_COUNT(allowed));
 }
 
-/* What has completed is told at our next system call, if the kernel knows how to (5.19): else each completion interrupts us
- * for that, from another core with an interrupt between the two. */
-static int uring_init(struct uring *u)
+static int uring_init(struct uring *u, unsigned flags)
 {
     struct io_uring_params params = {
-        .flags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN,
+        .flags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED | flags,
         .cq_entries = URING_CQ_SIZE,
     };
-    int err = io_uring_queue_init_params(URING_SQ_SIZE, &u->ring, &params);
 
-    if (err != -EINVAL)
-        return err;
-    params = (struct io_uring_params){
-        .flags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED,
-        .cq_entries = URING_CQ_SIZE,
-    };
     return io_uring_queue_init_params(URING_SQ_SIZE, &u->ring, &params);
 }
 
 static int uring_setup(struct uring *u)
 {
-    int err = uring_init(u);
+    /* What has completed is told at our next system call, if the kernel knows how to (5.19). Else each completion interrupts
+     * us, from another core with an interrupt between the two. */
+    int err = uring_init(u, IORING_SETUP_COOP_TASKRUN);
 
+    if (err == -EINVAL)
+        err = uring_init(u, 0);
     if (err != 0)
         return err;
     u->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -75,6 +75,12 @@ static inline struct bytes world_key(uint16_t key, char out[32])
     return bytes_of(out, (size_t)MIN(len, 31));
 }
 
+/* Of as many keys as a test wants, none of the model's. */
+static inline struct bytes world_other_key(unsigned k, char out[32])
+{
+    return bytes_of(out, (size_t)snprintf(out, 32, "one-of-many-%u", k));
+}
+
 static inline void world_fill(char *data, size_t len, uint32_t seed)
 {
     for (size_t i = 0; i < len; i++) {

@@ -93,7 +93,7 @@ static void test_values_go_cold_and_come_back(void **state)
     world_deinit(&w);
 }
 
-/* R3: long before memory is full, values that are new are told from those that stay; with room again they are not. */
+/* R3: with room values that are new are not told from those that stay, and long before memory is full they are. */
 static void test_memory_is_looked_at_before_it_is_full(void **state)
 {
     struct residency_stats stats;

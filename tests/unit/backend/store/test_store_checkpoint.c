@@ -12,7 +12,7 @@
 #define MANY_DB   3u
 #define MANY_MAX  9000u
 #define NAME_MAX_ 40u
-#define ENTRY_BYTES_MIN 20u /* with a name of many_name() */
+#define ENTRY_BYTES_MIN 20u /* with a name of world_other_key() */
 
 /* What was met. */
 static unsigned patch_count, full_count, kept_count, chain_count, moved_count, nameless_count;
@@ -282,11 +282,6 @@ static bool is_same(const struct said *a, const struct said *b)
 
 /* ---- many keys ---------------------------------------------------------------------------------- */
 
-static struct bytes many_name(unsigned k, char name[32])
-{
-    return bytes_of(name, (size_t)snprintf(name, 32, "one-of-many-%u", k));
-}
-
 static void many_set(struct world *w, unsigned k, uint64_t expire_ms)
 {
     char name[32], value[64];
@@ -296,7 +291,7 @@ static void many_set(struct world *w, unsigned k, uint64_t expire_ms)
     if (store_may_write(w->store, true) != 0)
         return;
     world_fill(value, sizeof(value), k);
-    store_find(w->store, MANY_DB, many_name(k, name), &key);
+    store_find(w->store, MANY_DB, world_other_key(k, name), &key);
     MAYBE(store_put_string(w->store, &key, bytes_of(value, sizeof(value)), &attributes) != 0);
 }
 
@@ -305,7 +300,7 @@ static void many_delete(struct world *w, unsigned k)
     char name[32];
     struct store_key key;
 
-    store_find(w->store, MANY_DB, many_name(k, name), &key);
+    store_find(w->store, MANY_DB, world_other_key(k, name), &key);
     MAYBE(store_delete(w->store, &key) != 0);
 }
 
@@ -841,7 +836,7 @@ static int big_put(struct world *w, unsigned k, unsigned seed)
 
     if (err == 0) {
         world_fill(value, sizeof(value), seed);
-        store_find(w->store, MANY_DB, many_name(k, name), &key);
+        store_find(w->store, MANY_DB, world_other_key(k, name), &key);
         err = store_put_string(w->store, &key, bytes_of(value, sizeof(value)), NULL);
     }
     store_turn_end(w->store);

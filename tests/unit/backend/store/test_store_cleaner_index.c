@@ -15,26 +15,23 @@ static void world_small(struct world *w, uint64_t seed)
     world_open(w);
 }
 
-/* Other keys than the model's. */
 static void other_put(struct world *w, unsigned i, size_t len)
 {
     char name[32], value[64];
-    struct bytes key = bytes_of(name, (size_t)snprintf(name, sizeof(name), "one-of-many-%u", i));
-    struct store_key found;
+    struct store_key key;
 
     world_fill(value, sizeof(value), i);
-    store_find(w->store, 2, key, &found);
-    assert_int_equal(store_put_string(w->store, &found, bytes_of(value, len), NULL), 0);
+    store_find(w->store, 2, world_other_key(i, name), &key);
+    assert_int_equal(store_put_string(w->store, &key, bytes_of(value, len), NULL), 0);
 }
 
 static void other_delete(struct world *w, unsigned i)
 {
     char name[32];
-    struct bytes key = bytes_of(name, (size_t)snprintf(name, sizeof(name), "one-of-many-%u", i));
-    struct store_key found;
+    struct store_key key;
 
-    store_find(w->store, 2, key, &found);
-    assert_int_equal(store_delete(w->store, &found), 0);
+    store_find(w->store, 2, world_other_key(i, name), &key);
+    assert_int_equal(store_delete(w->store, &key), 0);
 }
 
 static void overwrite(struct world *w, uint16_t k, unsigned count)
@@ -222,11 +219,10 @@ static void test_a_look_of_many_steps(void **state)
     world_open(&w);
     for (unsigned i = 0; i < KEYS; i++) {
         char name[32], value[64];
-        struct bytes key = bytes_of(name, (size_t)snprintf(name, sizeof(name), "one-of-many-%u", i));
         struct store_key found;
 
         world_fill(value, sizeof(value), i);
-        assert_int_equal(world_find(&w, 2, key, &found), 0);
+        assert_int_equal(world_find(&w, 2, world_other_key(i, name), &found), 0);
         assert_non_null(found.entry);
         assert_true(bytes_equal(store_string(found.entry), bytes_of(value, sizeof(value))));
     }
