@@ -9,11 +9,14 @@
 #define SECOND_MS        1000u
 #define LONG_TURN_US     1000u
 #define CPU_LOOK_US      250u
-#define FLUSH_TURN_US    600u  /* then the other clients' replies are for the next turn, */
-#define FLUSH_US_MIN     200u  /* when these have gone on them, too */
+#define FLUSH_TURN_US    500u  /* then the other clients' replies are for the next turn, */
+#define FLUSH_US_MIN     150u  /* when these have gone on them, too */
 #define FLUSH_EARLY_US   300u
 #define FLUSH_TOGETHER   32u         /* so many clients between two looks at the clock; */
-#define FLUSH_FEW        8u          /* when FLUSH_EARLY_US have gone: a send to another core costs twice what it does here */
+#define FLUSH_FEW        8u          /* when FLUSH_EARLY_US have gone, */
+#define FLUSH_LOOK_US    200u        /* or when all those would take longer, as the last ones did */
+#define SEND_COST_UNIT   16u         /* of a microsecond, parts */
+#define SEND_COST_MAX    (FLUSH_LOOK_US * SEND_COST_UNIT / FLUSH_FEW)
 #define FLUSH_BYTES      (64u << 10) /* fewer, with so much to send */
 #define PARK_LOOK_MS     2u
 #define LINGER_US_MIN    100u
@@ -69,14 +72,29 @@ static void node_run_rests(struct node *node)
         client_run_rest(client_of_turn_node(at));
 }
 
-/* Sends of some of the dirty clients together, at most `most` of them. */
-static void node_flush_some(struct node *node, unsigned most)
+/* A send that wakes a client on another core takes up to ten times what others do, and a few of them say of the next ones
+ * what to expect: the dearest counts, and is forgotten by and by. */
+static void node_flush_took(struct node *node, unsigned count, uint64_t took_us)
+{
+    uint64_t cost = MIN(took_us * SEND_COST_UNIT / count, (uint64_t)SEND_COST_MAX);
+
+    node->send_cost = MAX((uint32_t)cost, node->send_cost - node->send_cost / 8);
+}
+
+static unsigned node_flush_most(const struct node *node)
+{
+    return MIN(FLUSH_LOOK_US * SEND_COST_UNIT / MAX(node->send_cost, 1u), FLUSH_TOGETHER);
+}
+
+/* Sends of some of the dirty clients together, at most `most` of them. Returns the time afterwards. */
+static uint64_t node_flush_some(struct node *node, unsigned most, uint64_t begun_us)
 {
     struct client_send sends[FLUSH_TOGETHER];
     struct io_send calls[FLUSH_TOGETHER];
     struct list_node *at;
     unsigned count = 0;
     size_t bytes = 0;
+    uint64_t now_us;
 
     while (count < most && bytes < FLUSH_BYTES && (at = list_pop_front(&node->dirty)) != NULL) {
         struct client *client = client_of_dirty_node(at);
@@ -90,6 +108,10 @@ static void node_flush_some(struct node *node, unsigned most)
     io_streams_send(node->io, calls, count);
     for (unsigned i = 0; i < count; i++)
         client_flush_sent(&sends[i], calls[i].sent);
+    now_us = io_clock_us(node->io);
+    if (count > 0 && bytes < FLUSH_BYTES)
+        node_flush_took(node, count, now_us - begun_us);
+    return now_us;
 }
 
 static void node_flush(struct node *node)
@@ -97,12 +119,12 @@ static void node_flush(struct node *node)
     uint64_t begun_us = io_now_us(node->io), now_us = io_clock_us(node->io);
     uint64_t until_us = MAX(begun_us + FLUSH_TURN_US, now_us + FLUSH_US_MIN);
 
-    for (; !list_is_empty(&node->dirty); now_us = io_clock_us(node->io)) {
+    while (!list_is_empty(&node->dirty)) {
         if (UNLIKELY(now_us >= until_us)) {
             io_wake(node->io);
             break;
         }
-        node_flush_some(node, now_us < begun_us + FLUSH_EARLY_US ? FLUSH_TOGETHER : FLUSH_FEW);
+        now_us = node_flush_some(node, now_us < begun_us + FLUSH_EARLY_US ? node_flush_most(node) : FLUSH_FEW, now_us);
     }
     list_move_all(&node->unsent, &node->dirty);
 }

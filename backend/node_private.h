@@ -32,6 +32,7 @@ struct node {
     struct mc_keys mc_keys;
     struct list dirty;  /* clients with output or an end to come */
     struct list unsent; /* ... in the next turn */
+    uint32_t send_cost; /* of one of them, lately, in parts of a microsecond */
     struct list held;   /* clients whose output waits for the commit mark */
     bool is_advanced;   /* the turn's end has looked at the marks, and goes on */
     bool is_prompt;     /* in this turn a client was sent what had not waited for the mark */

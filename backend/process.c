@@ -31,6 +31,7 @@
 #define SETTINGS_SIZE  2048u
 #define TURN_STREAMS_US 300u                 /* the replies take about as long again */
 #define TURN_FILES_US   200u
+#define TURN_STEPS_US   250u
 #define EXIT_AGAIN     1
 
 /* ---- in the master ------------------------------------------------------------------------------------- */
@@ -473,7 +474,7 @@ static int process_worker_main(struct worker *worker)
     const char *const written[] = {process.config->dir, "/dev/shm"};
     struct io_ev_options io_options = {
         .log = worker_log(worker), .files = IO_FILES_BEST, .sockets = IO_SOCKETS_TOGETHER,
-        .streams_us = TURN_STREAMS_US, .files_us = TURN_FILES_US, .start_threads = true,
+        .streams_us = TURN_STREAMS_US, .files_us = TURN_FILES_US, .steps_us = TURN_STEPS_US, .start_threads = true,
     };
     int sandbox_err, err;
 

@@ -571,14 +571,15 @@ static bool pages_step(struct store *store)
 static bool pages_work(struct store *store)
 {
     const struct checkpoint *c = store->checkpoint;
-    uint64_t until_us = io_clock_us(store->io) + STEP_US;
+    uint64_t until_us = io_step_begin(store->io, STEP_US);
     unsigned left = STEP_PARTS_MAX;
+    bool is_busy;
 
     do {
-        if (!pages_step(store))
-            return false;
-    } while (c->state == CHECKPOINT_PAGES && c->err == 0 && --left > 0 && io_clock_us(store->io) < until_us);
-    return true;
+        is_busy = pages_step(store);
+    } while (is_busy && c->state == CHECKPOINT_PAGES && c->err == 0 && --left > 0 && io_clock_us(store->io) < until_us);
+    io_step_end(store->io);
+    return is_busy;
 }
 
 /* ---- META ------------------------------------------------------------------------------------- */

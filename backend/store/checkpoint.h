@@ -87,5 +87,5 @@ uint64_t checkpoint_log_bytes(const struct store *store);
 bool checkpoint_has_got_room(const struct store *store);
 /* Whether enough has been logged since the last one. */
 bool checkpoint_is_due(const struct store *store);
-/* A step, about 200 us. True: more is to do now (not: waits for the disk). */
+/* A step, at most about 200 us. True: more is to do now (not: waits for the disk). */
 bool checkpoint_work(struct store *store);

@@ -273,6 +273,7 @@ static void clean_pass(struct store *store, uint64_t off)
         .sequence = cleaner->victim,
         .off = off,
         .piece_bytes = PIECE_BYTES,
+        .yields = !store->waits_for_cleaner,
     };
     store_log_walk(store->log, &cleaner->walk);
 }
@@ -476,6 +477,7 @@ void cleaner_scrub_work(struct store *store)
         .sequence = segment->sequence,
         .off = cleaner->scrub_off,
         .piece_bytes = PIECE_BYTES,
+        .yields = true,
     };
     store_log_walk(store->log, &cleaner->scrub);
 }

@@ -197,6 +197,7 @@ struct store_log_walk {
     void (*done)(void *arg, int err);
     uint64_t sequence, off; /* off 0: from the start */
     uint32_t piece_bytes;   /* 0: all of it */
+    bool yields;            /* others may have the core between the steps of a piece */
     uint64_t private_[24];
 };
 void store_log_walk(struct store_log *log, struct store_log_walk *walk);

@@ -289,12 +289,6 @@ static bool walk_must_pause(struct walk_part *part)
     return part->step_records >= STEP_RECORDS || io_clock_us(part->log->io) >= part->step_until_us;
 }
 
-static void walk_step_begin(struct walk_part *part)
-{
-    part->step_records = 0;
-    part->step_until_us = io_clock_us(part->log->io) + STEP_US;
-}
-
 /* Behind the others: they go on by turns. */
 static void walk_pause(struct walk_part *part)
 {
@@ -328,8 +322,12 @@ void log_walks_go(struct store_log *log)
     log->reads_submitted--;
     if (walk_paused(log) != NULL)
         log_soon(log);
-    walk_step_begin(part);
+    if (part->walk->yields)
+        io_yield(log->io);
+    part->step_records = 0;
+    part->step_until_us = io_step_begin(log->io, STEP_US);
     log_scan_go(&part->scan); /* the same page write again */
+    io_step_end(log->io);
 }
 
 /* Records of the page write from `at` on. 0; ERR_AGAIN with is_paused: there are more; what record() returned. */
@@ -439,7 +437,6 @@ void store_log_walk(struct store_log *log, struct store_log_walk *walk)
         return;
     }
     segment->info.reads++;
-    walk_step_begin(part);
     part->begin = MAX(walk->off, (uint64_t)PAGE_SIZE_);
     log_scan_start(&part->scan, segment, part->begin, segment->info.used_bytes);
 }

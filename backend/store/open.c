@@ -5,7 +5,7 @@
  *     log's directory -> checkpoint -> log since -> ring -> open ... work ... -> checkpoint -> closed
  *
  *   W1  Nothing is served before all that was appended is found again.
- *   W2  Background work is cut into steps of about 200 us; a step is done each millisecond while there is something
+ *   W2  Background work is cut into steps of at most about 200 us; a step is done each millisecond while there is something
  *       to do, else every WORK_IDLE_MS. Where clients would have to wait for it soon a step is done each turn: then the core is
  *       left to others once in a while, as a client that shares it could not run until the scheduler takes it away.
  */
@@ -19,7 +19,7 @@
 
 #define WORK_BUSY_MS   1u
 #define WORK_IDLE_MS   20u
-#define YIELD_US       1000u /* between two times that urgent work leaves the core to others */
+#define CLOSING_STEPS  64u   /* a turn */
 #define AGAIN_MS       10000u /* after a checkpoint that failed */
 #define AGAIN_SOON_MS  50u    /* ... and for which there is room now, or soon */
 #define DYING_ELEMENTS 2000u /* a step */
@@ -334,6 +334,7 @@ static bool is_urgent(const struct store *store)
 static void work_fire(struct io_timer *timer)
 {
     struct store *store = timer->arg;
+    unsigned left = CLOSING_STEPS;
     bool is_busy;
 
     store_now_set(store, io_wall_us(store->io) / 1000);
@@ -342,21 +343,19 @@ static void work_fire(struct io_timer *timer)
             close_step(store);
         is_busy = true;
         /* The last one: nobody waits for us but the operator. */
-        for (unsigned i = 0; i < 64 && store->state == STORE_CLOSING && work_step(store); i++)
-            ;
+        while (left > 0 && store->state == STORE_CLOSING && work_step(store))
+            left--;
     } else {
         is_busy = work_step(store);
     }
     if (store->state != STORE_OPEN && store->state != STORE_CLOSING)
         return;
     if (is_busy && is_urgent(store)) {
-        if (!store->waits_for_cleaner && io_now_us(store->io) >= store->yield_us + YIELD_US) {
-            store->yield_us = io_now_us(store->io);
+        if (!store->waits_for_cleaner)
             io_yield(store->io);
-        }
         store_work_soon(store, 0);
     } else {
-        store_work_soon(store, is_busy ? WORK_BUSY_MS : WORK_IDLE_MS);
+        store_work_soon(store, left == 0 ? 0 : is_busy ? WORK_BUSY_MS : WORK_IDLE_MS);
     }
 }
 

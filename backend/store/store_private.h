@@ -69,7 +69,6 @@ struct store {
     struct backup *backup; /* NULL: there was never one */
     struct io_timer work_timer;
     uint64_t work_at_ms;     /* when it fires */
-    uint64_t yield_us;       /* when its work left the core to others last */
     uint64_t sweep_at;       /* of the walk that frees what was flushed */
     struct store_stats stats;
     uint8_t state;           /* enum store_state */

@@ -9,6 +9,8 @@
 #include <net/if.h>
 #include <stdio.h>
 
+#define STEP_LEAST_US 40u /* of a step, whatever the others of its turn took */
+
 /* ---- addresses ---------------------------------------------------------------------------- */
 
 static void addr_text_unix(const struct io_addr *addr, char out[IO_ADDR_TEXT_MAX])
@@ -211,6 +213,30 @@ void io_turn_end(struct io *io)
 void io_wake(struct io *io)
 {
     io->vtable->wake(io);
+}
+
+uint64_t io_step_begin(struct io *io, uint32_t step_us)
+{
+    uint64_t left_us = step_us;
+
+    ASSERT(!io->is_stepping);
+    io->is_stepping = true;
+    io->step_begun_us = io_clock_us(io);
+    if (io->steps_us != 0) {
+        if (io->steps_turn_us != io->now_us) {
+            io->steps_turn_us = io->now_us;
+            io->steps_used_us = 0;
+        }
+        left_us = io->steps_us - MIN(io->steps_used_us, (uint64_t)io->steps_us);
+    }
+    return io->step_begun_us + MIN(MAX(left_us, (uint64_t)STEP_LEAST_US), (uint64_t)step_us);
+}
+
+void io_step_end(struct io *io)
+{
+    ASSERT(io->is_stepping);
+    io->is_stepping = false;
+    io->steps_used_us += io_clock_us(io) - io->step_begun_us;
 }
 
 void io_run(struct io *io)

@@ -86,6 +86,12 @@ void io_hook_remove(struct io *io, struct io_hook *hook);
 /* Makes sure that another turn runs without waiting. */
 void io_wake(struct io *io);
 
+/* Work that goes on in steps, so that turns stay short: until when a step that begins now may go on. `step_us` at most; less
+ * when the steps of this turn have had their share together (steps_us of the backend's options), but never nothing, so that
+ * each gets on. Ended by io_step_end(); one at a time. */
+uint64_t io_step_begin(struct io *io, uint32_t step_us);
+void io_step_end(struct io *io);
+
 /* Runs until io_stop(). In the simulator the scheduler does this. */
 void io_run(struct io *io);
 void io_stop(struct io *io);
@@ -241,8 +247,9 @@ struct io_op {
  * follows. */
 bool io_linger(struct io *io, uint32_t us, bool is_turn);
 
-/* Whoever else wants this core may have it at the end of this turn. For work that goes on turn after turn without a wait:
- * a client on the same core would get to it only when the scheduler takes it away, milliseconds later. */
+/* Whoever else wants this core may have it at the end of this turn, if it was ours for a quarter of a millisecond. For work that goes on
+ * turn after turn without a wait: a client on the same core would get to it only when the scheduler takes it away, milliseconds
+ * later. */
 void io_yield(struct io *io);
 
 /* Names: runs getaddrinfo() off the loop. result = count of addresses in `addrs` (room for addr_max).

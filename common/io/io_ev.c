@@ -25,6 +25,7 @@
 
 #define RECV_SIZE_DEFAULT (256u << 10)
 #define RECV_SIZE_MIN     (32u << 10)
+#define YIELD_US          250u /* of the core at least, between two times that it is left to others */
 
 struct timer_part {
     ev_timer watcher;
@@ -146,7 +147,10 @@ static void before_wait_run(struct ev_loop *loop, ev_prepare *watcher, int event
     io_ev_file_before_wait(ev);
     if (UNLIKELY(ev->yields)) {
         ev->yields = false;
-        MAYBE(sched_yield());
+        if (ev_clock_us(&ev->io) >= ev->yielded_us + YIELD_US) {
+            MAYBE(sched_yield());
+            ev->yielded_us = ev_clock_us(&ev->io);
+        }
     }
 }
 
@@ -359,6 +363,7 @@ int io_ev_create(const struct io_ev_options *options, struct io **out)
     list_init(&ev->stream_todo);
     list_init(&ev->op_todo);
     ev->streams_us = options->streams_us;
+    ev->io.steps_us = options->steps_us;
     ev->poll_fd = -1;
     ev->stream_fd = -1;
     ev->dir_fd = -1;

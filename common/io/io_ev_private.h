@@ -90,7 +90,8 @@ struct io_ev {
     struct uring *uring; /* owns; NULL when files run on threads */
     uint32_t linger_us;  /* of this turn's end */
     bool linger_is_turn;
-    bool yields; /* at this turn's end */
+    bool yields;         /* at this turn's end */
+    uint64_t yielded_us; /* when it had the core again, the last time */
     struct list file_list; /* owns: all that are open */
     int dir_fd;
 

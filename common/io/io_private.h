@@ -84,6 +84,11 @@ struct io {
     struct list_node *hook_next; /* while hooks run: so that a hook may remove any other */
     struct log *log;             /* borrows; may be NULL */
     bool has_happened;           /* something ran since the hooks did */
+    uint32_t steps_us;           /* the share of the steps in a turn, together; 0: no bound */
+    uint64_t steps_turn_us;      /* the stamp of the turn in which they took */
+    uint64_t steps_used_us;      /* so long */
+    uint64_t step_begun_us;      /* of the one under way */
+    bool is_stepping;
 };
 
 /* A file of any backend begins with this. */

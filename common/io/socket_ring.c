@@ -11,6 +11,7 @@
 
 struct socket_ring {
     struct io_uring ring;
+    struct msghdr messages[SOCKET_RING_MAX]; /* of the calls that are being made */
     bool is_broken;
 };
 
@@ -55,7 +56,7 @@ static void call_alone(struct socket_call *call)
 
 /* ---- together ----------------------------------------------------------------------------- */
 
-static void call_prepare(struct io_uring_sqe *sqe, struct socket_call *call)
+static void call_prepare(struct io_uring_sqe *sqe, struct socket_call *call, struct msghdr *message)
 {
     const struct iovec *slice = call->slices;
 
@@ -64,11 +65,11 @@ static void call_prepare(struct io_uring_sqe *sqe, struct socket_call *call)
     } else if (call->count == 1) {
         io_uring_prep_send(sqe, call->fd, slice->iov_base, slice->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
     } else {
-        call->message = (struct msghdr){
+        *message = (struct msghdr){
             .msg_iov = (struct iovec *)(uintptr_t)slice,
             .msg_iovlen = (size_t)call->count,
         };
-        io_uring_prep_sendmsg(sqe, call->fd, &call->message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        io_uring_prep_sendmsg(sqe, call->fd, message, MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     io_uring_sqe_set_data(sqe, call);
     call->result = -EINTR; /* not made yet */
@@ -127,7 +128,7 @@ void socket_ring_run(struct socket_ring *ring, struct socket_call *calls, unsign
         return;
     }
     for (unsigned i = 0; i < count; i++)
-        call_prepare(io_uring_get_sqe(&ring->ring), &calls[i]);
+        call_prepare(io_uring_get_sqe(&ring->ring), &calls[i], &ring->messages[i]);
     taken = ring_submit(ring, count);
     is_whole = taken == count;
     ring_reap(ring, taken);

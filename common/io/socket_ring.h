@@ -23,8 +23,7 @@ struct socket_call {
     const struct iovec *slices; /* borrows; of a receive: one */
     int count, fd;
     bool is_send;
-    ssize_t result;        /* bytes, 0 of a receive: the end; or -errno, -EAGAIN among them */
-    struct msghdr message; /* scratch */
+    ssize_t result; /* bytes, 0 of a receive: the end; or -errno, -EAGAIN among them */
 };
 
 /* As send() and recv() that do not wait: bytes, or -errno. */

@@ -2,6 +2,7 @@
 #include "tests/unit/test.h"
 
 #include "common/io/io.h"
+#include "common/io/io_private.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -91,9 +92,58 @@ static void test_equality_and_loopback(void **state)
     assert_false(io_addr_equal(&a, &b));
 }
 
+/* ---- steps -------------------------------------------------------------------------------- */
+
+static uint64_t step_clock_us;
+
+static uint64_t step_clock(struct io *io)
+{
+    (void)io;
+    return step_clock_us;
+}
+
+/* A step that takes as long as it may, or `over_us` longer: how long it might go on. */
+static uint64_t step_run(struct io *io, uint32_t step_us, uint64_t over_us)
+{
+    uint64_t until_us = io_step_begin(io, step_us), may_us = until_us - step_clock_us;
+
+    step_clock_us = until_us + over_us;
+    io_step_end(io);
+    return may_us;
+}
+
+static void test_steps_of_a_turn_share_its_time(void **state)
+{
+    static const struct io_vtable vtable = {.clock_us = step_clock};
+    struct io io;
+
+    (void)state;
+    io_init(&io, &vtable, NULL);
+    step_clock_us = 1000000;
+    io_turn_stamp(&io, step_clock_us);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(step_run(&io, 150, 50), 150); /* nobody asked for a bound */
+
+    io.steps_us = 250;
+    io_turn_stamp(&io, step_clock_us);
+    assert_int_equal(step_run(&io, 150, 10), 150);
+    step_clock_us += 5000; /* what is between steps is none */
+    assert_int_equal(step_run(&io, 150, 0), 90);
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t least_us = step_run(&io, 150, 500); /* over its time by far: the next gets on all the same */
+
+        assert_in_range(least_us, 1, 89);
+        assert_int_equal(step_run(&io, 1, 0), 1); /* never more than it wants */
+    }
+    io_turn_stamp(&io, step_clock_us);
+    assert_int_equal(step_run(&io, 200, 0), 200);
+    assert_int_equal(step_run(&io, 150, 0), 50);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_steps_of_a_turn_share_its_time),
         cmocka_unit_test(test_addresses_print_as_one_would_type_them),
         cmocka_unit_test(test_only_numeric_hosts_parse),
         cmocka_unit_test(test_unix_paths_are_bounded),

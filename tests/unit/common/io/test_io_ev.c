@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 
 #include <arpa/inet.h>
+#include <sched.h>
 #include <sys/resource.h>
 
 static int setup(void **state)
@@ -102,6 +103,7 @@ struct count_hook {
     struct count_hook *other;
     int run_count, wake_until, stop_at;
     bool yields;
+    uint64_t works_us; /* so long each run takes */
     int *order;
     int ran_as;
 };
@@ -110,6 +112,10 @@ static void count_hook_run(struct io_hook *hook)
 {
     struct count_hook *count = CONTAINER_OF(hook, struct count_hook, hook);
 
+    uint64_t begun_us = io_clock_us(count->loop->io);
+
+    while (io_clock_us(count->loop->io) - begun_us < count->works_us)
+        continue;
     count->run_count++;
     count->ran_as = ++*count->order;
     if (count->other != NULL)
@@ -142,19 +148,41 @@ static void test_hooks_run_in_order_and_wake_makes_turns(void **state)
     io_hook_remove(loop->io, &b.hook);
 }
 
-/* Whoever leaves the core to others at the end of its turns has as many of them. */
-static void test_who_yields_goes_on(void **state)
+static int yield_count;
+
+/* In libc's place. */
+int sched_yield(void)
 {
-    struct loop *loop = *state;
+    yield_count++;
+    return 0;
+}
+
+/* How often the core was left to others in 50 turns that take so long each and ask for it. */
+static int yields_of_turns(struct loop *loop, uint64_t works_us)
+{
     int order = 0;
     struct count_hook a = {.hook.run = count_hook_run, .loop = loop, .order = &order};
 
+    yield_count = 0;
     a.yields = true;
+    a.works_us = works_us;
     a.wake_until = a.stop_at = 50;
     io_hook_add(loop->io, &a.hook);
     loop_run(loop);
     assert_int_equal(a.run_count, 50);
     io_hook_remove(loop->io, &a.hook);
+    return yield_count;
+}
+
+/* Once in a quarter of a millisecond of work: not after each turn that takes a moment, but after each long one. The last turn has no
+ * end, as it stops the loop. */
+static void test_who_yields_goes_on(void **state)
+{
+    uint64_t begun_us = io_clock_us(((struct loop *)*state)->io);
+    int count = yields_of_turns(*state, 0);
+
+    assert_in_range(count, 1, 1 + (io_clock_us(((struct loop *)*state)->io) - begun_us) / 250);
+    assert_in_range(yields_of_turns(*state, 251), 49, 50);
 }
 
 static void test_a_hook_may_remove_the_next_and_itself(void **state)
