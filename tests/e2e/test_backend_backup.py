@@ -258,13 +258,13 @@ def test_verify_tells_what_only_the_ring_has(weir_backend):
 
 class Sequence(threading.Thread):
     """Writes 1, 2, 3 ... each to the next of a few keys, and on a list, and remembers when each was sent and answered: what
-    is found later must be the state behind one number."""
+    is found later must be the state behind one number. `pause`: seconds between two."""
 
     KEYS = 37
 
-    def __init__(self, port):
+    def __init__(self, port, pause=0):
         super().__init__(daemon=True)
-        self.port, self.sent, self.answered = port, [], []
+        self.port, self.pause, self.sent, self.answered = port, pause, [], []
         self.is_stopping = False
         self.start()
 
@@ -276,6 +276,7 @@ class Sequence(threading.Thread):
                 assert c.resp("SET", f"q{number % self.KEYS}", f"{number}:" + "v" * (number * 37 % 2000)) == b"+OK\r\n"
                 assert c.resp("RPUSH", "numbers", number).startswith(b":")
                 self.answered.append(time.time())
+                time.sleep(self.pause)
 
     def stop(self):
         self.is_stopping = True
@@ -361,7 +362,7 @@ def test_restore_to_a_point_in_time(weir_backend, tmp_path):
     """The value of then: everything that was answered before the moment, nothing that was sent after it. Outside of
     what the backup has: refused, with what it has."""
     node = weir_backend(None, *SEGMENT)
-    sequence = Sequence(node.port)
+    sequence = Sequence(node.port, pause=0.002)  # slow enough that no segment is filled by what it writes over
     client = redis_client(node)
     write_some(client, 1, 100)
     client.bgsave()
@@ -373,7 +374,7 @@ def test_restore_to_a_point_in_time(weir_backend, tmp_path):
         moments.append((time.time(), seed))
         time.sleep(0.1)
         client.set("then", seed)
-        # Nothing is written over: what the cleaner emptied would make it take a checkpoint.
+        # Next to nothing is written over: what the cleaner emptied would make it take a checkpoint.
         for i in range(200):
             client.set(f"new:{seed}:{i}", random.randbytes(8000))
     sequence.stop()
