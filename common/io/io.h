@@ -247,9 +247,9 @@ struct io_op {
  * follows. */
 bool io_linger(struct io *io, uint32_t us, bool is_turn);
 
-/* Whoever else wants this core may have it at the end of this turn, if it was ours for a quarter of a millisecond. For work that goes on
- * turn after turn without a wait: a client on the same core would get to it only when the scheduler takes it away, milliseconds
- * later. */
+/* Whoever else wants this core may have it at the end of this turn, if it was ours for a quarter of a millisecond. For work
+ * that goes on turn after turn without a wait: a client on the same core would get to it only when the scheduler takes it
+ * away, milliseconds later. */
 void io_yield(struct io *io);
 
 /* Names: runs getaddrinfo() off the loop. result = count of addresses in `addrs` (room for addr_max).

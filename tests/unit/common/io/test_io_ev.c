@@ -111,7 +111,6 @@ struct count_hook {
 static void count_hook_run(struct io_hook *hook)
 {
     struct count_hook *count = CONTAINER_OF(hook, struct count_hook, hook);
-
     uint64_t begun_us = io_clock_us(count->loop->io);
 
     while (io_clock_us(count->loop->io) - begun_us < count->works_us)
