@@ -23,6 +23,7 @@
 #define PATH_THREAD_COUNT  2 /* beside a ring */
 #define FILE_RETRY_MAX     64
 #define LIST_BYTES_MIN     4096
+#define ASIDE_MIN          (64u << 10) /* a copy of so much takes longer than to wake a thread */
 #define TOUCH_STEP         4096 /* the smallest page */
 
 enum job_kind {
@@ -35,6 +36,7 @@ struct ev_file {
     int fd;              /* owns */
     int slot;            /* in the ring; -1: none */
     unsigned in_flight;
+    bool is_direct;      /* past the page cache */
     bool is_closing;
     struct list_node node; /* on ev->file_list */
     struct io_op close_op;
@@ -155,13 +157,16 @@ static ssize_t work_open(struct op_part *part, int dir_fd)
     int flags = open_flags(part->job.flags);
     int fd = openat(dir_fd, part->job.data, flags, 0600);
 
-    if (fd < 0 && errno == EINVAL && (flags & O_DIRECT) != 0) /* it may be there already by now */
-        fd = openat(dir_fd, part->job.data, flags & ~(O_DIRECT | O_EXCL), 0600);
+    if (fd < 0 && errno == EINVAL && (flags & O_DIRECT) != 0) { /* it may be there already by now */
+        flags &= ~(O_DIRECT | O_EXCL);
+        fd = openat(dir_fd, part->job.data, flags, 0600);
+    }
     if (fd < 0)
         return -errno;
     part->file = must_zalloc(sizeof(*part->file));
     part->file->base.io = &part->ev->io;
     part->file->fd = fd;
+    part->file->is_direct = (flags & O_DIRECT) != 0;
     part->file->slot = -1;
     return 0;
 }
@@ -448,6 +453,7 @@ void io_ev_file_submit(struct io *io, struct io_file *base, struct io_op *op, en
             .size = size,
             .slot = file->slot,
             .kind = ring_kinds[kind],
+            .is_aside = !file->is_direct && kind <= IO_OP_WRITE_DURABLE && size >= ASIDE_MIN,
         };
         uring_queue(ev->uring, &part->ring);
         return;

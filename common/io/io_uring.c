@@ -9,6 +9,8 @@
  *   I2  Ops are never linked: a flush is queued by callers after the completions that it covers.
  *   I3  An error of a write or a flush is reported, never retried; only -EINTR and -EAGAIN, where
  *       nothing was done, are tried again, a bounded number of times.
+ *   I4  What is large and goes through the page cache is a copy of that size, and memory for it: the kernel's threads make
+ *       it (is_aside), not the call that submits, which is the loop's.
  */
 #include "common/io/io_uring.h"
 #include "common/base/mem.h"
@@ -72,7 +74,7 @@ static void uring_prepare(struct io_uring_sqe *sqe, struct uring_op *op)
         io_uring_prep_fallocate(sqe, op->slot, 0, (off_t)op->off, (off_t)op->size);
         break;
     }
-    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+    io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE | (op->is_aside ? IOSQE_ASYNC : 0u));
     io_uring_sqe_set_data(sqe, op);
 }
 
@@ -282,6 +284,7 @@ static int uring_enable(struct uring *u)
         {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
         {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FALLOCATE},
         {.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = IOSQE_FIXED_FILE},
+        {.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE | IOSQE_ASYNC},
         {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_FILES_UPDATE},
         {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_ENABLE_RINGS},
     };

@@ -21,6 +21,7 @@ struct uring_op {
     size_t size, moved;
     int32_t slot; /* of uring_file_add() */
     uint8_t kind, retry_count;
+    bool is_aside; /* the loop is not to make it, see I4 */
 };
 
 /* `reap_us`: so long a turn calls done(), then it is the next one's; 0: until all have been called. Errors: what the

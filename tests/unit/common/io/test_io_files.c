@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Files, the same tests over io_uring and over threads. */
 #include "tests/unit/common/io/io_ev_test.h"
+#include "tests/unit/threads_named.h"
 
 #include "common/base/mem.h"
 
@@ -306,6 +307,27 @@ static void test_short_writes_are_continued(void **state)
     mem_free(block);
 }
 
+/* What is in the page cache can be read at once, but a large copy would hold the loop. */
+static void test_large_reads_are_made_by_others(void **state)
+{
+    struct fixture *f = *state;
+    struct io_file *file;
+    char *block = must_zalloc(1 << 18), path[128];
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/a", f->dir);
+    fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_int_equal(write(fd, block, 1 << 18), 1 << 18);
+    close(fd);
+    file = open_file(f, "a", IO_FILE_READ);
+    assert_int_equal(threads_named("iou-wrk-"), 0);
+    assert_int_equal(DO(f, io_file_read, file, OP, block, 1 << 18, 0), 1 << 18);
+    if (strcmp(io_ev_files_name(f->loop.io), "io_uring") == 0)
+        assert_true(threads_named("iou-wrk-") > 0);
+    io_file_close(file);
+    mem_free(block);
+}
+
 /* Closing is allowed while ops run: they complete, then the descriptor goes. */
 static void test_close_waits_for_ops(void **state)
 {
@@ -492,6 +514,8 @@ static void test_touched_memory_is_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        /* first: threads of rings outlive them for seconds */
+        {"test_large_reads_are_made_by_others", test_large_reads_are_made_by_others, setup_uring, teardown, NULL},
         BOTH(test_write_read_size_truncate),
         BOTH(test_a_read_is_full_or_an_error),
         BOTH(test_errors_are_the_systems),
