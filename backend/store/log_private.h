@@ -242,6 +242,7 @@ struct store_log {
     struct list waiters, waiters_done;
     struct list reads_done;
     struct list walks;           /* owns: walk_part */
+    bool is_in_step;             /* one of them goes on */
 
     struct io_file *lock_file;   /* owns */
     struct shard_file shard;

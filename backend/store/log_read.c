@@ -281,7 +281,8 @@ static void walk_corrupt(struct walk_part *part, uint64_t off)
     walk_end(part, ERR_CORRUPT);
 }
 
-/* A piece is walked in steps, a turn each: verifying and copying it may take a millisecond. */
+/* A piece is walked in steps, a turn each: verifying and copying it may take a millisecond. So its first page write waits
+ * for a step, too: the read that brought it ended anywhere in a turn. */
 static bool walk_must_pause(struct walk_part *part)
 {
     if (part->walk->piece_bytes == 0 || ++part->step_records % STEP_LOOK != 0)
@@ -326,7 +327,9 @@ void log_walks_go(struct store_log *log)
         io_yield(log->io);
     part->step_records = 0;
     part->step_until_us = io_step_begin(log->io, STEP_US);
+    log->is_in_step = true;
     log_scan_go(&part->scan); /* the same page write again */
+    log->is_in_step = false;
     io_step_end(log->io);
 }
 
@@ -371,6 +374,10 @@ static bool walk_page(struct log_scan *scan, const struct page *page, struct byt
     struct walk_part *part = walk_part_of(scan);
     int err = 0;
 
+    if (part->walk->piece_bytes != 0 && !part->log->is_in_step) {
+        walk_pause(part);
+        return false;
+    }
     if (part->at == 0) {
         err = log_page_is_whole(scan->segment, page, data) ? 0 : ERR_CORRUPT;
         part->at = PAGE_HEADER_SIZE;
