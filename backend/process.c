@@ -485,6 +485,7 @@ static int process_worker_main(struct worker *worker)
         log_error(worker_log(worker), "shard: no event loop why=\"%s\"", err_text(err));
         return MASTER_EXIT_FATAL;
     }
+    mem_purge_aside();
     if (worker_sandbox_calls(worker) != 0 && sandbox_err != 0)
         log_info(worker_log(worker), "shard: no sandbox why=\"%s\"", err_text(sandbox_err));
     handover_init(&process);

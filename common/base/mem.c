@@ -139,6 +139,17 @@ void mem_region_whole(void *region)
 }
 #endif
 
+void mem_purge_aside(void)
+{
+#ifdef HAVE_JEMALLOC
+    size_t threads = 1;
+    bool is_on = true;
+
+    MAYBE(mallctl("max_background_threads", NULL, NULL, &threads, sizeof(threads)));
+    MAYBE(mallctl("background_thread", NULL, NULL, &is_on, sizeof(is_on)));
+#endif
+}
+
 void mem_trim(void)
 {
 #ifdef HAVE_JEMALLOC

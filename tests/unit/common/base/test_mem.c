@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
 #include "tests/unit/test.h"
+#include "tests/unit/threads_named.h"
 
 #include "common/base/err.h"
 #include "common/base/mem.h"
@@ -150,6 +153,23 @@ static void test_errors_have_texts(void **state)
     assert_string_equal(err_text(-5000), "unknown");
 }
 
+/* The C library's allocator has no such thread. It names itself, a moment after it began. */
+static void test_what_is_free_is_given_back_by_a_thread(void **state)
+{
+#ifdef HAVE_JEMALLOC
+    const int wanted = 1;
+#else
+    const int wanted = 0;
+#endif
+
+    (void)state;
+    assert_int_equal(threads_named("jemalloc"), 0);
+    mem_purge_aside();
+    for (int i = 0; i < 10000 && threads_named("jemalloc") != wanted; i++)
+        usleep(1000);
+    assert_int_equal(threads_named("jemalloc"), wanted);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +181,7 @@ int main(void)
         cmocka_unit_test(test_pool_reuses_before_it_allocates),
         cmocka_unit_test(test_pool_finds_lost_and_foreign_objects),
         cmocka_unit_test(test_errors_have_texts),
+        cmocka_unit_test(test_what_is_free_is_given_back_by_a_thread),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
