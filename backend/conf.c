@@ -237,10 +237,17 @@ static int check(struct conf_reader *reader, struct node_conf *conf, const struc
     reader->path = sources->listen;
     if (conf->group != NULL && conf->user == NULL)
         return conf_fail(reader, nowhere, "conf: directive \"group\" is only valid with a user; add user:");
+    if (conf->insecure)
+        return 0;
     if (!conf_address_is_local(&conf->listen) && conf->password == NULL)
-        conf_warn(reader, conf->listen.at,
-                  "conf: everybody who reaches %s may read and change the data; set a password or listen on 127.0.0.1",
-                  conf->listen.text);
+        return conf_fail(reader, conf->listen.at,
+                         "conf: directive \"listen\" has an invalid value; without a password everybody who reaches it may "
+                         "read and change the data: set password, use 127.0.0.1, or add insecure: true");
+    reader->path = sources->stats;
+    if (!conf_address_is_local(&conf->stats))
+        return conf_fail(reader, conf->stats.at,
+                         "conf: directive \"stats\" has an invalid value; whoever reaches it may read statistics without a "
+                         "password: use 127.0.0.1, or add insecure: true");
     return 0;
 }
 

@@ -19,6 +19,7 @@ struct node_conf {
     uint32_t segment_size, ring_size;
     unsigned direct; /* enum node_direct */
     bool sandbox;
+    bool insecure;   /* true: said aloud that an address may be open to everybody */
     uint32_t memcache_db;
     struct store_namespace namespaces[STORE_DBS];
     struct conf_address stats;

@@ -450,6 +450,7 @@ static int process_open_node(struct process *process)
     memcpy(options.store.namespaces, conf->namespaces, sizeof(conf->namespaces));
     options.engine.port = (uint16_t)(conf->listen.port + shard);
     options.engine.password = conf->password;
+    options.engine.needs_password = !conf->insecure && !conf_address_is_local(&conf->listen);
     options.engine.config_file = ((const struct process_options *)worker_program_arg(process->worker))->conf_path;
     options.engine.memcache_db = (uint8_t)conf->memcache_db;
     options.engine.clients_max = conf->clients_max;

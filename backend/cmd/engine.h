@@ -41,6 +41,7 @@ struct engine_options {
     uint32_t shard, shard_count;
     uint16_t port;
     const char *password;        /* NULL: none. Copied */
+    bool needs_password;         /* others reach the port: it is not to be taken away */
     const char *config_file;     /* for INFO; NULL */
     uint8_t memcache_db;
     uint32_t clients_max;

@@ -310,6 +310,10 @@ static const char *refusal(const struct settings *settings, enum setting_id id, 
         if (bytes_equal(text, bytes_of_string(settings->texts->values[id])))
             return NULL;
         return "which databases are caches is set where the node is started";
+    case SETTING_requirepass:
+        return text.len > 0 || !settings->needs_password
+                   ? NULL
+                   : "others reach this port: without a password only with insecure: true in the configuration";
     case SETTING_activedefrag:
         return bytes_equal(text, BYTES("no"))
                    ? NULL
@@ -443,6 +447,7 @@ int settings_create(const struct engine_options *options, struct settings **out)
         return ERR_FULL;
     settings->texts = must_zalloc(sizeof(*settings->texts));
     settings->active_expire = true;
+    settings->needs_password = options->needs_password;
     for (enum setting_id id = 0; id < SETTING_COUNT; id++)
         text_set(settings, id, must_strdup(settings_table[id].text));
     number_set(settings, SETTING_maxmemory, options->memory_max);

@@ -35,6 +35,7 @@ enum notify_flag {
 
 struct settings {
     char *password; /* owns; NULL: none. requirepass */
+    bool needs_password;
     uint64_t memory_max;
     uint64_t disk_max;       /* maxdisk: of the log; 0: no bound */
     uint8_t fsync;  /* enum store_fsync */

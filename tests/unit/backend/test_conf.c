@@ -127,7 +127,6 @@ static void test_warnings(void **state)
 {
     char path[] = "/tmp/weir-conf-XXXXXX";
     const char yaml[] = "version: 1\npassword: secret\n";
-    const struct conf_option open = {"listen", "0.0.0.0:7000"};
     struct node_conf *conf = NULL;
     struct conf_error error;
     int fd = mkstemp(path);
@@ -142,10 +141,35 @@ static void test_warnings(void **state)
     node_conf_destroy(&conf);
     close(fd);
     unlink(path);
-    assert_int_equal(node_conf_read(NULL, &open, 1, &conf, &error), 0);
-    assert_int_equal(conf->warnings_count, 1);
-    assert_non_null(strstr(conf->warnings[0].text, "set a password"));
+}
+
+static void open_to_others(const char *key, const char *more, const char *value, const char *why)
+{
+    const struct conf_option options[] = {{key, "0.0.0.0:7000"}, {more, value}};
+    struct node_conf *conf = NULL;
+    struct conf_error error;
+    int err = node_conf_read(NULL, options, more != NULL ? 2 : 1, &conf, &error);
+
+    if (why == NULL) {
+        assert_int_equal(err, 0);
+        assert_int_equal(conf->warnings_count, 0);
+    } else {
+        assert_true(err < 0);
+        assert_non_null(strstr(error.text, why));
+    }
     node_conf_destroy(&conf);
+}
+
+static void test_what_others_reach_has_a_password_or_is_said_aloud(void **state)
+{
+    (void)state;
+    open_to_others("listen", NULL, NULL, "set password, use 127.0.0.1, or add insecure: true");
+    open_to_others("listen", "password", "secret", NULL);
+    open_to_others("listen", "insecure", "true", NULL);
+    open_to_others("listen", "insecure", "false", "set password");
+    open_to_others("stats", "listen", "127.0.0.1:7100", "\"stats\" has an invalid value");
+    open_to_others("stats", "password", "secret", "\"stats\" has an invalid value");
+    open_to_others("stats", "insecure", "true", NULL);
 }
 
 int main(void)
@@ -157,6 +181,7 @@ int main(void)
         cmocka_unit_test(test_the_example_shows_the_defaults),
         cmocka_unit_test(test_the_example_shows_every_key),
         cmocka_unit_test(test_warnings),
+        cmocka_unit_test(test_what_others_reach_has_a_password_or_is_said_aloud),
     };
 
     snprintf(example, sizeof(example), "%s/conf/backend.yml", srcdir != NULL ? srcdir : ".");

@@ -120,6 +120,11 @@ static void test_config_set_is_heeded(void **state)
     assert_false(settings_password_fits(settings, BYTES("secre")));
     assert_false(settings_password_fits(settings, BYTES("secretsecret")));
     assert_false(settings_password_fits(settings, BYTES("")));
+    w.engine->settings->needs_password = true;
+    world_put(&w, "CONFIG SET requirepass", BYTES(""),
+              FAILED("requirepass", "others reach this port: without a password only with insecure: true in the configuration"));
+    assert_true(settings_password_fits(settings, BYTES("secret")));
+    w.engine->settings->needs_password = false;
     world_put(&w, "CONFIG SET requirepass", BYTES(""), "+OK\r\n");
     assert_null(settings->password);
     assert_false(settings_password_fits(settings, BYTES("")));
