@@ -801,6 +801,16 @@ void client_free(struct client *client)
     mem_pool_put(&client->node->clients, client);
 }
 
+bool client_is_dead(const struct client *client)
+{
+    return client->is_dead;
+}
+
+uint64_t client_inputs(const struct client *client)
+{
+    return io_stream_kept(&client->stream) + client->rest.cap + transaction_bytes(&client->session);
+}
+
 void client_tick(struct client *client)
 {
     struct session *session = &client->session;

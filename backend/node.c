@@ -165,6 +165,7 @@ static void node_turn(struct io_hook *hook)
     node->is_advanced = true;
     node->is_prompt = false;
     node_flush(node);
+    clients_account(node);
     /* All that clients ask for waits for the disk: what comes meanwhile is for the next commit, and is taken in at once. */
     if (UNLIKELY(!list_is_empty(&node->held)) && !node->is_prompt)
         MAYBE(io_linger(node->io, MIN(MAX(store_commit_us(node->store), LINGER_US_MIN), LINGER_US_MAX), false));
@@ -206,6 +207,7 @@ static void node_second(struct io_timer *timer)
     {
         client_tick(client_of_session(CONTAINER_OF(at, struct session, node)));
     }
+    clients_look(node);
     chunk_pools_trim(&node->engine->chunks);
     resp_args_trim(&node->args);
     io_timer_start(node->io, timer, SECOND_MS);

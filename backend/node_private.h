@@ -50,6 +50,13 @@ struct node {
     void *close_arg;
 };
 
+/* ---- client_memory.c ---- */
+
+/* Each second: what all of them have sent and is not executed. */
+void clients_look(struct node *node);
+/* Each turn, when its replies have been sent. */
+void clients_account(struct node *node);
+
 /* ---- client.c ---- */
 
 struct client *client_create(struct node *node, int fd, const struct io_addr *peer);
@@ -71,6 +78,8 @@ void client_flush_sent(struct client_send *send, ssize_t sent);
 void client_flush(struct client *client);
 void client_run_rest(struct client *client);
 void client_close(struct client *client);
+bool client_is_dead(const struct client *client);
+uint64_t client_inputs(const struct client *client); /* bytes */
 void client_free(struct client *client);
 /* Once a second: idle? Too much output for too long? */
 void client_tick(struct client *client);

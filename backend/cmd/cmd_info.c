@@ -152,7 +152,7 @@ static void info_memory(struct info *info)
     static const char *const replicas[] = {"mem_replication_backlog", "mem_total_replication_buffers",
                                            "mem_cluster_links"};
     struct engine *engine = info->engine;
-    uint64_t used = info->store.memory_bytes, buffers = chunk_pools_bytes(&engine->chunks);
+    uint64_t used = info->store.memory_bytes, buffers = engine_clients_bytes(engine);
     uint64_t dataset = info->store.entry_bytes + info->store.object_bytes;
     struct mem_usage heap;
 
@@ -292,7 +292,7 @@ static void info_stats(struct info *info)
     number(info, "sync_partial_err", 0);
     number(info, "expired_keys", info->store.expirations - engine->stats_base.expirations);
     number(info, "evicted_keys", info->store.evictions - engine->stats_base.evictions);
-    number(info, "evicted_clients", 0);
+    number(info, "evicted_clients", counters->connections_evicted);
     number(info, "keyspace_hits", counters->keyspace_hits);
     number(info, "keyspace_misses", counters->keyspace_misses);
     number(info, "pubsub_channels", pubsub.channels);

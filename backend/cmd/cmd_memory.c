@@ -80,7 +80,7 @@ static void databases(struct cmd *c, uint64_t *count)
 void cmd_memory_stats(struct cmd *c)
 {
     struct engine *engine = c->engine;
-    uint64_t buffers = chunk_pools_bytes(&engine->chunks), dataset, count = 0;
+    uint64_t buffers = engine_clients_bytes(engine), dataset, count = 0;
     struct store_stats store;
     struct mem_usage heap;
 

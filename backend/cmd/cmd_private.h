@@ -75,7 +75,6 @@ void exec_orphan_run(struct io_timer *timer);
 void exec_orphan_forget(struct engine *engine);
 /* For CLIENT LIST. */
 int64_t transaction_count(const struct session *session); /* -1: no MULTI */
-size_t transaction_bytes(const struct session *session);
 bool transaction_is_dirty(const struct session *session);
 
 /* ---- blocking.c ---- */

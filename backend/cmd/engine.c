@@ -84,6 +84,11 @@ void engine_destroy(struct engine **engine)
     *engine = NULL;
 }
 
+uint64_t engine_clients_bytes(const struct engine *engine)
+{
+    return chunk_pools_bytes(&engine->chunks) + engine->inputs_bytes;
+}
+
 /* The store's clock never goes back (S8), so neither does ours. */
 void engine_turn_begin(struct engine *engine)
 {

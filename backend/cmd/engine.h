@@ -19,7 +19,7 @@ struct latency;       /* cmd/latency.c */
 struct mc;            /* cmd/mc_store.c: what memcache's commands keep */
 
 struct engine_counters {
-    uint64_t connections, connections_rejected, commands, errors;
+    uint64_t connections, connections_rejected, connections_evicted, commands, errors;
     uint64_t keyspace_hits, keyspace_misses, bytes_in, bytes_out;
     uint64_t expired; /* keys whose end was told of */
     uint64_t parked_cold, parked_log, blocked_clients, slow;
@@ -75,6 +75,7 @@ struct engine {
     uint64_t run_id[2];            /* random */
     uint64_t save_count, save_ms;  /* checkpoints seen, and when the last was */
     uint64_t memory_peak;
+    uint64_t inputs_bytes; /* of what clients have sent and is not executed: a count of the last second */
     struct {
         uint64_t at_ms, commands, bytes_in, bytes_out, ops_per_s, in_per_s, out_per_s;
     } rate; /* between the last two times that INFO was asked */
@@ -108,6 +109,8 @@ uint64_t engine_last_save_ms(struct engine *engine);
 void engine_error_note(struct engine *engine, const char *text);
 /* At the start of each turn's first command: one clock for the turn. */
 void engine_turn_begin(struct engine *engine);
+/* Memory of what clients have sent and not taken. */
+uint64_t engine_clients_bytes(const struct engine *engine);
 /* Before the frame is sealed: wakes who waits for keys that changed in this turn. */
 void engine_turn_end(struct engine *engine);
 /* CLIENT PAUSE and UNPAUSE (NONE). */

@@ -78,5 +78,7 @@ static inline void session_hold(struct session *session, uint64_t lsn)
 /* The command in front waits for cold values: fetches that of `key`, too, if the command `name` will read it. False: there
  * is no use in asking for more. */
 bool session_fetch_ahead(struct session *session, struct bytes name, struct bytes key, size_t *bytes);
+/* Memory of what MULTI has queued. */
+size_t transaction_bytes(const struct session *session);
 /* "id=3 addr=127.0.0.1:1 ...", as CLIENT LIST has it; without newline. */
 void session_describe(const struct session *session, struct buffer *out);

@@ -14,6 +14,7 @@
 #include "backend/cmd/latency.h"
 #include "backend/types/limits.h"
 #include "common/base/glob.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 
 #include <stdio.h>
@@ -362,6 +363,28 @@ static uint8_t fsync_of(const char *text)
                                        : STORE_FSYNC_EVERYSEC;
 }
 
+/* From where on Redis's word holds, and the least level that it is the word for. */
+static const struct level {
+    const char *word;
+    int level;
+} levels[] = {{"debug", LOG_DEBUG}, {"verbose", LOG_INFO}, {"notice", LOG_NOTICE}, {"warning", LOG_WARN}};
+
+static int level_of(const char *word)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(levels); i++)
+        if (strcmp(levels[i].word, word) == 0)
+            return levels[i].level;
+    UNREACHABLE("no such word");
+}
+
+static const char *level_word(int level)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(levels); i++)
+        if (level >= levels[i].level)
+            return levels[i].word;
+    return levels[ARRAY_COUNT(levels) - 1].word;
+}
+
 static void password_apply(struct settings *settings, const char *text)
 {
     mem_free(settings->password);
@@ -374,6 +397,11 @@ static void apply(struct settings *settings, enum setting_id id)
 
     switch ((int)id) {
     case SETTING_requirepass: password_apply(settings, text); break;
+    case SETTING_loglevel: settings->log_level = level_of(text); break;
+    case SETTING_maxmemory_clients:
+        settings->clients_memory = u64_of(text);
+        settings->clients_memory_is_percent = strchr(text, '%') != NULL;
+        break;
     case SETTING_maxmemory: settings->memory_max = u64_of(text); break;
     case SETTING_maxdisk: settings->disk_max = u64_of(text); break;
     case SETTING_appendfsync: settings->fsync = fsync_of(text); break;
@@ -423,6 +451,8 @@ static void tell(struct engine *engine, const struct settings *before)
 {
     if (before->memory_max != engine->settings->memory_max)
         store_memory_max_set(engine->store, engine->settings->memory_max);
+    if (before->log_level != engine->settings->log_level && engine->log != NULL)
+        log_set_level(engine->log, engine->settings->log_level);
     if (before->disk_max != engine->settings->disk_max)
         store_disk_max_set(engine->store, engine->settings->disk_max);
     if (before->fsync != engine->settings->fsync)
@@ -460,6 +490,8 @@ int settings_create(const struct engine_options *options, struct settings **out)
         text_set(settings, SETTING_maxmemory_policy, must_strdup("allkeys-lfu"));
     if (options->password != NULL)
         text_set(settings, SETTING_requirepass, must_strdup(options->password));
+    if (options->log != NULL)
+        text_set(settings, SETTING_loglevel, must_strdup(level_word(log_level(options->log))));
     if (options->dir != NULL)
         text_set(settings, SETTING_dir, must_strdup(options->dir));
     *out = settings;

@@ -41,6 +41,8 @@ struct settings {
     uint8_t fsync;  /* enum store_fsync */
     bool evicts;    /* the first database is a cache */
     uint32_t clients_max;
+    uint64_t clients_memory;  /* maxmemory-clients: bytes, or percent of memory_max; 0: no bound */
+    bool clients_memory_is_percent;
     uint32_t timeout_s;      /* idle clients; 0: never */
     uint32_t tcp_keepalive_s;
     uint64_t bulk_max;       /* proto-max-bulk-len */
@@ -51,6 +53,7 @@ struct settings {
     uint32_t latency_threshold_ms; /* 0: off */
     uint32_t replicas_min, replicas_lag_max_s; /* min-replicas-to-write and -max-lag; either 0: no replica is needed */
     bool latency_tracking;
+    int log_level;           /* loglevel, as common/base/log.h counts */
     uint32_t notify;         /* enum notify_flag */
     bool active_expire;      /* DEBUG SET-ACTIVE-EXPIRE */
     uint32_t mc_value_max;   /* memcache-item-size-max: memcached's -I */

@@ -584,6 +584,11 @@ void store_memory_max_set(struct store *store, uint64_t bytes)
     store->options.memory_max = bytes;
 }
 
+void store_others_set(struct store *store, uint64_t bytes)
+{
+    store->others_bytes = bytes;
+}
+
 void store_disk_max_set(struct store *store, uint64_t bytes)
 {
     store->options.disk_max = bytes;

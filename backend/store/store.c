@@ -164,7 +164,7 @@ uint32_t store_commit_us(const struct store *store)
 
 uint64_t store_memory_bytes(const struct store *store)
 {
-    return index_bytes(store->index) + slab_used_bytes(store->slab) + store->object_bytes;
+    return index_bytes(store->index) + slab_used_bytes(store->slab) + store->object_bytes + store->others_bytes;
 }
 
 uint64_t store_memory_staying(const struct store *store)

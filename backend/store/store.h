@@ -64,7 +64,7 @@ struct store_options {
     const char *ring_path;       /* of the log ring (in /dev/shm); NULL: none */
     uint32_t shard, shard_count; /* the directory remembers them: another count is refused */
     enum store_fsync fsync;
-    uint64_t memory_max;         /* bytes accounted: index, entries, objects; 0: no bound */
+    uint64_t memory_max;         /* bytes accounted: index, entries, objects, store_others_set(); 0: no bound */
     uint64_t disk_max;           /* bytes of segments; 0: no bound */
     uint32_t segment_size;       /* 0: a 512th of disk_max, from 2 to 64 MiB, a power of two */
     uint32_t ring_size;          /* 0: 4 MiB */
@@ -87,6 +87,8 @@ void store_fsync_set(struct store *store, enum store_fsync fsync);
 /* Starts a checkpoint soon. */
 void store_checkpoint(struct store *store);
 void store_memory_max_set(struct store *store, uint64_t bytes);
+/* What the shard needs beside its data, as of now: it counts for memory_max as well. */
+void store_others_set(struct store *store, uint64_t bytes);
 /* Below what is in use: writes but deletes are refused until the cleaner has made room. */
 void store_disk_max_set(struct store *store, uint64_t bytes);
 

@@ -52,6 +52,7 @@ struct store {
     uint64_t flush_lsn[STORE_DBS]; /* entries with a lower LSN are gone, whatever the index says */
     uint64_t counts[STORE_DBS], expiring[STORE_DBS]; /* keys that can be seen */
     uint64_t flushed_left;   /* entries of flushed databases still in the index, about */
+    uint64_t others_bytes; /* as store_others_set() was told */
     uint64_t object_bytes;   /* of objects, as accounted */
     uint64_t cold_count;
     struct buffer effects;   /* of the change under way */

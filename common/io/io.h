@@ -151,6 +151,12 @@ static inline bool io_stream_is_open(const struct io_stream *stream)
     return stream->io != NULL;
 }
 
+/* Bytes of memory for what recv() has left. */
+static inline uint32_t io_stream_kept(const struct io_stream *stream)
+{
+    return stream->rest_cap_;
+}
+
 /* How the kernel should treat the socket. */
 struct io_stream_options {
     bool nodelay;                 /* TCP_NODELAY; ignored on unix sockets */

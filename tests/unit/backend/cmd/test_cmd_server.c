@@ -4,6 +4,7 @@
 #include "backend/cmd/latency.h"
 #include "backend/cmd/settings.h"
 #include "backend/cmd/slowlog.h"
+#include "common/base/log.h"
 
 #include <stdio.h>
 
@@ -98,6 +99,28 @@ static void test_config_set_is_all_or_nothing(void **state)
     assert_int_equal(w.engine->settings->memory_max, 1u << 30);
     assert_int_equal(w.engine->settings->timeout_s, 7);
     world_ask(&w, "CONFIG GET maxmemory", "*2\r\n$9\r\nmaxmemory\r\n$10\r\n1073741824\r\n");
+}
+
+static void drop_line(void *arg, int level, const char *line, size_t len)
+{
+    (void)arg, (void)level, (void)line, (void)len;
+}
+
+static void test_loglevel_is_heeded(void **state)
+{
+    struct log *log = log_create_sink(drop_line, NULL, LOG_NOTICE, "test"), *before = w.engine->log;
+
+    (void)state;
+    w.engine->log = log;
+    world_ask(&w, "CONFIG SET loglevel debug", "+OK\r\n");
+    assert_int_equal(log_level(log), LOG_DEBUG);
+    world_ask(&w, "CONFIG SET loglevel warning", "+OK\r\n");
+    assert_int_equal(log_level(log), LOG_WARN);
+    world_ask(&w, "CONFIG SET timeout 0", "+OK\r\n");
+    assert_int_equal(log_level(log), LOG_WARN);
+    world_ask(&w, "CONFIG SET loglevel notice", "+OK\r\n");
+    w.engine->log = before;
+    log_destroy(&log);
 }
 
 static void test_config_set_is_heeded(void **state)
@@ -288,6 +311,7 @@ int main(void)
         TEST(test_config_get_shows_names_once),
         TEST(test_config_set_checks_values),
         TEST(test_config_set_is_all_or_nothing),
+        TEST(test_loglevel_is_heeded),
         TEST(test_config_set_is_heeded),
         TEST(test_slow_log_keeps_the_last),
         TEST(test_latency_keeps_spikes),

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What clients do not take, or have not ended to say, is memory, too. */
+#include "tests/unit/backend/node_test.h"
+
+#include "backend/cmd/engine.h"
+#include "backend/store/store.h"
+#include "common/base/mem.h"
+
+#include <stdio.h>
+
+static struct world w;
+static struct client admin;
+
+static int setup(void **state)
+{
+    (void)state;
+    world_start(&w, STORE_FSYNC_EVERYSEC);
+    join(&w, &admin);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    client_free(&admin);
+    world_end(&w);
+    return 0;
+}
+
+static void ask(const char *command, const char *reply)
+{
+    say(&admin, command);
+    sim_run_for(w.sim, 20000);
+    hears(&admin, reply);
+}
+
+/* A number of INFO's. */
+static uint64_t info(const char *section, const char *name)
+{
+    char command[64], line[64];
+    const char *at;
+    uint64_t value;
+
+    snprintf(command, sizeof(command), "INFO %s\r\n", section);
+    say(&admin, command);
+    sim_run_for(w.sim, 20000);
+    snprintf(line, sizeof(line), "\n%s:", name);
+    admin.in[admin.in_len] = '\0';
+    at = strstr(admin.in, line);
+    assert_non_null(at);
+    value = strtoull(at + strlen(line), NULL, 10);
+    admin.in_len = 0;
+    return value;
+}
+
+/* Asks for `count` values of 400,000 bytes, and takes none. */
+static void ask_and_not_take(struct client *client, int count)
+{
+    join(&w, client);
+    io_stream_pause(&client->stream);
+    for (int i = 0; i < count; i++)
+        say(client, "GET big\r\n");
+    sim_run_for(w.sim, 20000);
+}
+
+static void test_replies_not_taken_count(void **state)
+{
+    struct client slow;
+    uint64_t before;
+
+    (void)state;
+    ask("SETRANGE big 399999 x\r\n", ":400000\r\n");
+    before = info("memory", "used_memory");
+    assert_true(info("memory", "mem_clients_normal") < 100000);
+    ask_and_not_take(&slow, 2);
+    assert_true(info("memory", "mem_clients_normal") > 400000);
+    assert_true(info("memory", "used_memory") > before + 400000);
+    client_free(&slow);
+    sim_run_for(w.sim, 20000);
+    assert_true(info("memory", "used_memory") < before + 100000);
+}
+
+static void test_requests_that_have_not_ended_count(void **state)
+{
+    struct client slow;
+    char *part = must_alloc(200001);
+
+    (void)state;
+    memset(part, 'x', 200000);
+    part[200000] = '\0';
+    join(&w, &slow);
+    say(&slow, "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$500000\r\n");
+    say(&slow, part);
+    sim_run_for(w.sim, 3 * SECOND);
+    assert_true(info("memory", "mem_clients_normal") > 200000);
+    client_free(&slow);
+    sim_run_for(w.sim, 3 * SECOND);
+    assert_true(info("memory", "mem_clients_normal") < 100000);
+    mem_free(part);
+}
+
+/* Values make room for what clients do not take; where that is not enough writes that grow are refused, as Redis does. */
+static void test_values_make_room_for_clients(void **state)
+{
+    struct store_stats stats;
+    struct client slow, slower;
+
+    (void)state;
+    ask("SETRANGE big 399999 x\r\n", ":400000\r\n");
+    for (int i = 0; i < 100; i++) {
+        char command[64];
+
+        snprintf(command, sizeof(command), "SETRANGE k%d 9999 x\r\n", i);
+        ask(command, ":10000\r\n");
+    }
+    ask("CONFIG SET maxmemory 2mb\r\n", "+OK\r\n");
+    store_stats_get(node_store(w.node), &stats);
+    assert_int_equal(stats.cold_keys, 0);
+    ask_and_not_take(&slow, 2);
+    ask("PING\r\n", "+PONG\r\n");
+    sim_run_for(w.sim, SECOND);
+    store_stats_get(node_store(w.node), &stats);
+    assert_true(stats.cold_keys > 0);
+    ask("CONFIG SET maxmemory 600kb\r\n", "+OK\r\n");
+    ask_and_not_take(&slower, 2);
+    sim_run_for(w.sim, SECOND);
+    ask("SET a 1\r\n", "-OOM command not allowed when used memory > 'maxmemory'.\r\n");
+    ask("DEL k1\r\n", ":1\r\n");
+    client_free(&slow);
+    client_free(&slower);
+    sim_run_for(w.sim, SECOND);
+    ask("SET a 1\r\n", "+OK\r\n");
+}
+
+static void test_who_needs_the_most_goes(void **state)
+{
+    struct client much, more, spared, small;
+
+    (void)state;
+    ask("SETRANGE big 399999 x\r\n", ":400000\r\n");
+    ask("CONFIG SET maxmemory-clients 1500000\r\n", "+OK\r\n");
+    join(&w, &small);
+    join(&w, &spared);
+    say(&spared, "CLIENT NO-EVICT on\r\n");
+    sim_run_for(w.sim, 20000);
+    hears(&spared, "+OK\r\n");
+    io_stream_pause(&spared.stream);
+    for (int i = 0; i < 3; i++)
+        say(&spared, "GET big\r\n");
+    sim_run_for(w.sim, 20000);
+    assert_int_equal(info("stats", "evicted_clients"), 0);
+    ask_and_not_take(&much, 1);
+    ask_and_not_take(&more, 2);
+    assert_int_equal(info("stats", "evicted_clients"), 1);
+    io_stream_resume(&much.stream);
+    io_stream_resume(&more.stream);
+    sim_run_for(w.sim, SECOND);
+    assert_int_equal(more.closed, 1);
+    assert_int_equal(much.closed + spared.closed + small.closed, 0);
+    say(&small, "PING\r\n");
+    sim_run_for(w.sim, 20000);
+    hears(&small, "+PONG\r\n");
+    ask("CONFIG GET maxmemory-clients\r\n", "*2\r\n$17\r\nmaxmemory-clients\r\n$7\r\n1500000\r\n");
+    client_free(&much);
+    client_free(&more);
+    client_free(&spared);
+    client_free(&small);
+}
+
+/* A share of maxmemory; without that there is none. */
+static void test_the_bound_may_be_a_share(void **state)
+{
+    struct client slow;
+
+    (void)state;
+    ask("SETRANGE big 399999 x\r\n", ":400000\r\n");
+    ask("CONFIG SET maxmemory-clients 5%\r\n", "+OK\r\n");
+    ask_and_not_take(&slow, 2);
+    assert_int_equal(info("stats", "evicted_clients"), 0);
+    ask("CONFIG SET maxmemory 20mb\r\n", "+OK\r\n");
+    assert_int_equal(info("stats", "evicted_clients"), 0);
+    ask("CONFIG SET maxmemory 2mb\r\n", "+OK\r\n");
+    assert_int_equal(info("stats", "evicted_clients"), 1);
+    client_free(&slow);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_replies_not_taken_count),
+        TEST(test_requests_that_have_not_ended_count),
+        TEST(test_values_make_room_for_clients),
+        TEST(test_who_needs_the_most_goes),
+        TEST(test_the_bound_may_be_a_share),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
