@@ -22,6 +22,8 @@
 static void debug_help(struct cmd *c)
 {
     static const char *const lines[] = {
+        "AUDIT",
+        "    Count keys and bytes of the store again, and compare.",
         "BACKUP START | STATUS <id> | END <id>",
         "    Hold the files of the store still: weirctl backup asks for that.",
         "CHANGE-REPL-ID",
@@ -120,6 +122,16 @@ static void debug_object(struct cmd *c)
              (const void *)key.entry, encoding_of(key.entry),
              (unsigned long long)stored_len(key.entry), (unsigned long long)(c->now_ms / 1000 & 0xffffff));
     reply_status(c, text);
+}
+
+static void debug_audit(struct cmd *c)
+{
+    char why[128];
+
+    if (store_audit(c->store, why, sizeof(why)))
+        reply_ok(c);
+    else
+        reply_error_format(c, "ERR audit: %s", why);
 }
 
 static void debug_spill(struct cmd *c)
@@ -266,6 +278,7 @@ static const struct {
     {"sleep", 3, 3, debug_sleep},
     {"object", 3, 4, debug_object},
     {"spill", 2, 2, debug_spill},
+    {"audit", 2, 2, debug_audit},
     {"reload", 2, UINT32_MAX, debug_spill},
     {"populate", 3, 5, debug_populate},
     {"protocol", 3, 3, debug_protocol},

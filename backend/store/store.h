@@ -11,6 +11,9 @@
  *   S1  An entry's address names a record with that key that verifies, or is 0.
  *   S2  For every key entry.lsn is the highest valid LSN of its records, <= appended.
  *   S3  durable <= written <= appended.
+ *   S4  The newest checkpoint and the log behind it make exactly what is in memory.
+ *   S5  No entry names a place in a segment that is free, or may become it.
+ *   S6  What lives in all segments is about what entries name.
  *   S7  A deleted or expired key is never returned again, whatever is replayed.
  *   S8  Expiry times are absolute in the log; the clock that judges them never goes back.
  *   S9  What lies between store_atomic_begin() and store_atomic_end() is recovered as a whole or not at all, however
@@ -18,8 +21,12 @@
  *       (FRAME_CONTINUES), the marks stand still before its first record, no image of what it changed is written
  *       before its end is durable (G9), no checkpoint is written meanwhile, and recovery leaves out a unit
  *       whose last frame it does not find. Time stands still within it.
+ *   S10 Free segments are at least the reserve, or writes of clients stop (log_segment.c).
+ *   S11 Memory is accounted to the byte: index, entries, objects.
  *   S12 Who replies with data of LSN l waits until l is committed (repl/commit.h): entry_lsn() of what it
  *       read, store_absent_lsn() where it found nothing.
+ *
+ * S5, S6 and S11 are counted again by store_audit() (audit.c), S4 by every test that starts a store a second time.
  *
  * LSNs: 48 bits, from 1, one for each record. Times are milliseconds of the epoch.
  */
@@ -238,6 +245,9 @@ struct entry *store_random(struct store *store, uint8_t db);
  * 200 us. Called by the store's own timer; tests may call it. */
 void store_work(struct store *store);
 
+/* Counts again, key by key, what is counted as changes come. False: `why` (a line) says what does not fit. For DEBUG and
+ * tests: it takes as long as there are keys. */
+MUST_USE bool store_audit(struct store *store, char *why, size_t size);
 /* For tests: every value goes cold that can. */
 void store_spill_all(struct store *store);
 /* Whether keys are looked for that have expired and that nobody asks for. */

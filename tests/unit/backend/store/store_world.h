@@ -162,9 +162,18 @@ static inline void world_die(struct world *w, bool with_host)
     w->io = sim_node_start(w->node);
 }
 
+static inline void world_audit(struct world *w)
+{
+    char why[128];
+
+    if (!store_audit(w->store, why, sizeof(why)))
+        fail_msg("audit: %s", why);
+}
+
 static inline void world_close(struct world *w)
 {
     w->is_told = false;
+    world_audit(w);
     store_turn_end(w->store);
     store_close(w->store, world_told, w);
     sim_run_while_not(w->sim, &w->is_told, WORLD_OPEN_US);
@@ -529,6 +538,7 @@ static inline void world_check(struct world *w, uint64_t lsn)
         assert_int_equal(store_count(w->store, db), counts[db]);
     }
     mem_free(values);
+    world_audit(w);
 }
 
 /* What comes after `lsn` never happened. */
