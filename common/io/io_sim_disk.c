@@ -605,3 +605,57 @@ void sim_disk_copy_destroy(struct sim_disk_copy **copyp)
     mem_free(copy);
     *copyp = NULL;
 }
+
+static const struct sim_image *copy_find(const struct sim_disk_copy *copy, const char *path)
+{
+    char full[SIM_PATH_MAX];
+
+    if (sim_path_normalize(path, full) != 0)
+        return NULL;
+    for (size_t i = 0; i < copy->entry_count; i++)
+        if (strcmp(copy->entries[i].path, full) == 0 && !copy->files[copy->entries[i].file].is_dir)
+            return &copy->files[copy->entries[i].file].image;
+    return NULL;
+}
+
+static struct sim_inode *file_find(struct sim_node *node, const char *path)
+{
+    char full[SIM_PATH_MAX];
+    struct sim_inode *inode =
+        sim_path_normalize(path, full) != 0 ? NULL : sim_names_find(&node->disk->names, full);
+
+    ASSERT(inode != NULL && !inode->is_dir);
+    return inode;
+}
+
+bool sim_disk_revert(struct sim_node *node, const char *path, const struct sim_disk_copy *copy,
+                     const char *from, uint64_t off, uint64_t size)
+{
+    const struct sim_inode *inode = file_find(node, path);
+    const struct sim_image *image = copy_find(copy, from);
+    char old[SECTOR_SIZE], now[SECTOR_SIZE];
+    bool is_changed = false;
+
+    for (uint64_t end = MIN(off + size, inode->durable.size); image != NULL && off < end; off += SECTOR_SIZE) {
+        size_t len = (size_t)MIN(end - off, (uint64_t)SECTOR_SIZE);
+
+        sim_image_read(image, old, len, off);
+        sim_image_read(&inode->durable, now, len, off);
+        if (memcmp(old, now, len) == 0)
+            continue;
+        is_changed = true;
+        sim_disk_overwrite(node, path, off, bytes_of(old, len));
+    }
+    return is_changed;
+}
+
+bool sim_disk_stale_mark_as(struct sim_node *node, const char *path,
+                            const struct sim_disk_copy *copy)
+{
+    struct sim_inode *inode = file_find(node, path);
+    const struct sim_image *image = copy_find(copy, path);
+
+    if (image != NULL)
+        sim_image_copy(&inode->stale, image);
+    return image != NULL;
+}

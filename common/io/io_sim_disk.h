@@ -46,6 +46,11 @@ struct sim_disk_copy;
 struct sim_disk_copy *sim_disk_copy_create(const struct sim_node *node);
 void sim_disk_copy_restore(struct sim_node *node, const struct sim_disk_copy *copy);
 void sim_disk_copy_destroy(struct sim_disk_copy **copy);
+/* Bytes of `path` that a write since the copy has changed are on the medium as they were then, in the copy's file `from`
+ * (zeros where it had nothing), as if that write had never come there. False: they are the same anyway, or the copy has no
+ * such file. */
+bool sim_disk_revert(struct sim_node *node, const char *path, const struct sim_disk_copy *copy,
+                     const char *from, uint64_t off, uint64_t size);
 
 /* ---- look --------------------------------------------------------------------------------- */
 
@@ -74,9 +79,11 @@ void sim_disk_cut_file(struct sim_node *node, const char *path, uint64_t size);
 /* The next write or read of the file goes `shift` bytes away (at least to offset 0). */
 void sim_disk_misdirect_write(struct sim_node *node, const char *path, int64_t shift);
 void sim_disk_misdirect_read(struct sim_node *node, const char *path, int64_t shift);
-/* Keeps a copy of the file as it is now; sim_disk_stale_reads() lets the next `count` reads see
- * it. */
+/* Keeps a copy of the file as it is now, or as it was in the copy (false: it was not there); sim_disk_stale_reads() lets
+ * the next `count` reads see it. */
 void sim_disk_stale_mark(struct sim_node *node, const char *path);
+bool sim_disk_stale_mark_as(struct sim_node *node, const char *path,
+                            const struct sim_disk_copy *copy);
 void sim_disk_stale_reads(struct sim_node *node, const char *path, uint32_t count);
 /* Operations that are submitted before `until_us` (true time) end after it. */
 void sim_disk_stall(struct sim_node *node, uint64_t until_us);

@@ -363,7 +363,7 @@ ssize_t sim_inode_read(struct sim_inode *inode, void *data, size_t size, uint64_
     inode->read_shift = 0;
     if (shift != 0)
         off = shift < 0 && (uint64_t)-shift > off ? 0 : off + (uint64_t)shift;
-    else if (off >= image->size || size > image->size - off)
+    else if (off >= inode->cache.size || size > inode->cache.size - off)
         return ERR_EOF;
     sim_image_read(image, data, size, off);
     return (ssize_t)size;

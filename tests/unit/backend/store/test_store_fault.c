@@ -690,7 +690,7 @@ static uint32_t refused_count(struct faulty *f, struct world_value values[WORLD_
     return refused;
 }
 
-enum lie { LIE_FLIP, LIE_MISDIRECTED, LIE_STALE, LIE_ZERO_PAGE, LIE_COUNT };
+enum lie { LIE_FLIP, LIE_MISDIRECTED, LIE_ZERO_PAGE, LIE_COUNT }; /* what was there before: test_store_stale.c */
 
 /* A small file is looked at closely, a large one mostly where something is. */
 static uint64_t draw_off(struct world *w, const char *path)
@@ -716,9 +716,6 @@ static void lie_tell(struct world *w, enum lie lie, const char *path)
         break;
     case LIE_MISDIRECTED:
         sim_disk_misdirect_read(w->node, path, 4096 * ((int64_t)world_random(w, 16) - 8));
-        break;
-    case LIE_STALE: /* what was marked is the file in the middle of its life, if it was there */
-        sim_disk_stale_reads(w->node, path, 1 + (uint32_t)world_random(w, 3));
         break;
     case LIE_ZERO_PAGE:
         sim_disk_overwrite(w->node, path, off / 4096 * 4096, bytes_of(zeros, sizeof(zeros)));
@@ -753,7 +750,7 @@ static void test_lies_are_seen(void **state)
         w->io = sim_node_start(w->node);
         sim_disk_each(w->node, true, name_each, &names);
         path = names.path[world_random(w, names.count)];
-        lie_tell(w, (enum lie)(i % (LIE_STALE) == 0 ? LIE_FLIP : i % LIE_COUNT), path);
+        lie_tell(w, (enum lie)(i % LIE_COUNT), path);
         if (world_try_open(w) != 0) {
             assert_true(w->err == ERR_CORRUPT || w->err == ERR_INVALID);
             assert_true(f.error_lines > lines);
