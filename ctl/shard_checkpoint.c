@@ -123,7 +123,7 @@ struct page_key {
 
 /* Where a record lies. */
 struct record_place {
-    uint64_t off;
+    uint64_t off, hash;
     uint32_t page, len, entries;
 };
 
@@ -314,6 +314,7 @@ static const char *page_read(struct page_walk *walk, uint64_t *off)
     const struct checkpoint_page *page = &walk->checkpoint->table.pages[walk->page];
     const struct record_place *records = &walk->records.items[walk->next];
     size_t len = 0, entries = 0, at = 0, count = 0;
+    uint32_t sum = 0;
 
     for (; walk->next < walk->records.count && records[count].page == walk->page; count++, walk->next++) {
         len += records[count].len;
@@ -331,7 +332,10 @@ static const char *page_read(struct page_walk *walk, uint64_t *off)
             return err_text(err);
         if (!record_apply(walk, i == 0, bytes_of(walk->data + at, records[i].len)))
             return "it does not verify";
+        sum = checkpoint_sum(sum, records[i].hash);
     }
+    if (page->sum != 0 && page->sum != sum)
+        return "one of its records is not the one that was written";
     return page_has_all(walk) ? NULL : "its records do not make what it was";
 }
 
@@ -343,7 +347,7 @@ static void record_add(struct record_list *list, const struct checkpoint_record 
         list->cap = list->cap * 2 + 256;
         list->items = must_realloc(list->items, list->cap * sizeof(*list->items));
     }
-    list->items[list->count++] = (struct record_place){off, record->page, record->len, record->entries};
+    list->items[list->count++] = (struct record_place){off, record->hash, record->page, record->len, record->entries};
 }
 
 /* All records of an extent that verify. Where one does not, the next one that does is looked for. */

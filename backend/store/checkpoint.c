@@ -516,6 +516,19 @@ static bool page_image(struct store *store)
     return c->part == 0;
 }
 
+/* K8. `record`: the page's new one; NULL: there is none. */
+static void page_sum(const struct checkpoint *c, struct checkpoint_page *row, const char *record)
+{
+    uint32_t before = c->is_full ? 0 : c->table.pages[c->page].sum;
+    struct checkpoint_page_header header;
+
+    row->sum = before;
+    if (record == NULL || (before == 0 && !c->is_full))
+        return;
+    memcpy(&header, record, sizeof(header));
+    row->sum = checkpoint_sum(before, header.hash);
+}
+
 /* One page, or a part of the images that it wants before. */
 static void page_step(struct store *store, struct checkpoint_buffer *buffer)
 {
@@ -532,6 +545,7 @@ static void page_step(struct store *store, struct checkpoint_buffer *buffer)
     }
     bit_move(c->marks.changed, c->marks.taken, c->page);
     bit_move(c->marks.gone, c->marks.taken_gone, c->page);
+    page_sum(c, row, has_record && !buffer->bytes.failed ? buffer->bytes.data + start : NULL);
     c->page++;
     if (buffer->bytes.failed ||
         (has_record && !checkpoint_table_add(&c->next_table, c->next_end, (uint32_t)(buffer->bytes.len - start))))

@@ -26,7 +26,8 @@
  *       magic, version, lsn, hot_from, cold_from, wall clock, keys, bits, pages, epoch, extents, flush_lsn of 16
  *       databases, swap_lsn, places of 16 databases, then the next sequence, and for 8 cold streams the end of the open
  *       segment, when it began;
- *       for each page: lsn, first chain segment, keys, records, length of a full record, zero;
+ *       for each page: lsn, first chain segment, keys, records, length of a full record, u32 sum of the records: 0 before
+ *       the first, then the lower half of XXH3 of the next one's hash, seeded with what it was, but 1 for 0 (zero: unknown);
  *       for each extent, a run of records in this file: offset, length, zero
  *
  *     Older versions, which are read: META 3 has for each page: first chain segment, keys, first record, records, length
@@ -56,6 +57,8 @@
  *   K7  On a full disk what frees segments must not need what only they would free: a checkpoint that has no room, and
  *       after which segments would be free, gets that of one that is; it is tried again with
  *       patches in the file that is there, while a new one can wait.
+ *   K8  The records that are read are those that were written: their sum is the page's. One of a checkpoint that was cut off,
+ *       in the same place, or of an older file verifies by itself, and is what a lost write leaves.
  */
 #pragma once
 #include "backend/store/store.h"

@@ -24,6 +24,11 @@ uint64_t checkpoint_page_hash(const char *page, size_t len)
                            checkpoint_hash(page, before, CHECKPOINT_VERSION));
 }
 
+uint32_t checkpoint_sum(uint32_t before, uint64_t hash)
+{
+    return MAX((uint32_t)checkpoint_hash(&hash, sizeof(hash), before), 1u);
+}
+
 static bool page_take(struct bytes *cursor, void *out, size_t size)
 {
     if (cursor->len < size)
@@ -184,7 +189,8 @@ bool checkpoint_record_take(struct bytes *cursor, unsigned bits, struct checkpoi
     if (kept > data.len)
         return false;
     *out = (struct checkpoint_record){
-        .lsn = header.lsn, .page = header.page, .len = header.len, .version = header.version, .entries = header.entries,
+        .lsn = header.lsn, .hash = header.hash, .page = header.page, .len = header.len, .version = header.version,
+        .entries = header.entries,
         .rest = bytes_first(data, data.len - kept),
         .kept = bytes_skip(data, data.len - kept),
         .is_kept_all = header.kept == CHECKPOINT_KEPT_ALL,

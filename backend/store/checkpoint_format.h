@@ -64,7 +64,7 @@ struct checkpoint_page {
     uint32_t keys;
     uint32_t records;        /* that it is made of */
     uint32_t full_len;       /* of a record that would have all keys */
-    uint32_t zero;
+    uint32_t sum;            /* of its records, in turn: checkpoint_sum(); 0: a version that had none wrote one of them */
 };
 _Static_assert(sizeof(struct checkpoint_page) == 32, "no padding");
 
@@ -106,6 +106,8 @@ _Static_assert(sizeof(struct checkpoint_entry) == CHECKPOINT_ENTRY_SIZE, "no pad
 uint64_t checkpoint_hash(const void *data, size_t size, uint64_t seed);
 /* Of a whole page, with its header, without the field for it. */
 uint64_t checkpoint_page_hash(const char *page, size_t len);
+/* Of a page's records up to one with that hash; `before`: without it, 0 for the first. Never 0. */
+uint32_t checkpoint_sum(uint32_t before, uint64_t hash);
 /* Whether a slot of the MANIFEST verifies at its place (0 or 1). */
 bool checkpoint_slot_is_valid(const struct checkpoint_slot *slot, unsigned place);
 /* Sets both hashes. */
@@ -143,7 +145,7 @@ struct checkpoint_key {
 
 /* One record of a page. */
 struct checkpoint_record {
-    uint64_t lsn;
+    uint64_t lsn, hash;
     uint32_t page, len, version;
     uint32_t entries;      /* that it has; and */
     struct bytes rest;     /* what is left of them to take, and */

@@ -81,19 +81,22 @@ static void load_corrupt(struct store *store, uint64_t off, const char *what)
 
 /* ---- pages ------------------------------------------------------------------------------------ */
 
-/* The page has all of its records. Its keys are those that it had then. A flush since may have taken some. Where the segment
- * is gone, the log must tell of another place, or of a later change (replay.c, Y6). */
+/* The page has all of its records, which are those that META means (K8). Its keys are those that it had then. A flush since
+ * may have taken some. Where the segment is gone, the log must tell of another place, or of a later change (replay.c, Y6). */
 static int page_check(struct store *store, uint32_t page)
 {
     const struct checkpoint *c = store->checkpoint;
     const struct checkpoint_page_load *load = &c->load->pages[page];
+    uint32_t sum = c->table.pages[page].sum;
     uint64_t lsn = checkpoint_table_lsn(&c->table, page);
     bool is_flushed = false;
 
     store->has_places_gone |= load->missing > 0;
     for (unsigned db = 0; db < STORE_DBS; db++)
         is_flushed |= store->flush_lsn[db] > lsn;
-    return load->lsn == lsn && (is_flushed || load->keys == c->table.pages[page].keys) ? 0 : ERR_CORRUPT;
+    if (load->lsn != lsn || (sum != 0 && load->sum != sum))
+        return ERR_CORRUPT;
+    return is_flushed || load->keys == c->table.pages[page].keys ? 0 : ERR_CORRUPT;
 }
 
 /* Its records, one after the other. */

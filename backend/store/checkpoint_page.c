@@ -332,6 +332,7 @@ int checkpoint_record_apply(struct store *store, struct checkpoint_record *recor
     if (record->lsn < load->lsn || (apply.is_first && !checkpoint_record_is_full(record)))
         return ERR_CORRUPT;
     load->lsn = record->lsn;
+    load->sum = checkpoint_sum(load->sum, record->hash);
     load->records++;
     err = apply_kept(&apply);
     for (uint32_t i = 0; i < record->entries && err == 0; i++)

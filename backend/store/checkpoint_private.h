@@ -91,6 +91,7 @@ void checkpoint_load_free(struct checkpoint *c);
 struct checkpoint_page_load {
     uint64_t lsn;     /* of the last one */
     uint32_t records; /* so far */
+    uint32_t sum;     /* of these */
     uint32_t keys;
     uint32_t missing; /* of these, whose segment is not there */
 };

@@ -13,6 +13,7 @@
  */
 #include "tests/unit/backend/store/store_world.h"
 
+#include "backend/store/checkpoint_private.h"
 #include "backend/store/log_private.h"
 
 #include <stdlib.h>
@@ -367,6 +368,74 @@ static void test_the_end_of_the_log_may_be_old(void **state)
     assert_true(seen.shorter > times(6));
 }
 
+/* ---- checkpoints that begin in the same place --------------------------------------------------- */
+
+static uint64_t checkpoint_end_of(const struct world *w, char path[CHECKPOINT_PATH_MAX])
+{
+    const struct checkpoint *c = w->store->checkpoint;
+
+    checkpoint_path(w->store, c->file_number, path);
+    return (c->file_end + CHECKPOINT_ALIGN - 1) / CHECKPOINT_ALIGN * CHECKPOINT_ALIGN;
+}
+
+/* A checkpoint is cut off when its records are on the medium, and MANIFEST does not name them yet. The next one begins in
+ * the same place, with records of the same length, and one of its writes is lost; others build upon it. */
+static void cut_off_once(unsigned starts)
+{
+    struct past p;
+    struct world *w = &p.w;
+    char path[CHECKPOINT_PATH_MAX];
+    uint64_t at;
+
+    begin(&p, starts);
+    w->options.disk_max = 0;
+    world_open(w);
+    for (unsigned i = 0; i < starts; i++) { /* sequences grow, and with them what a place takes in a record */
+        world_set(w, 0, 1, i, 100);
+        world_close(w);
+        world_open(w);
+    }
+    for (uint16_t k = 0; k < 10; k++)
+        world_set(w, 0, k, k + 1u, 100);
+    world_checkpoint(w);
+    at = checkpoint_end_of(w, path);
+    world_set(w, 0, 1, 100, 100);
+    store_turn_end(w->store);
+    store_checkpoint(w->store);
+    for (unsigned i = 0; sim_disk_size(w->node, path, true) <= (ssize_t)at; i++) {
+        assert_true(i < 10000);
+        MAYBE(sim_step(w->sim));
+    }
+    sim_disk_crash_set(w->node, SIM_DISK_NEW);
+    world_die(w, true);
+    copy_take(&p);
+    world_open(w);
+    assert_int_equal(checkpoint_end_of(w, path), at);
+    world_set(w, 0, 1, 200, 100);
+    world_checkpoint(w);
+    for (uint16_t k = 20; k < 50; k++) {
+        world_set(w, 0, k, k, 5000);
+        store_turn_end(w->store);
+        sim_run_for(w->sim, 10000);
+    }
+    world_checkpoint(w);
+    p.end_lsn = store_lsn(w->store);
+    world_close(w);
+    copy_take(&p);
+    restore(&p);
+    assert_true(sim_disk_revert(w->node, path, p.copies[0], path, at, CHECKPOINT_ALIGN));
+    assert_int_equal(world_try_open(w), ERR_CORRUPT);
+    assert_true(p.error_lines > 1); /* the first one says where */
+    end(&p);
+}
+
+static void test_a_record_of_a_checkpoint_that_was_cut_off(void **state)
+{
+    (void)state;
+    for (unsigned starts = 0; starts < 8; starts++)
+        cut_off_once(starts);
+}
+
 /* ---- old reads ---------------------------------------------------------------------------------- */
 
 /* The next reads of one file see it as it was in one of the copies, or empty. */
@@ -479,6 +548,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_lost_write_is_seen),
         cmocka_unit_test(test_the_end_of_the_log_may_be_old),
+        cmocka_unit_test(test_a_record_of_a_checkpoint_that_was_cut_off),
         cmocka_unit_test(test_old_reads_at_a_start),
         cmocka_unit_test(test_old_reads_of_a_running_store),
     };
