@@ -108,6 +108,8 @@ static void write_done(struct io_op *op)
 
     log->writes_submitted--;
     if (op->result < 0) {
+        if (write->is_durable) /* it may be its flush that failed: what is read back is no proof then, either */
+            store_log_doubt(log);
         log_fail(log, (int)op->result, segment, "write");
         return; /* it stays in the queue, and with it all behind it */
     }

@@ -14,7 +14,7 @@
  *   D3  A name (created, renamed, linked, removed) is durable after a dirsync of its directory that
  *       was submitted after it; not by a datasync of the file. A rename happens wholly or not at
  *       all.
- *   D4  A datasync that fails has lost its data: reads go on to see it, the next datasync succeeds,
+ *   D4  A datasync, or a durable write's, that fails has lost its data: reads go on to see it, the next datasync succeeds,
  *       and after a power cut it is gone. That is what Linux does.
  *
  * Paths are absolute; relative ones are taken from "/". All calls are for the driver, take effect
@@ -72,6 +72,7 @@ void sim_disk_each(const struct sim_node *node, bool durable,
  * allocation that fails may have been done in part. */
 void sim_disk_fail(struct sim_node *node, enum sim_disk_op op, const char *path, int err,
                    uint32_t count);
+void sim_disk_fail_no_more(struct sim_node *node);
 /* On the medium: in what is read and in what is durable. The file must be there. */
 void sim_disk_flip_bit(struct sim_node *node, const char *path, uint64_t off, unsigned bit);
 void sim_disk_overwrite(struct sim_node *node, const char *path, uint64_t off, struct bytes data);

@@ -116,8 +116,8 @@ ssize_t sim_inode_write(struct sim_inode *inode, const void *data, size_t size, 
                         size_t limit);
 ssize_t sim_inode_truncate(struct sim_inode *inode, uint64_t size);
 ssize_t sim_inode_allocate(struct sim_inode *inode, uint64_t off, uint64_t size);
-/* The write that was last is durable, as by RWF_DSYNC. */
-void sim_inode_flush_last(struct sim_inode *inode);
+/* The write that was last is durable, as by RWF_DSYNC, or (is_lost) gone. */
+void sim_inode_flush_last(struct sim_inode *inode, bool is_lost);
 /* What was pending up to `seq` is durable, or (is_lost) gone. */
 void sim_inode_flush(struct sim_inode *inode, uint64_t seq, bool is_lost);
 void sim_inode_crash(struct sim_inode *inode);

@@ -223,6 +223,14 @@ void sim_disk_fail(struct sim_node *node, enum sim_disk_op op, const char *path,
     list_push_back(&node->disk->faults, &fault->node);
 }
 
+void sim_disk_fail_no_more(struct sim_node *node)
+{
+    struct list_node *fault;
+
+    while ((fault = list_pop_front(&node->disk->faults)) != NULL)
+        mem_free(CONTAINER_OF(fault, struct sim_fault, node));
+}
+
 static void overwrite(struct sim_image *image, uint64_t off, struct bytes data)
 {
     if (off < image->size)

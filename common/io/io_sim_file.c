@@ -241,7 +241,7 @@ void sim_inode_flush(struct sim_inode *inode, uint64_t seq, bool is_lost)
     }
 }
 
-void sim_inode_flush_last(struct sim_inode *inode)
+void sim_inode_flush_last(struct sim_inode *inode, bool is_lost)
 {
     struct list_node *node = list_last(&inode->pending);
     struct sim_pending *last, *pending;
@@ -256,10 +256,12 @@ void sim_inode_flush_last(struct sim_inode *inode)
         if (pending == last || pending->kind != SIM_PENDING_WRITE || pending->sector >= end ||
             pending->sector + pending->sector_count <= last->sector)
             continue;
-        pending_apply(pending);
+        if (!is_lost)
+            pending_apply(pending);
         pending_free(pending);
     }
-    pending_apply(last);
+    if (!is_lost)
+        pending_apply(last);
     pending_free(last);
 }
 

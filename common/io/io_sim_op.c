@@ -407,9 +407,9 @@ static ssize_t write_run(struct sim_job *job, int fault)
         if (result <= 0 || !job->is_durable)
             return result;
         fault = sim_disk_fault(job->node->disk, SIM_DISK_DATASYNC, job->inode, NULL);
+        sim_inode_flush_last(job->inode, fault != 0); /* D4 */
         if (fault != 0)
             return fault;
-        sim_inode_flush_last(job->inode);
         return result;
     }
     MAYBE(sim_inode_write(job->inode, job->copy, limit, job->off, SIZE_MAX) < 0);

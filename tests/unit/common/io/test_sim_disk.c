@@ -482,6 +482,33 @@ static void test_datasync_that_fails_has_lost_the_data(void **state)
     world_end(&world);
 }
 
+/* D4 */
+static void test_durable_write_that_fails_is_lost(void **state)
+{
+    struct call call = CALL();
+    struct world world;
+    struct io_file *file;
+    char got[3];
+
+    (void)state;
+    world_start(&world, 1, NULL);
+    sim_disk_put(world.node, "f", BYTES("old"));
+    file = file_open(&world, "f", RW);
+    assert_int_equal(file_write(&world, file, "bad", 3, 0), 3); /* in the same sector */
+    sim_disk_fail(world.node, SIM_DISK_DATASYNC, "f", -EIO, 1);
+    io_file_write_durable(file, &call.op, "new", 3, 0);
+    assert_int_equal(wait_for(&world, &call), -EIO);
+    assert_int_equal(file_read(&world, file, got, 3, 0), 3);
+    assert_memory_equal(got, "new", 3);
+    assert_int_equal(file_sync(&world, file), 0); /* a lie */
+    sim_disk_crash_set(world.node, SIM_DISK_NEW);
+    io_file_close(file);
+    world_power_cut(&world);
+    assert_int_equal(sim_disk_peek(world.node, "f", false, got, 3, 0), 3);
+    assert_memory_equal(got, "old", 3);
+    world_end(&world);
+}
+
 /* D2: the size after a power cut is one of the sizes in between; never bytes of nowhere. */
 static void test_sizes_survive_as_a_prefix(void **state)
 {
@@ -1027,6 +1054,7 @@ int main(void)
         cmocka_unit_test(test_datasync_covers_completed_writes_only),
         cmocka_unit_test(test_datasync_keeps_the_version_it_covers),
         cmocka_unit_test(test_datasync_that_fails_has_lost_the_data),
+        cmocka_unit_test(test_durable_write_that_fails_is_lost),
         cmocka_unit_test(test_sizes_survive_as_a_prefix),
         cmocka_unit_test(test_names_are_durable_after_dirsync_only),
         cmocka_unit_test(test_dirsync_covers_what_was_before_it),
