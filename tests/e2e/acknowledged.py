@@ -1,18 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writers that remember what they were told, and the reckoning after the node died.
 
-Each writer has keys of its own and a counter for each; a value says key and number. What was acknowledged last must be
-there, or what was sent after it and not answered: nothing else, nothing older. Lists grow by one number a push: no hole,
-no double, no other order."""
+Each writer has keys of its own and a counter for each; a value says key and number. Lists grow by one number a push: no
+hole, no double, no other order. What a shard's log promises, whatever of its end is lost:
+
+- It has one order. A writer's commands are executed as they were sent, so what is there of them is a prefix.
+- What was answered before something else was sent comes before it, whoever sent it. So where a command is there, all that
+  was acknowledged before it was sent is there, too.
+- What the mode has promised is there: all that was acknowledged, or all that was when its flush was waited for.
+
+Times are those of one clock, of the writers' process; they order what happened, and nothing is asked of how long it took."""
 
 import random
 import socket
 import threading
+import time
 
-from weirtest import LOOPBACK, Closed, Conn, resp
+from weirtest import LOOPBACK, Closed, Conn, resp, wait_for
 
 KEYS = 40
 PAD = (0, 10, 300, 3000)
+DISK_FAILED = (b"-MISCONF A write or a flush of the log has failed. Commands that may modify the data set are disabled "
+               b"until an operator acts. Please check the server's log for details about the error.\r\n")
+DISK_FULL = (b"-MISCONF No room is left on the disk for data. Commands that may modify the data set are disabled, but "
+             b"those that delete; service resumes when there is room.\r\n")
 
 
 def value_of(key, number):
@@ -20,30 +31,34 @@ def value_of(key, number):
     return f"{key}:{number}:".encode() + b"x" * PAD[(number * 7 + len(key)) % len(PAD)]
 
 
-class Writer(threading.Thread):
-    """Writes until its connection breaks or stop() is called; run again, it goes on with the same numbers."""
+class Command:
+    """One that was sent: to the key, None for the list, the number. Its times: `acknowledged` is None without an answer."""
 
-    def __init__(self, number, port):
+    __slots__ = ("key", "number", "sent", "acknowledged")
+
+    def __init__(self, key, number):
+        self.key, self.number = key, number
+        self.sent, self.acknowledged = time.monotonic(), None
+
+    def __repr__(self):
+        return f"{self.key or 'push'}:{self.number}"
+
+
+class Writer(threading.Thread):
+    """Writes until its connection breaks or stop() is called; run again, it goes on with the same numbers. `refusals`:
+    the errors that it may be told; what was refused has not happened. `pause`: seconds between its pipelines."""
+
+    def __init__(self, number, port, refusals=(), pause=0, base=None):
         super().__init__(daemon=True)
         self.number, self.port = number, port
-        self.sent, self.acknowledged = {}, {}
-        self.pushed = self.push_acknowledged = 0
+        self.refusals, self.pause = refusals, pause
+        self.base = dict(base or {})  # by key, None for the list: the number that was there in the beginning
+        self.sent = dict(self.base)
+        self.history = []
         self.count = 0
         self.refused = 0
         self.trouble = None
         self.is_stopping = False
-
-    def again(self, port):
-        """A thread that goes on where this one ended."""
-        other = Writer(self.number, port)
-        other.sent, other.acknowledged = dict(self.sent), dict(self.acknowledged)
-        other.pushed, other.push_acknowledged = self.pushed, self.push_acknowledged
-        return other
-
-    def settle(self):
-        """What was not answered may have happened or not: the reckoning has looked, this is so now."""
-        self.sent = dict(self.acknowledged)
-        self.pushed = self.push_acknowledged
 
     def key(self, i):
         return f"w{self.number}-{i}"
@@ -66,70 +81,74 @@ class Writer(threading.Thread):
         except Exception as e:  # told by the test's thread
             self.trouble = e
 
+    def command(self, key):
+        number = self.sent[key] = self.sent.get(key, 0) + 1
+        self.history.append(Command(key, number))
+        return self.history[-1]
+
     def write(self, c, rng):
         while not self.is_stopping:
             batch = []
             for _ in range(rng.randrange(1, 8)):
-                if rng.randrange(6) == 0:
-                    self.pushed += 1
-                    batch.append((None, self.pushed))
-                    c.send(resp("RPUSH", self.list_key, self.pushed))
-                    continue
-                key = self.key(rng.randrange(KEYS))
-                number = self.sent.get(key, 0) + 1
-                self.sent[key] = number
-                batch.append((key, number))
-                c.send(resp("SET", key, value_of(key, number)))
-            for key, number in batch:
+                key = None if rng.randrange(6) == 0 else self.key(rng.randrange(KEYS))
+                batch.append(self.command(key))
+                if key is None:
+                    c.send(resp("RPUSH", self.list_key, batch[-1].number))
+                else:
+                    c.send(resp("SET", key, value_of(key, batch[-1].number)))
+            for command in batch:
                 answer = c.recv_resp()
                 if answer.startswith(b"-"):
-                    self.refuse(key, number, answer)
-                elif key is None:
-                    assert answer == b":%d\r\n" % number, (answer, number)
-                    self.push_acknowledged = number
+                    self.refuse(command, answer)
                 else:
-                    assert answer == b"+OK\r\n", answer
-                    self.acknowledged[key] = number
+                    assert answer == (b":%d\r\n" % command.number if command.key is None else b"+OK\r\n"), answer
+                    command.acknowledged = time.monotonic()
                 self.count += 1
+            if self.pause:
+                time.sleep(self.pause)
 
-    def refuse(self, key, number, answer):
+    def refuse(self, command, answer):
         """A push that was refused makes holes in our counting: such a writer ends."""
-        assert answer.split()[0] in (b"-OOM", b"-MISCONF", b"-ERR", b"-NOSPACE", b"-DISKFULL"), answer
+        assert answer in self.refusals, answer
         self.refused += 1
-        if key is None:
-            self.pushed = self.push_acknowledged
+        self.history.remove(command)
+        if command.key is None:
             raise Closed(answer, "refused")
 
-    def reckon(self, c, may_lose=False):
-        """Compares all of it with what the node says now, and takes that for granted. `may_lose`: of a power cut
-        without a flush for each answer; then what is there may be older, but of ours."""
-        for key in sorted(self.sent):
-            low, high = self.acknowledged.get(key, 0), self.sent[key]
+    def look(self, c):
+        """What the node has now: for each key the number, which it must be a value of ours to have."""
+        found = {}
+        for key in self.sent:
+            if key is None:
+                items = [int(x) for x in c.resp("LRANGE", self.list_key, 0, -1).split(b"\r\n")[2::2]]
+                assert items == list(range(1, len(items) + 1)), (self.list_key, items)
+                found[key] = len(items)
+                continue
             answer = c.resp("GET", key)
-            if answer == b"$-1\r\n":
-                number = 0
-            else:
-                text = answer.split(b"\r\n", 1)[1][:-2]
-                number = int(text.split(b":")[1])
-                assert text == value_of(key, number), (key, text[:80])
-            assert (0 if may_lose else low) <= number <= high, \
-                f"{key}: {number} is there, {low} was acknowledged, {high} sent"
-            if number == 0:
-                self.acknowledged.pop(key, None)
-            else:
-                self.acknowledged[key] = number
-        count = int(c.resp("LLEN", self.list_key)[1:])
-        assert (0 if may_lose else self.push_acknowledged) <= count <= self.pushed, \
-            f"{self.list_key}: {count} are there, {self.push_acknowledged} acknowledged, {self.pushed} sent"
-        items = c.resp("LRANGE", self.list_key, 0, -1).split(b"\r\n")[2::2]
-        assert [int(x) for x in items] == list(range(1, count + 1))
-        self.push_acknowledged = count
-        self.settle()
+            text = b"" if answer == b"$-1\r\n" else answer.split(b"\r\n", 1)[1][:-2]
+            found[key] = int(text.split(b":")[1]) if text else 0
+            assert not text or text == value_of(key, found[key]), (key, text[:80])
+        return found
+
+    def split(self, found):
+        """The commands of this life that are there, and those that are not: the former are the first ones."""
+        for key, number in found.items():
+            numbers = {self.base.get(key, 0)} | {x.number for x in self.history if x.key == key}
+            assert number in numbers, f"writer {self.number}: {key}: {number} is there, which was not sent: {sorted(numbers)}"
+        is_there = [x.number <= found[x.key] for x in self.history]
+        count = sum(is_there)
+        assert all(is_there[:count]), \
+            f"writer {self.number}: {self.history[is_there.index(False)]} is not there, {self.history[count:]} partly are"
+        return self.history[:count], self.history[count:]
+
+    def settle(self, found):
+        """What was not answered may have happened or not: the reckoning has looked, this is so now."""
+        self.base, self.sent, self.history = dict(found), dict(found), []
 
 
-def start(count, port, before=None):
+def start(count, port, before=None, refusals=(), pause=0):
     """Writers, or those before them again."""
-    writers = [w.again(port) for w in before] if before else [Writer(i, port) for i in range(count)]
+    writers = [Writer(i, port, refusals, pause, before[i].base if before else None) for i in range(count)]
     for w in writers:
         w.start()
     return writers
@@ -146,11 +165,44 @@ def finish(writers):
             raise w.trouble
 
 
-def reckon(writers, port, may_lose=False):
+def info(c, section):
+    """The section of INFO by name, of bytes."""
+    return dict(line.split(b":", 1) for line in c.resp("INFO", section).split(b"\r\n") if b":" in line)
+
+
+def wait_until_durable(port, by_checkpoint=False):
+    """Until all that has been acknowledged is durable by the node's word: when that was. `by_checkpoint`: they are asked
+    for, and flush."""
+    at = time.monotonic()
     with Conn(port, timeout=30) as c:
-        for w in writers:
-            w.reckon(c, may_lose)
+        lsn = int(info(c, "store")[b"lsn_appended"])
+
+        def is_durable():
+            assert not by_checkpoint or c.resp("BGSAVE").startswith(b"+")
+            return int(info(c, "store")[b"lsn_durable"]) >= lsn
+
+        wait_for(is_durable, "what was answered is flushed", deadline=30)
+    return at
+
+
+def reckon(writers, port, promised=None):
+    """Compares all of it with what the node says now, and takes that for granted. `promised`: of a power cut without a
+    flush for each answer: only what was acknowledged before then must be there."""
+    with Conn(port, timeout=30) as c:
+        found = [w.look(c) for w in writers]
         assert c.resp("PING") == b"+PONG\r\n"
+    parts = [w.split(x) for w, x in zip(writers, found)]
+    last = max((x for kept, _ in parts for x in kept), key=lambda x: x.sent, default=None)
+    lost = [x for _, parts_lost in parts for x in parts_lost if x.acknowledged is not None]
+    for x in lost:
+        assert promised is not None, f"{x} was acknowledged and is not there"
+        assert x.acknowledged >= promised, \
+            f"{x} is not there, acknowledged {promised - x.acknowledged:.3f} s before all of it was durable"
+        assert last is None or x.acknowledged >= last.sent, \
+            f"{x} is not there, but {last}, sent {last.sent - x.acknowledged:.3f} s after it was acknowledged, is"
+    for w, x in zip(writers, found):
+        w.settle(x)
+    return len(lost)
 
 
 def answers(port):

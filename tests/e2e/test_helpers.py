@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The helpers themselves, against real servers and the real nutcracker: what a test relies on must hold."""
 
+import contextlib
 import os
+import re
 import signal
 
 import pytest
 
+import acknowledged
 import weirtest
 from weirtest import Closed, Conn, Delta, Process, memcache_pool, redis_pool, resp
 
@@ -100,3 +103,44 @@ def test_listen_ports_of_a_configuration():
             redis_pool(["127.0.0.1:1"], name="a", listen="127.0.0.1:2000") +
             redis_pool(["127.0.0.1:1"], name="u", listen="/tmp/x.sock 0666"))
     assert weirtest.listen_ports(text) == {"b": 2001, "a": 2000}
+
+
+def lived(number, *commands):
+    """A writer that has sent them: key, number, when it was sent, when it was acknowledged."""
+    writer = acknowledged.Writer(number, 0)
+    for key, of_key, sent, answered in commands:
+        writer.history.append(acknowledged.Command(key, of_key))
+        writer.history[-1].sent, writer.history[-1].acknowledged = sent, answered
+        writer.sent[key] = of_key
+    return writer
+
+
+@pytest.mark.parametrize("found, promised, why", [
+    (({"a": 2, "b": 1}, {"c": 1}), None, None),
+    (({"a": 1, "b": 0}, {"c": 0}), 2, None),
+    (({"a": 0, "b": 0}, {"c": 0}), 0, None),
+    (({"a": 1, "b": 1}, {"c": 0}), 0, None),  # c was not answered when b was sent
+    (({"a": 2, "b": 1}, {"c": 0}), 0, "c:1 is not there, but a:2"),
+    (({"a": 2, "b": 0}, {"c": 1}), 0, "b:1 is not there"),  # a hole
+    (({"a": 0, "b": 0}, {"c": 1}), 0, "a:1 is not there, but c:1"),
+    (({"a": 1, "b": 0}, {"c": 0}), 4, "b:1 is not there, acknowledged"),
+    (({"a": 1, "b": 1}, {"c": 1}), None, "a:2 was acknowledged"),
+    (({"a": 3, "b": 1}, {"c": 1}), 0, "3 is there, which was not sent"),
+])
+def test_a_reckoning_sees(monkeypatch, found, promised, why):
+    """What is lost, and what is kept although something before it is lost."""
+    first = lived(0, ("a", 1, 0, 1), ("b", 1, 2, 3), ("a", 2, 6, 7))
+    second = lived(1, ("c", 1, 2, 5))
+    second.history[0].sent = 1.5
+    monkeypatch.setattr(acknowledged, "Conn", lambda *_, **__: contextlib.nullcontext(Ponger()))
+    monkeypatch.setattr(acknowledged.Writer, "look", lambda w, c: found[w.number])
+    if why is None:
+        acknowledged.reckon([first, second], 0, promised)
+        return
+    with pytest.raises(AssertionError, match=re.escape(why)):
+        acknowledged.reckon([first, second], 0, promised)
+
+
+class Ponger:
+    def resp(self, *words):
+        return b"+PONG\r\n"
