@@ -2,6 +2,7 @@
 """weir-backend killed under load, out of disk, stopped, started twice: what clients were told stays true."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -188,11 +189,22 @@ def fill(c, prefix, size=20000, most=4000):
     return most, b""
 
 
+def says_that_the_disk_is_full(node, c):
+    """To clients of either protocol, in INFO and on the stats port. It serves: what is there, and deletes."""
+    with Conn(node.port) as memcache:
+        memcache.ask(b"set m 0 0 1\r\nx\r\n", b"SERVER_ERROR out of disk space storing object\r\n")
+    told = acknowledged.info(c, "store")
+    assert (told[b"disk_full"], told[b"read_only"], told[b"write_errors"]) == (b"1", b"0", b"0")
+    wait_for(lambda: json.loads(node.http("/stats"))["shard-0"]["disk_full"] == 1, "the stats port says so")
+    assert node.http("/healthz") == "ok\n"
+
+
 def full_and_back(node, make_room):
     with Conn(node.port, timeout=30) as c:
         assert c.resp("SET", "first", "1") == b"+OK\r\n"
         count, answer = fill(c, "a")
-        assert count > 20 and answer.startswith(b"-"), answer
+        assert count > 20 and answer == acknowledged.DISK_FULL, answer
+        says_that_the_disk_is_full(node, c)
         assert c.resp("GET", "first") == b"$1\r\n1\r\n"
         for i in (0, count // 2, count - 1):
             assert c.resp("GET", f"a{i}") == b"$20000\r\n" + b"a" * 20000 + b"\r\n"
@@ -200,6 +212,7 @@ def full_and_back(node, make_room):
             assert c.resp("DEL", f"a{i}") == b":1\r\n"
         make_room()
         wait_for(lambda: c.resp("SET", "back", "1") == b"+OK\r\n", "writes go on", deadline=20, step=0.1)
+        assert acknowledged.info(c, "store")[b"disk_full"] == b"0"
         for i in range(count // 2, count):
             assert c.resp("GET", f"a{i}") == b"$20000\r\n" + b"a" * 20000 + b"\r\n"
     node.restart(signal.SIGKILL)
