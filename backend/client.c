@@ -8,7 +8,7 @@
  *       end is seen, but no more than PARKED_INPUT_MAX is kept.
  *   C3  Replies leave when what they depend on is committed (N2): marks say up to which byte which LSN counts. At
  *       most MARKS_MAX are kept; what comes on top joins the last one, so the first ones go their way in a
- *       stream of writes.
+ *       stream of writes. When the log has failed nothing more is committed, and who waits for it is closed.
  *   C4  Who does not read is not read from: above OUTPUT_PAUSE bytes nothing more is executed for it. On top of
  *       that come Redis's limits, which close.
  *   C5  A peer that has closed its side still gets its answers, but not if it waits for keys or messages.
@@ -556,6 +556,13 @@ static void client_hold(struct client *client)
     list_push_back(&client->node->held, &client->turn_node);
 }
 
+/* All that is committed has been sent, and no more will be: the log has failed. Nobody knows what is left of what it was
+ * not told about, and the end of the connection says so (C3). */
+static bool client_waits_in_vain(const struct client *client)
+{
+    return client->released == client->session.bytes_out && store_has_log_failed(client->node->store);
+}
+
 /* C6: the rest leaves in the next turn. */
 static void client_send_later(struct client *client)
 {
@@ -685,8 +692,13 @@ void client_flush_sent(struct client_send *send, ssize_t sent)
         client_send_later(client);
     if (!client_check_output(client))
         return;
-    if (UNLIKELY(client->mark_count > 0))
+    if (UNLIKELY(client->mark_count > 0)) {
+        if (UNLIKELY(client_waits_in_vain(client))) {
+            client_close(client);
+            return;
+        }
         client_hold(client);
+    }
     client_flush_end(client);
 }
 

@@ -24,10 +24,10 @@
 
 /* ---- the turn ----------------------------------------------------------------------------------- */
 
-/* What waits for the mark is flushed with the others. */
+/* What waits for the mark is flushed with the others; also when the mark will not come. */
 static void node_advance(struct node *node)
 {
-    if (!commit_advance(&node->commit, store_marks_of(node->store)))
+    if (!commit_advance(&node->commit, store_marks_of(node->store)) && LIKELY(!store_has_log_failed(node->store)))
         return;
     LIST_FOR_EACH(&node->held, at)
     {

@@ -157,6 +157,11 @@ struct store_marks store_marks_of(const struct store *store)
     return (struct store_marks){store->memory_lsn, store->memory_lsn, store->memory_lsn};
 }
 
+bool store_has_log_failed(const struct store *store)
+{
+    return store->log != NULL && store_log_error(store->log) != 0;
+}
+
 uint32_t store_commit_us(const struct store *store)
 {
     return store->log != NULL ? store_log_commit_us(store->log) : 0;

@@ -228,6 +228,7 @@ struct store_marks {
     uint64_t durable;  /* flushed */
 };
 struct store_marks store_marks_of(const struct store *store);
+bool store_has_log_failed(const struct store *store); /* the marks stand still for good */
 uint32_t store_commit_us(const struct store *store); /* fsync always: what a commit has taken lately; 0: not known */
 
 /* ---- walks -------------------------------------------------------------------------------- */

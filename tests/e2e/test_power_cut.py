@@ -4,6 +4,8 @@ loop device on it, ext4, weir-backend, writers that remember what they were told
 
 Needs root, /dev/fuse and a loop device. Where they are refused that is said, and the simulator's crashes run instead."""
 
+import contextlib
+import json
 import os
 import random
 import re
@@ -14,7 +16,7 @@ import time
 import pytest
 
 import acknowledged
-from weirtest import WeirBackend, pids_of_session, program, simulated_instead, wait_for
+from weirtest import Conn, WeirBackend, pids_of_session, program, simulated_instead, wait_for
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 MEGABYTES = 160
@@ -87,6 +89,23 @@ class Rig:
         self.process.send_signal(signal.SIGUSR1)
         wait_for(lambda: self.said().count("cut ") > before, "the power is cut")
         return self.said().splitlines()[-1]
+
+    FAULTS = ("flush EIO", "write EIO", "flush ENOSPC", "write ENOSPC")  # as in vdisk.c
+
+    def fail(self, fault):
+        """One request, the next that comes."""
+        before = self.said().count("failed ")
+        self.process.send_signal(signal.SIGRTMIN + self.FAULTS.index(fault))
+        wait_for(lambda: self.said().count("failed ") > before, "a request fails")
+
+    def is_writable(self):
+        try:
+            with open(os.path.join(self.top, "probe"), "wb") as f:
+                f.write(b"x")
+                os.fsync(f.fileno())
+            return True
+        except OSError:
+            return False
 
     def back(self):
         """After the unmount: the loop device reads the file anew."""
@@ -188,3 +207,86 @@ def test_power_is_cut_under_load(tmp_path, request, direct, fsync, lost):
         simulated_instead("test_store_crash", f"no power-cut rig: {e}")
         return
     lives(rig, rng, direct, fsync, 25 if request.config.getoption("--nightly") else 2)
+
+
+def says_that_its_log_has_failed(node, c):
+    """To clients of either protocol, in INFO, on the stats port, in the log. It serves: what is there."""
+    for words in (("SET", "new", "1"), ("DEL", "first"), ("FLUSHALL",)):
+        assert c.resp(*words) == acknowledged.DISK_FAILED
+    assert c.resp("GET", "first") == b"$1\r\n1\r\n"
+    with Conn(node.port) as memcache:
+        memcache.ask(b"set m 0 0 1\r\nx\r\ndelete first\r\nget first\r\n",
+                     2 * b"SERVER_ERROR read-only after a failed write of the log\r\n" + b"VALUE first 0 1\r\n1\r\nEND\r\n")
+    told = acknowledged.info(c, "store")
+    assert told[b"disk_full"] == b"0" and int(told[b"write_errors"]) > 0
+    assert acknowledged.info(c, "persistence")[b"aof_last_write_status"] == b"err"
+    wait_for(lambda: json.loads(node.http("/stats"))["shard-0"]["read_only"] == 1, "the stats port says so")
+    assert node.http("/healthz") == "ok\n"
+    text = r"error: store: the log has failed, nothing more is written shard=0 what=[a-z ]+ file=\S+"
+    wait_for(lambda: re.search(text, node.text()), "the log says so")
+
+
+def wait_until_files_are_made(node):
+    """Those that it makes for what is to come: what fails then is most likely what the log itself writes."""
+    seen = []
+    with Conn(node.port) as c:
+        def is_quiet():
+            seen.append(acknowledged.info(c, "store")[b"segments_free"])
+            return len(seen) >= 5 and len(set(seen[-5:])) == 1
+
+        wait_for(is_quiet, "no file is made", step=0.1)
+
+
+def one_request_fails(rig, directory, fault, direct, end):
+    node = WeirBackend(directory, "--fsync", "always", "--segment_size", "1mb", *(["--direct", "true"] if direct else []),
+                       data=os.path.join(rig.top, "data"))
+    wait_until_files_are_made(node)
+    writers = acknowledged.start(4, node.port, refusals=(acknowledged.DISK_FAILED,), pause=0.01)
+    wait_for(lambda: all(w.count >= 20 for w in writers), "each writer writes")
+    with Conn(node.port, timeout=30) as c:
+        assert c.resp("SET", "first", "1") == b"+OK\r\n"
+        # It may be one of the file system's own that fails, of which it tells nobody: then another one.
+        for _ in range(20):
+            rig.fail(fault)
+            with contextlib.suppress(AssertionError):
+                wait_for(lambda: acknowledged.info(c, "store")[b"read_only"] == b"1", "the log has failed", deadline=1)
+                break
+        durable = acknowledged.info(c, "store")[b"lsn_durable"]
+        says_that_its_log_has_failed(node, c)
+        # Who waited for the flush is not left waiting: its connection ends.
+        wait_for(lambda: all(not w.is_alive() or w.refused > 0 for w in writers), "each writer knows")
+        assert acknowledged.info(c, "store")[b"lsn_durable"] == durable
+    if end == "cut":
+        cut(rig, node, writers)
+    else:
+        acknowledged.finish(writers)
+        node.stop()
+        if not rig.is_writable():  # one that the file system cannot do without has failed
+            rig.unmount()
+            rig.back()
+    node.__init__(node.directory, *node.options, port=node.port, data=node.data)
+    wait_for(lambda: acknowledged.answers(node.port), "the node serves", deadline=30)
+    acknowledged.reckon(writers, node.port)
+    with Conn(node.port, timeout=30) as c:
+        assert c.resp("GET", "first") == b"$1\r\n1\r\n"
+        assert c.resp("SET", "new", "1") == b"+OK\r\n"
+        assert acknowledged.info(c, "store")[b"read_only"] == b"0"
+    node.stop()
+
+
+@pytest.mark.parametrize("fault,direct,end", [
+    ("flush EIO", True, "restart"), ("flush EIO", False, "restart"), ("flush EIO", True, "cut"), ("write EIO", True, "restart"),
+    ("write EIO", False, "cut"), ("flush ENOSPC", True, "restart"),
+])
+def test_one_request_of_the_disk_fails(tmp_path, fault, direct, end):
+    """Once, under load, with fsync always. The node says so, takes nothing any more, and its durable mark stands. When it
+    has a disk that works, because the node was started again or the host was, all that was acknowledged is there."""
+    try:
+        rig = Rig(str(tmp_path), 100, SEED)
+    except (Refused, OSError) as e:
+        simulated_instead("test_store_fault", f"no rig: {e}")
+        return
+    try:
+        one_request_fails(rig, str(tmp_path), fault, direct, end)
+    finally:
+        rig.close()

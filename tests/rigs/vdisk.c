@@ -10,6 +10,8 @@
  *                            are again what they were; from then on every request fails with EIO
  *                            SIGUSR2: the power is back
  *
+ *     SIGRTMIN + n: one request fails, by faults[n]; what it was for stays as it was
+ *
  * It says "ready" on its standard output when it is mounted, and what it lost on each cut. Its end is the file system's:
  * umount MOUNT_POINT. It speaks to /dev/fuse itself, since a test may need no more than the kernel.
  */
@@ -42,15 +44,29 @@ struct vdisk {
     bool is_off;
 };
 
-/* The only thing that signals touch. */
-static volatile sig_atomic_t power_cut, power_back;
+static const struct fault {
+    uint32_t opcode;
+    int error;
+    const char *name;
+} faults[] = {
+    {FUSE_FSYNC, EIO, "flush EIO"},
+    {FUSE_WRITE, EIO, "write EIO"},
+    {FUSE_FSYNC, ENOSPC, "flush ENOSPC"},
+    {FUSE_WRITE, ENOSPC, "write ENOSPC"},
+};
+#define FAULTS (sizeof(faults) / sizeof(faults[0]))
+
+/* The only things that signals touch. */
+static volatile sig_atomic_t power_cut, power_back, fault_wanted[FAULTS];
 
 static void on_signal(int signo)
 {
     if (signo == SIGUSR1)
         power_cut = 1;
-    else
+    else if (signo == SIGUSR2)
         power_back = 1;
+    else
+        fault_wanted[signo - SIGRTMIN] = 1;
 }
 
 static void *pages(uint64_t size)
@@ -198,10 +214,27 @@ static void do_statfs(struct vdisk *disk, const struct fuse_in_header *in)
     reply(disk, in, 0, &out, sizeof(out));
 }
 
+/* Whether it fails, and has been answered. */
+static bool fails(struct vdisk *disk, const struct fuse_in_header *in)
+{
+    for (size_t i = 0; i < FAULTS; i++) {
+        if (!fault_wanted[i] || faults[i].opcode != in->opcode)
+            continue;
+        fault_wanted[i] = 0;
+        printf("failed %s\n", faults[i].name);
+        (void)fflush(stdout);
+        reply(disk, in, faults[i].error, NULL, 0);
+        return true;
+    }
+    return false;
+}
+
 static void request(struct vdisk *disk, const struct fuse_in_header *in)
 {
     const void *body = in + 1;
 
+    if (fails(disk, in))
+        return;
     switch (in->opcode) {
     case FUSE_INIT: do_init(disk, in); break;
     case FUSE_LOOKUP: do_lookup(disk, in, body); break;
@@ -263,6 +296,8 @@ int main(int argc, char **argv)
     disk.dirty = pages(disk.size / SECTOR);
     (void)sigaction(SIGUSR1, &action, NULL);
     (void)sigaction(SIGUSR2, &action, NULL);
+    for (size_t i = 0; i < FAULTS; i++)
+        (void)sigaction(SIGRTMIN + (int)i, &action, NULL);
     disk.fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     if (disk.live == NULL || disk.durable == NULL || disk.dirty == NULL || disk.fd < 0) {
         perror("vdisk: /dev/fuse");

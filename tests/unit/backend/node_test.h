@@ -86,15 +86,21 @@ static inline void world_start(struct world *w, enum store_fsync fsync)
     world_start_slow(w, fsync, 0);
 }
 
-static inline void world_end(struct world *w)
+/* err: what the close of its store says. */
+static inline void world_end_with(struct world *w, int err)
 {
     node_close(w->node, world_closed, w);
     assert_true(sim_run_while_not(w->sim, &w->is_closed, 60 * SECOND));
-    assert_int_equal(w->err, 0);
+    assert_int_equal(w->err, err);
     assert_int_equal(node_client_count(w->node), 0);
     node_destroy(&w->node);
     io_listener_stop(&w->listener);
     sim_destroy(&w->sim);
+}
+
+static inline void world_end(struct world *w)
+{
+    world_end_with(w, 0);
 }
 
 static inline void join(struct world *w, struct client *client)

@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A shard over the simulated network and disk: when replies leave, and what happens to clients around them. */
+/* A shard over the simulated network and disk: when replies leave, and what happens to clients
+ * around them. */
 #include "tests/unit/backend/node_test.h"
+
+#include "common/io/io_sim_disk.h"
 
 #include <stdio.h>
 
-/* fsync always: the reply waits for the flush; so does whoever reads what is not durable yet, and nobody else. */
+#define REFUSED                                                                                    \
+    "-MISCONF A write or a flush of the log has failed. Commands that may modify the data set "    \
+    "are disabled until an "                                                                       \
+    "operator acts. Please check the server's log for details about the error.\r\n"
+
+/* fsync always: the reply waits for the flush; so does whoever reads what is not durable yet, and
+ * nobody else. */
 static void test_replies_wait_for_the_flush(void **state)
 {
     struct client writer, reader, stranger;
@@ -32,6 +41,53 @@ static void test_replies_wait_for_the_flush(void **state)
     world_end(&w);
 }
 
+/* The flush that answers wait for fails, or the write before it: nobody hears of a success, nor
+ * does whoever reads what it was about; their connections end, as nobody knows what is left of it.
+ * What was durable is read, writes are refused. */
+static void log_fails(enum sim_disk_op op)
+{
+    struct client writer, reader, other, late;
+    struct world w;
+
+    world_start(&w, STORE_FSYNC_ALWAYS);
+    join(&w, &writer);
+    join(&w, &reader);
+    join(&w, &other);
+    say(&writer, "SET a 1\r\n");
+    sim_run_for(w.sim, SECOND);
+    hears(&writer, "+OK\r\n");
+    sim_disk_fail(w.host, op, NULL, -EIO, 1);
+    say(&writer, "SET b 1\r\nGET a\r\n");
+    sim_run_for(w.sim, 1000);
+    say(&reader, "GET b\r\n");
+    sim_run_for(w.sim, SECOND);
+    hears(&writer, "");
+    hears(&reader, "");
+    assert_int_equal(writer.closed, 1);
+    assert_int_equal(reader.closed, 1);
+    say(&other, "GET a\r\nSET a 2\r\nDEL a\r\nGET a\r\n");
+    sim_run_for(w.sim, SECOND);
+    hears(&other, "$1\r\n1\r\n" REFUSED REFUSED "$1\r\n1\r\n");
+    join(&w, &late);
+    say(&late, "GET b\r\n");
+    sim_run_for(w.sim, SECOND);
+    hears(&late, "");
+    assert_int_equal(late.closed, 1);
+    assert_int_equal(node_client_count(w.node), 1);
+    client_free(&writer);
+    client_free(&reader);
+    client_free(&other);
+    client_free(&late);
+    world_end_with(&w, -EROFS);
+}
+
+static void test_nobody_waits_for_a_log_that_has_failed(void **state)
+{
+    (void)state;
+    log_fails(SIM_DISK_WRITE);
+    log_fails(SIM_DISK_DATASYNC);
+}
+
 /* everysec: the log ring is enough. */
 static void test_replies_do_not_wait_where_they_need_not(void **state)
 {
@@ -48,7 +104,8 @@ static void test_replies_do_not_wait_where_they_need_not(void **state)
     world_end(&w);
 }
 
-/* One write behind the other, faster than the disk flushes: the first answers come while the stream goes on. */
+/* One write behind the other, faster than the disk flushes: the first answers come while the stream
+ * goes on. */
 static void test_a_stream_of_writes_does_not_starve(void **state)
 {
     struct client writer;
@@ -94,7 +151,8 @@ static void test_what_follows_a_wait_waits(void **state)
     world_end(&w);
 }
 
-/* The end of a peer that waits gives its place away; the end of one that has asked is after its answers. */
+/* The end of a peer that waits gives its place away; the end of one that has asked is after its
+ * answers. */
 static void test_ends_of_peers(void **state)
 {
     struct client waiter, asker;
@@ -122,7 +180,8 @@ static void test_ends_of_peers(void **state)
     world_end(&w);
 }
 
-/* It has closed its side, and waits twice: with one answer for the flush, with the next request for the disk. */
+/* It has closed its side, and waits twice: with one answer for the flush, with the next request for
+ * the disk. */
 static void test_the_end_of_a_peer_that_waits_for_both(void **state)
 {
     struct client asker, writer;
@@ -149,8 +208,8 @@ static void test_the_end_of_a_peer_that_waits_for_both(void **state)
     world_end(&w);
 }
 
-/* A pipeline of reads that are on the disk waits once: what the first ones wait for, the others do, too. What comes between
- * counts, and a damaged value is the trouble of who asked for it. */
+/* A pipeline of reads that are on the disk waits once: what the first ones wait for, the others do,
+ * too. What comes between counts, and a damaged value is the trouble of who asked for it. */
 static void test_a_pipeline_of_cold_reads(void **state)
 {
     char text[1200] = "", all[8000] = "";
@@ -170,7 +229,8 @@ static void test_a_pipeline_of_cold_reads(void **state)
     for (unsigned i = 0; i < 20; i++) {
         size_t len = strlen(all);
 
-        (void)snprintf(all + len, sizeof(all) - len, "*2\r\n$3\r\nGET\r\n$%u\r\nc%u\r\n%s", i < 10 ? 2u : 3u, i,
+        (void)snprintf(all + len, sizeof(all) - len, "*2\r\n$3\r\nGET\r\n$%u\r\nc%u\r\n%s",
+                       i < 10 ? 2u : 3u, i,
                        i == 5 ? "*3\r\n$3\r\nSET\r\n$2\r\nc9\r\n$3\r\nnew\r\n" : "");
     }
     c.in_len = 0;
@@ -183,7 +243,8 @@ static void test_a_pipeline_of_cold_reads(void **state)
         if (i == 9)
             (void)snprintf(all + len, sizeof(all) - len, "$3\r\nnew\r\n");
         else
-            (void)snprintf(all + len, sizeof(all) - len, "$200\r\n%0200u\r\n%s", i, i == 5 ? "+OK\r\n" : "");
+            (void)snprintf(all + len, sizeof(all) - len, "$200\r\n%0200u\r\n%s", i,
+                           i == 5 ? "+OK\r\n" : "");
     }
     hears(&c, all);
     assert_in_range(node_engine(w.node)->counters.parked_cold, 1, 2);
@@ -192,7 +253,8 @@ static void test_a_pipeline_of_cold_reads(void **state)
     /* Gone while it waits. */
     say(&c, "DEBUG SPILL\r\n");
     sim_run_for(w.sim, SECOND);
-    say(&c, "*2\r\n$3\r\nGET\r\n$2\r\nc1\r\n*2\r\n$3\r\nGET\r\n$2\r\nc2\r\n*2\r\n$3\r\nGET\r\n$2\r\nc3\r\n");
+    say(&c, "*2\r\n$3\r\nGET\r\n$2\r\nc1\r\n*2\r\n$3\r\nGET\r\n$2\r\nc2\r\n*2\r\n$3\r\nGET\r\n$"
+            "2\r\nc3\r\n");
     client_free(&c);
     sim_run_for(w.sim, SECOND);
     assert_int_equal(node_engine(w.node)->fetches_ahead, 0);
@@ -264,13 +326,15 @@ static size_t meta_answer(char *out, size_t room, unsigned i)
 {
     char number[16];
 
-    return (size_t)snprintf(out, room, "VA %d\r\n%s\r\n", snprintf(number, sizeof(number), "%u", i), number);
+    return (size_t)snprintf(out, room, "VA %d\r\n%s\r\n", snprintf(number, sizeof(number), "%u", i),
+                            number);
 }
 
 /* Increment of "n" by 1. */
 static size_t binary_ask(char *out, size_t room)
 {
-    static const char wire[45] = {(char)0x80, 5, [3] = 1, [4] = 20, [11] = 21, [31] = 1, [44] = 'n'};
+    static const char wire[45] = {
+        (char)0x80, 5, [3] = 1, [4] = 20, [11] = 21, [31] = 1, [44] = 'n'};
 
     assert_true(room >= sizeof(wire));
     memcpy(out, wire, sizeof(wire));
@@ -293,8 +357,8 @@ static void binary_forget_cas(char *replies, size_t len)
         memset(replies + at + 16, 0, 8);
 }
 
-/* One client's requests take many turns: another one's, sent after them, is answered while they are executed, in their
- * order and to the last, also when the peer has closed its side behind them. */
+/* One client's requests take many turns: another one's, sent after them, is answered while they are
+ * executed, in their order and to the last, also when the peer has closed its side behind them. */
 static void pipeline_run(const struct pipeline *p, enum store_fsync fsync, bool is_ended)
 {
     const size_t room = PIPELINE * 64;
@@ -364,6 +428,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replies_wait_for_the_flush),
+        cmocka_unit_test(test_nobody_waits_for_a_log_that_has_failed),
         cmocka_unit_test(test_replies_do_not_wait_where_they_need_not),
         cmocka_unit_test(test_a_stream_of_writes_does_not_starve),
         cmocka_unit_test(test_what_follows_a_wait_waits),
