@@ -65,6 +65,7 @@ struct client {
     } parser;
     struct list_node dirty_node, turn_node; /* turn_node: of held, runs or dead */
     struct client_mark marks[MARKS_MAX];
+    uint64_t inputs;        /* of engine->inputs_bytes */
     uint64_t released;      /* byte of the output up to which all is committed */
     uint64_t soft_since_ms; /* over the soft output limit; 0: not */
     struct buffer rest;     /* C5: what the peer had sent before its end */
@@ -171,6 +172,31 @@ static const struct session_io session_io = {
     .resume = session_resume,
     .kill = session_kill,
 };
+
+/* ---- what it needs --------------------------------------------------------------------------------- */
+
+/* What was counted for it is about to be executed, or gone. */
+static void client_inputs_forget(struct client *client)
+{
+    client->node->engine->inputs_bytes -= client->inputs;
+    client->inputs = 0;
+}
+
+void client_inputs_count(struct client *client)
+{
+    client_inputs_forget(client);
+    if (client->is_dead)
+        return;
+    client->inputs = io_stream_kept(&client->stream) + client->rest.cap + transaction_bytes(&client->session);
+    client->node->engine->inputs_bytes += client->inputs;
+}
+
+uint64_t client_bytes(const struct client *client)
+{
+    size_t out = client->session.out.len;
+
+    return client->is_dead ? 0 : client->inputs + (out > 0 ? MAX(out, (size_t)CHUNK_SMALL_SIZE) : 0);
+}
 
 /* ---- in ------------------------------------------------------------------------------------------- */
 
@@ -371,6 +397,7 @@ static size_t client_consume(struct client *client, struct bytes data)
     bool was_waiting = session->fetches != NULL;
 
     engine_turn_begin(engine);
+    client_inputs_forget(client);
     session->last_ms = engine->now_ms;
     if (UNLIKELY(session->protocol == SESSION_NEW)) {
         if (data.len > 0 && data.data[0] == TLS_HANDSHAKE)
@@ -795,6 +822,7 @@ void client_close(struct client *client)
     if (client->is_dead)
         return;
     client->is_dead = client->session.is_killed = true;
+    client_inputs_forget(client);
     io_stream_close(&client->stream);
     if (list_node_is_linked(&client->dirty_node))
         list_remove(&client->dirty_node);
@@ -807,20 +835,10 @@ void client_close(struct client *client)
 
 void client_free(struct client *client)
 {
-    ASSERT(client->is_dead);
+    ASSERT(client->is_dead && client->inputs == 0);
     session_deinit(&client->session);
     buffer_deinit(&client->rest);
     mem_pool_put(&client->node->clients, client);
-}
-
-bool client_is_dead(const struct client *client)
-{
-    return client->is_dead;
-}
-
-uint64_t client_inputs(const struct client *client)
-{
-    return io_stream_kept(&client->stream) + client->rest.cap + transaction_bytes(&client->session);
 }
 
 void client_tick(struct client *client)

@@ -3,22 +3,22 @@
  * What clients need of the memory: replies that they have not taken, requests that are not executed.
  *
  *   A1  It counts for maxmemory, as the data does: values go to the disk for it, and where that is not enough writes that
- *       grow are refused. Replies count at the end of each turn, requests once a second.
- *   A2  Above maxmemory-clients those are closed that need the most, a few a turn; CLIENT NO-EVICT spares one.
+ *       grow are refused. Replies count at the end of each turn, but for values that are sent from where they lie, as
+ *       they count already. Requests count once a second, until they are executed.
+ *   A2  Above maxmemory-clients (where a value that is sent counts for each who has asked for it, as Redis copies it) those are
+ *       closed that need the most; CLIENT NO-EVICT spares one.
  */
 #include "backend/node_private.h"
 
-#define EVICT_TURN_MAX 8u
+#define EVICT_MAX      8u    /* at a time: each takes a walk over all clients */
+#define EVICT_PAUSE_US 5000u /* and then others are served */
 
 void clients_look(struct node *node)
 {
-    uint64_t bytes = 0;
-
     LIST_FOR_EACH(&node->engine->sessions, at)
     {
-        bytes += client_inputs(client_of_session(CONTAINER_OF(at, struct session, node)));
+        client_inputs_count(client_of_session(CONTAINER_OF(at, struct session, node)));
     }
-    node->engine->inputs_bytes = bytes;
 }
 
 static uint64_t clients_max_bytes(const struct settings *settings)
@@ -37,10 +37,9 @@ static struct session *session_largest(struct node *node, uint64_t *bytes)
     LIST_FOR_EACH(&node->engine->sessions, at)
     {
         struct session *session = CONTAINER_OF(at, struct session, node);
-        struct client *client = client_of_session(session);
-        uint64_t own = session->out.len + client_inputs(client);
+        uint64_t own = client_bytes(client_of_session(session));
 
-        if (own > *bytes && !session->no_evict && !client_is_dead(client)) {
+        if (own > *bytes && !session->no_evict) {
             largest = session;
             *bytes = own;
         }
@@ -48,34 +47,38 @@ static struct session *session_largest(struct node *node, uint64_t *bytes)
     return largest;
 }
 
-static void clients_evict(struct node *node, uint64_t max)
+static bool clients_evict(struct node *node, uint64_t max)
 {
-    struct engine *engine = node->engine;
     uint64_t total, bytes;
+    bool is_any = false;
 
+    node->evict_again_us = io_now_us(node->io) + EVICT_PAUSE_US;
     clients_look(node);
-    total = engine_clients_bytes(engine);
-    for (unsigned i = 0; i < EVICT_TURN_MAX && total > max; i++) {
+    total = engine_clients_bytes(node->engine);
+    for (unsigned i = 0; i < EVICT_MAX && total > max; i++) {
         struct session *session = session_largest(node, &bytes);
 
         if (session == NULL)
-            return;
+            break;
         if (log_limit_allows(&node->bad_input, io_now_ms(node->io), 10, 1000, NULL))
             log_warn(node->log, "client: closed, all clients together are over maxmemory-clients client=%s bytes=%llu",
                      session->peer, (unsigned long long)bytes);
-        engine->counters.connections_evicted++;
-        engine->inputs_bytes -= client_inputs(client_of_session(session));
+        node->engine->counters.connections_evicted++;
         total -= MIN(bytes, total);
         client_close(client_of_session(session));
+        is_any = true;
     }
+    return is_any;
 }
 
-void clients_account(struct node *node)
+bool clients_account(struct node *node)
 {
-    const struct settings *settings = node->engine->settings;
-    uint64_t max = clients_max_bytes(settings);
+    struct engine *engine = node->engine;
+    uint64_t max = clients_max_bytes(engine->settings);
+    bool is_any = false;
 
-    if (UNLIKELY(max != 0 && engine_clients_bytes(node->engine) > max))
-        clients_evict(node, max);
-    store_others_set(node->store, engine_clients_bytes(node->engine));
+    if (UNLIKELY(max != 0 && engine_clients_bytes(engine) > max) && io_now_us(node->io) >= node->evict_again_us)
+        is_any = clients_evict(node, max);
+    store_others_set(node->store, chunk_pools_own_bytes(&engine->chunks) + engine->inputs_bytes);
+    return is_any;
 }

@@ -29,6 +29,7 @@ struct node_conf {
     uint64_t rlimit_nofile;
     /* These are applied by HUP: */
     uint64_t memory;            /* of all workers together; 0: no bound */
+    uint64_t clients_memory;    /* likewise: of that, for what clients hold */
     uint64_t disk;              /* likewise */
     unsigned fsync;             /* enum store_fsync */
     const char *password;       /* NULL: none. A secret */

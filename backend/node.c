@@ -165,12 +165,13 @@ static void node_turn(struct io_hook *hook)
     node->is_advanced = true;
     node->is_prompt = false;
     node_flush(node);
-    clients_account(node);
     /* All that clients ask for waits for the disk: what comes meanwhile is for the next commit, and is taken in at once. */
     if (UNLIKELY(!list_is_empty(&node->held)) && !node->is_prompt)
         MAYBE(io_linger(node->io, MIN(MAX(store_commit_us(node->store), LINGER_US_MIN), LINGER_US_MAX), false));
-    while ((at = list_pop_front(&node->dead)) != NULL)
-        client_free(client_of_turn_node(at));
+    do
+        while ((at = list_pop_front(&node->dead)) != NULL)
+            client_free(client_of_turn_node(at));
+    while (clients_account(node));
     node->is_advanced = false;
     count_turn(node);
     node_close_store(node);
@@ -188,7 +189,7 @@ static void node_tell_refusal(struct node *node)
         return;
     node->refusal = err;
     if (err == ERR_FULL)
-        log_warn(node->log, "shard: the keys alone need more than its memory, writes that grow are refused; "
+        log_warn(node->log, "shard: the keys and what clients hold need more than its memory, writes that grow are refused; "
                             "raise memory or let it hold fewer keys shard=%u", shard);
     else if (err == -ENOSPC)
         log_warn(node->log, "shard: there is no room on the disk, writes but deletes are refused; "

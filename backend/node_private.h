@@ -39,6 +39,7 @@ struct node {
     struct list runs;   /* clients whose peer has closed its side, with requests left */
     struct list dead;   /* freed at the end of the turn */
     struct log_limit bad_input, refused, refusals; /* bounds on lines that clients cause */
+    uint64_t evict_again_us; /* not before then: it is a walk over all clients */
     int refusal;                                   /* why writes are refused, as was last said; 0: they are not */
     int open_err;
     bool is_open, is_draining, is_closing, is_store_closing;
@@ -54,8 +55,8 @@ struct node {
 
 /* Each second: what all of them have sent and is not executed. */
 void clients_look(struct node *node);
-/* Each turn, when its replies have been sent. */
-void clients_account(struct node *node);
+/* Each turn, when its replies have been sent and those that it has closed are gone. True: it has closed more. */
+bool clients_account(struct node *node);
 
 /* ---- client.c ---- */
 
@@ -78,8 +79,9 @@ void client_flush_sent(struct client_send *send, ssize_t sent);
 void client_flush(struct client *client);
 void client_run_rest(struct client *client);
 void client_close(struct client *client);
-bool client_is_dead(const struct client *client);
-uint64_t client_inputs(const struct client *client); /* bytes */
+/* What it has sent and is not executed, for engine->inputs_bytes. */
+void client_inputs_count(struct client *client);
+uint64_t client_bytes(const struct client *client); /* that, and its replies; 0 of one that is closed */
 void client_free(struct client *client);
 /* Once a second: idle? Too much output for too long? */
 void client_tick(struct client *client);

@@ -65,8 +65,9 @@ static void config_settings(struct process_config *config)
     const struct node_conf *conf = config->conf;
 
     snprintf(config->settings, sizeof(config->settings),
-             "maxmemory %llu\nmaxdisk %llu\nappendfsync %s\nmaxclients %u\nrequirepass %s\n",
-             (unsigned long long)(conf->memory / config->workers), (unsigned long long)(conf->disk / config->workers),
+             "maxmemory %llu\nmaxmemory-clients %llu\nmaxdisk %llu\nappendfsync %s\nmaxclients %u\nrequirepass %s\n",
+             (unsigned long long)(conf->memory / config->workers),
+             (unsigned long long)(conf->clients_memory / config->workers), (unsigned long long)(conf->disk / config->workers),
              node_conf_fsync_names[conf->fsync], conf->clients_max, conf->password != NULL ? conf->password : "");
 }
 
@@ -138,6 +139,7 @@ static int process_may_change(void *arg, const struct master_config *from, const
         {"ring_size", a->ring_size == b->ring_size},
         {"direct", a->direct == b->direct},
         {"sandbox", a->sandbox == b->sandbox},
+        {"insecure", a->insecure == b->insecure},
         {"user", is_same_text(a->user, b->user)},
         {"group", is_same_text(a->group, b->group)},
     };
@@ -450,6 +452,7 @@ static int process_open_node(struct process *process)
     memcpy(options.store.namespaces, conf->namespaces, sizeof(conf->namespaces));
     options.engine.port = (uint16_t)(conf->listen.port + shard);
     options.engine.password = conf->password;
+    options.engine.clients_memory = conf->clients_memory / config->workers;
     options.engine.needs_password = !conf->insecure && !conf_address_is_local(&conf->listen);
     options.engine.config_file = ((const struct process_options *)worker_program_arg(process->worker))->conf_path;
     options.engine.memcache_db = (uint8_t)conf->memcache_db;
@@ -479,7 +482,8 @@ static int process_worker_main(struct worker *worker)
     };
     int sandbox_err, err;
 
-    /* Folders before any thread is there, as Landlock covers only the thread that asks; calls when the rings are. */
+    /* Folders before any thread is there, as Landlock covers only the thread that asks; calls when the rings are,
+     * and the allocator's thread. */
     sandbox_err = worker_sandbox_folders(worker, written, ARRAY_COUNT(written));
     err = io_ev_create(&io_options, &process.io);
     if (err != 0) {

@@ -45,6 +45,7 @@ struct engine_options {
     const char *config_file;     /* for INFO; NULL */
     uint8_t memcache_db;
     uint32_t clients_max;
+    uint64_t clients_memory;       /* maxmemory-clients */
     uint64_t memory_max, disk_max; /* what the store was given, for CONFIG GET */
     enum store_fsync fsync;
     bool is_cache;               /* the first database evicts */
@@ -75,7 +76,7 @@ struct engine {
     uint64_t run_id[2];            /* random */
     uint64_t save_count, save_ms;  /* checkpoints seen, and when the last was */
     uint64_t memory_peak;
-    uint64_t inputs_bytes; /* of what clients have sent and is not executed: a count of the last second */
+    uint64_t inputs_bytes; /* of what clients had sent when they were last looked at, and was not executed since */
     struct {
         uint64_t at_ms, commands, bytes_in, bytes_out, ops_per_s, in_per_s, out_per_s;
     } rate; /* between the last two times that INFO was asked */

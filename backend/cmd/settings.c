@@ -451,8 +451,6 @@ static void tell(struct engine *engine, const struct settings *before)
 {
     if (before->memory_max != engine->settings->memory_max)
         store_memory_max_set(engine->store, engine->settings->memory_max);
-    if (before->log_level != engine->settings->log_level && engine->log != NULL)
-        log_set_level(engine->log, engine->settings->log_level);
     if (before->disk_max != engine->settings->disk_max)
         store_disk_max_set(engine->store, engine->settings->disk_max);
     if (before->fsync != engine->settings->fsync)
@@ -481,6 +479,7 @@ int settings_create(const struct engine_options *options, struct settings **out)
     for (enum setting_id id = 0; id < SETTING_COUNT; id++)
         text_set(settings, id, must_strdup(settings_table[id].text));
     number_set(settings, SETTING_maxmemory, options->memory_max);
+    number_set(settings, SETTING_maxmemory_clients, options->clients_memory);
     number_set(settings, SETTING_maxdisk, options->disk_max);
     number_set(settings, SETTING_port, options->port);
     if (options->clients_max > 0)
@@ -518,6 +517,7 @@ struct settings *settings_copy(const struct settings *settings)
 
     copy->texts = must_zalloc(sizeof(*copy->texts));
     copy->active_expire = settings->active_expire;
+    copy->needs_password = settings->needs_password;
     for (enum setting_id id = 0; id < SETTING_COUNT; id++)
         text_set(copy, id, must_strdup(settings->texts->values[id]));
     return copy;
@@ -727,9 +727,12 @@ void cmd_config_set(struct cmd *c)
         return;
     }
     if (names_check(c, changes, count) && values_check(c, changes, count)) {
-        for (uint32_t i = 0; i < count; i++)
+        for (uint32_t i = 0; i < count; i++) {
             text_set(c->engine->settings, changes[i].id,
                      must_strndup(changes[i].text.data, changes[i].text.len - 1));
+            if (changes[i].id == SETTING_loglevel && c->engine->log != NULL)
+                log_set_level(c->engine->log, c->engine->settings->log_level);
+        }
         tell(c->engine, &before);
         reply_ok(c);
     }

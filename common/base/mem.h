@@ -37,7 +37,8 @@ void mem_region_purge(void *region, void *part, size_t size);
 void mem_region_whole(void *region);
 
 /* From now on a thread of the allocator's gives pages that have been free for long back to the operating system. Else
- * whoever allocates does it now and then: some 0.1 to 1 ms, in the middle of a turn. Not inherited by fork(). */
+ * whoever allocates does it now and then: some 0.1 to 1 ms, in the middle of a turn. The thread runs where its maker
+ * may; it is not inherited by fork(). */
 void mem_purge_aside(void);
 /* Gives pages that are free back to the operating system. Costs a walk over the arenas: for timers. */
 void mem_trim(void);

@@ -26,9 +26,14 @@ void chunk_pools_trim(struct chunk_pools *pools)
     mem_pool_trim(&pools->large, CHUNK_IDLE_KEEP);
 }
 
+uint64_t chunk_pools_own_bytes(const struct chunk_pools *pools)
+{
+    return pools->small.live_count * CHUNK_SMALL_SIZE + pools->large.live_count * CHUNK_LARGE_SIZE;
+}
+
 uint64_t chunk_pools_bytes(const struct chunk_pools *pools)
 {
-    return pools->small.live_count * CHUNK_SMALL_SIZE + pools->large.live_count * CHUNK_LARGE_SIZE + pools->shared_bytes;
+    return chunk_pools_own_bytes(pools) + pools->shared_bytes;
 }
 
 static struct chunk *chunk_get(struct chunk_pools *pools, bool is_large)

@@ -38,6 +38,8 @@ void chunk_pools_deinit(struct chunk_pools *pools);
 void chunk_pools_trim(struct chunk_pools *pools);
 /* Bytes that chunks in use take, and what they refer to as if it were copied. */
 uint64_t chunk_pools_bytes(const struct chunk_pools *pools);
+/* Without what they refer to. */
+uint64_t chunk_pools_own_bytes(const struct chunk_pools *pools);
 
 /* All zero is empty. */
 struct outbuf {

@@ -428,6 +428,11 @@ static void job_submit(struct io_ev *ev, struct io_op *op, enum job_kind kind)
     }
 }
 
+static bool is_transfer(enum io_file_op kind)
+{
+    return kind == IO_OP_READ || kind == IO_OP_WRITE || kind == IO_OP_WRITE_DURABLE;
+}
+
 void io_ev_file_submit(struct io *io, struct io_file *base, struct io_op *op, enum io_file_op kind,
                        void *data, size_t size, uint64_t off)
 {
@@ -453,7 +458,7 @@ void io_ev_file_submit(struct io *io, struct io_file *base, struct io_op *op, en
             .size = size,
             .slot = file->slot,
             .kind = ring_kinds[kind],
-            .is_aside = !file->is_direct && kind <= IO_OP_WRITE_DURABLE && size >= ASIDE_MIN,
+            .is_aside = !file->is_direct && is_transfer(kind) && size >= ASIDE_MIN,
         };
         uring_queue(ev->uring, &part->ring);
         return;

@@ -7,7 +7,7 @@
  *
  *   I1  in_flight <= the completion queue's size, so that it cannot overflow; what is above waits.
  *   I2  Ops are never linked: a flush is queued by callers after the completions that it covers.
- *   I3  An error of a write or a flush is reported, never retried; only -EINTR and -EAGAIN, where
+ *   I3  An error of a write or a flush is reported, never retried; only -EINTR and -EAGAIN (and, with I4, -ECANCELED), where
  *       nothing was done, are tried again, a bounded number of times.
  *   I4  What is large and goes through the page cache is a copy of that size, and memory for it: the kernel's threads make
  *       it (is_aside), not the call that submits, which is the loop's.
@@ -164,7 +164,9 @@ static bool uring_is_transfer(const struct uring_op *op)
 /* True: the op goes on, it is queued again. */
 static bool uring_goes_on(struct uring *u, struct uring_op *op, int result)
 {
-    if (result == -EINTR || result == -EAGAIN) {
+    if (result == -ECANCELED && op->is_aside) { /* the kernel could not make a thread for it */
+        op->is_aside = false;
+    } else if (result == -EINTR || result == -EAGAIN) {
         if (++op->retry_count > URING_RETRY_MAX)
             return false;
     } else {

@@ -53,14 +53,31 @@ static uint64_t info(const char *section, const char *name)
     return value;
 }
 
-/* Asks for `count` values of 400,000 bytes, and takes none. */
-static void ask_and_not_take(struct client *client, int count)
+/* Says it `count` times, and takes no reply. */
+static void say_and_not_take(struct client *client, const char *what, int count)
 {
     join(&w, client);
     io_stream_pause(&client->stream);
     for (int i = 0; i < count; i++)
-        say(client, "GET big\r\n");
+        say(client, what);
     sim_run_for(w.sim, 20000);
+}
+
+/* Values of 400,000 bytes, which are sent from where they lie. */
+static void ask_and_not_take(struct client *client, int count)
+{
+    say_and_not_take(client, "GET big\r\n", count);
+}
+
+/* 400,000 bytes, too, but copies. */
+static void ask_for_copies_and_not_take(struct client *client, int count)
+{
+    char command[128] = "MGET";
+
+    for (int i = 0; i < 40; i++)
+        strcat(command, " k");
+    strcat(command, "\r\n");
+    say_and_not_take(client, command, count);
 }
 
 static void test_replies_not_taken_count(void **state)
@@ -69,15 +86,53 @@ static void test_replies_not_taken_count(void **state)
     uint64_t before;
 
     (void)state;
-    ask("SETRANGE big 399999 x\r\n", ":400000\r\n");
+    ask("SETRANGE k 9999 x\r\n", ":10000\r\n");
     before = info("memory", "used_memory");
     assert_true(info("memory", "mem_clients_normal") < 100000);
-    ask_and_not_take(&slow, 2);
+    ask_for_copies_and_not_take(&slow, 3);
     assert_true(info("memory", "mem_clients_normal") > 400000);
     assert_true(info("memory", "used_memory") > before + 400000);
     client_free(&slow);
     sim_run_for(w.sim, 20000);
     assert_true(info("memory", "used_memory") < before + 100000);
+}
+
+/* One value, whoever it is sent to. */
+static void test_a_value_counts_once(void **state)
+{
+    struct client slow[4];
+    uint64_t before;
+
+    (void)state;
+    ask("SETRANGE big 399999 x\r\n", ":400000\r\n");
+    before = info("memory", "used_memory");
+    for (size_t i = 0; i < ARRAY_COUNT(slow); i++)
+        ask_and_not_take(&slow[i], 1);
+    assert_true(info("memory", "used_memory") < before + 200000);
+    for (size_t i = 0; i < ARRAY_COUNT(slow); i++)
+        client_free(&slow[i]);
+}
+
+/* It is the value's memory from then on. */
+static void test_what_is_executed_counts_no_more(void **state)
+{
+    struct client slow;
+    char *part = must_alloc(200001);
+
+    (void)state;
+    memset(part, 'x', 200000);
+    part[200000] = '\0';
+    join(&w, &slow);
+    say(&slow, "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$200000\r\n");
+    say(&slow, part);
+    sim_run_for(w.sim, 3 * SECOND);
+    assert_true(info("memory", "mem_clients_normal") > 200000);
+    say(&slow, "\r\n");
+    sim_run_for(w.sim, SECOND / 2);
+    hears(&slow, "+OK\r\n");
+    assert_true(info("memory", "mem_clients_normal") < 100000);
+    client_free(&slow);
+    mem_free(part);
 }
 
 static void test_requests_that_have_not_ended_count(void **state)
@@ -106,23 +161,23 @@ static void test_values_make_room_for_clients(void **state)
     struct client slow, slower;
 
     (void)state;
-    ask("SETRANGE big 399999 x\r\n", ":400000\r\n");
+    ask("SETRANGE k 9999 x\r\n", ":10000\r\n");
     for (int i = 0; i < 100; i++) {
         char command[64];
 
         snprintf(command, sizeof(command), "SETRANGE k%d 9999 x\r\n", i);
         ask(command, ":10000\r\n");
     }
-    ask("CONFIG SET maxmemory 2mb\r\n", "+OK\r\n");
+    ask("CONFIG SET maxmemory 1500kb\r\n", "+OK\r\n");
     store_stats_get(node_store(w.node), &stats);
     assert_int_equal(stats.cold_keys, 0);
-    ask_and_not_take(&slow, 2);
+    ask_for_copies_and_not_take(&slow, 3);
     ask("PING\r\n", "+PONG\r\n");
     sim_run_for(w.sim, SECOND);
     store_stats_get(node_store(w.node), &stats);
     assert_true(stats.cold_keys > 0);
     ask("CONFIG SET maxmemory 600kb\r\n", "+OK\r\n");
-    ask_and_not_take(&slower, 2);
+    ask_for_copies_and_not_take(&slower, 3);
     sim_run_for(w.sim, SECOND);
     ask("SET a 1\r\n", "-OOM command not allowed when used memory > 'maxmemory'.\r\n");
     ask("DEL k1\r\n", ":1\r\n");
@@ -189,7 +244,9 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_replies_not_taken_count),
+        TEST(test_a_value_counts_once),
         TEST(test_requests_that_have_not_ended_count),
+        TEST(test_what_is_executed_counts_no_more),
         TEST(test_values_make_room_for_clients),
         TEST(test_who_needs_the_most_goes),
         TEST(test_the_bound_may_be_a_share),
