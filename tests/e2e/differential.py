@@ -31,6 +31,8 @@ unless its name is registered, by default or by the family's file:
     roughly("pttl", 3000)         integers: at most that far apart
     compare("x", function)        function(request, ours, theirs) -> bool; replies as read_reply() makes them
 
+$DIFFERENTIAL_SEED is the first seed of the tests, $DIFFERENTIAL_STREAMS how many times as many of them there are.
+
 Run by hand against two servers that are up (both are flushed!), or let it start the redis-server:
 
     ./differential.py --ours 7000 [--redis 6379] [--families strings,keys] [--seed 7] [--count 20000] [--resp 3]
@@ -54,6 +56,15 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 FAMILIES = {}
 COMPARE = {}  # lower-case command name -> function(request, ours, theirs)
 TRACE = 12    # earlier commands on the same keys that a difference prints
+SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
+STREAMS = int(os.environ.get("DIFFERENTIAL_STREAMS", "1"))
+
+
+def over_seeds(count, first=SEED):
+    """Of a test: it is called with `seeds`, `count` at a time; its name has the first of them."""
+    import pytest
+    rounds = [range(start, start + count) for start in range(first, first + count * STREAMS, count)]
+    return pytest.mark.parametrize("seeds", rounds, ids=[f"seed{seeds[0]}" for seeds in rounds])
 
 
 def family(name):
@@ -249,9 +260,10 @@ def explain(label, request, ours, theirs, history):
 
 # Running
 
-def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, between=None):
+def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, between=None, each_time=None):
     """`count` commands of these families (None: all) to both ports. between(done) is called now and then, when
-    both have answered everything: to restart ours, to make its values cold. Raises Difference."""
+    both have answered everything and are without clients: to restart ours, to make its values cold; each_time(done)
+    before every pipeline. Raises Difference."""
     load_families()
     names = sorted(FAMILIES) if names is None else names
     rng = random.Random(seed)
@@ -260,12 +272,15 @@ def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, betwee
     history, done = [], 0
     a, b = Client(ours, resp=resp), Client(theirs, resp=resp)
     try:
-        b.ask("CLIENT", "NO-EVICT", "ON")  # whatever maxmemory-clients it is told
+        for client in (a, b):
+            client.ask("CLIENT", "NO-EVICT", "ON")  # whatever maxmemory-clients it is told
         if flush:
             for client in (a, b):
                 answer = client.ask("FLUSHALL")
                 assert answer == (b"+", b"OK"), answer
         while done < count:
+            if each_time is not None:
+                each_time(done)
             requests = [draw() for _ in range(rng.choice([1, 1, 2, 5, 20, 60]))]
             b.send(requests)
             a.send(requests)
@@ -288,6 +303,43 @@ def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, betwee
         a.close()
         b.close()
     return done
+
+
+FILLER_DB = 14  # of ours alone
+FILLER = 10     # MiB, against a memory of 4
+
+
+def fetches(port):
+    """How many values a weir-backend has read from disk."""
+    with Client(port) as c:
+        lines = c.ask("INFO", "store")[1].split(b"\r\n")
+    return int(dict(line.split(b":", 1) for line in lines if b":" in line)[b"fetches"])
+
+
+def filler(port, seed):
+    """A between() for run(): more than the memory is written to a database beside, and what is compared goes cold."""
+    rng = random.Random(seed)
+
+    def make_cold(done):
+        with Client(port) as c:
+            c.ask("SELECT", FILLER_DB)
+            for block in range(FILLER):
+                c.send([[b"SET", b"%d-%d" % (block, i), rng.randbytes(8192)] for i in range(128)])
+                for _ in range(128):
+                    assert c.read() == (b"+", b"OK")
+    return make_cold
+
+
+def run_cold(ours, theirs, names, seed, count, resp=2, between=None):
+    """run() with all of ours that can go to disk sent there before every pipeline: each command meets a cold value
+    and the next ones of its pipeline a fetch that is under way. Returns how many were read from disk."""
+    before = fetches(ours)
+    with Client(ours) as c:
+        def spill(done):
+            assert c.ask("DEBUG", "SPILL") == (b"+", b"OK")
+
+        run(ours, theirs, names, seed, count, resp, between=between, each_time=spill)
+    return fetches(ours) - before
 
 
 GETTERS = {

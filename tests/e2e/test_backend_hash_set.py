@@ -8,6 +8,7 @@ import signal
 import pytest
 
 import differential
+from differential import SEED, over_seeds
 from weirtest import LOOPBACK, Server, free_port, program
 
 FAMILIES = ["hashes", "sets", "wrong-types"]
@@ -59,21 +60,51 @@ def fill_hash(client, key, count):
     return pairs
 
 
+@over_seeds(3, 99 + SEED)
 @pytest.mark.parametrize("resp", (2, 3))
-@pytest.mark.parametrize("seed", range(3))
-def test_replies_are_those_of_redis(node, redis_server, seed, resp):
-    differential.run(node.port, redis_server().port, FAMILIES, seed=100 + seed, count=8000, resp=resp)
+def test_replies_are_those_of_redis(node, redis_server, seeds, resp):
+    redis = redis_server()
+    for seed in seeds:
+        differential.run(node.port, redis.port, FAMILIES, seed, count=8000, resp=resp)
 
 
+@over_seeds(4, 6 + SEED)
 @pytest.mark.parametrize("signo", (signal.SIGTERM, signal.SIGKILL))
-def test_values_survive_a_restart(node, redis_server, signo):
+def test_values_survive_a_restart(node, redis_server, signo, seeds):
     """The same commands to both, ours restarted in between: the log says what they did, also SPOP and increments."""
     redis = redis_server()
-    differential.run(node.port, redis.port, FAMILIES, seed=7, count=6000)
-    for round_ in range(3):
+    differential.run(node.port, redis.port, FAMILIES, seeds[0], count=5000)
+    for seed, resp in zip(seeds[1:], (3, 2, 3)):
         node.restart(signo)
         differential.compare_snapshots(differential.snapshot(node.port), differential.snapshot(redis.port))
-        differential.run(node.port, redis.port, FAMILIES, seed=8 + round_, count=3000, flush=False)
+        differential.run(node.port, redis.port, FAMILIES, seed, count=3000, resp=resp, flush=False)
+
+
+@over_seeds(1)
+@pytest.mark.parametrize("resp", (2, 3))
+def test_cold_values_read_as_hot_ones(weir_backend, redis_server, resp, seeds):
+    """More data than memory is written to a database beside, so that what is compared goes cold again and again."""
+    ours, theirs = weir_backend(None, "--memory", "4mb"), redis_server()
+    for seed in seeds:
+        differential.run(ours.port, theirs.port, FAMILIES, seed, count=3000, resp=resp,
+                         between=differential.filler(ours.port, seed))
+    dbs = range(differential.FILLER_DB)
+    differential.compare_snapshots(differential.snapshot(ours.port, dbs), differential.snapshot(theirs.port, dbs))
+    assert differential.fetches(ours.port) > 0
+
+
+@over_seeds(2)
+@pytest.mark.parametrize("resp", (2, 3))
+@pytest.mark.parametrize("signo", (None, signal.SIGTERM, signal.SIGKILL))
+def test_replies_are_the_same_with_all_values_cold(node, redis_server, signo, resp, seeds):
+    """Before every pipeline all values go to disk; with a signal, the node starts anew between the streams, too."""
+    redis = redis_server()
+    for seed in seeds:
+        fetched = differential.run_cold(node.port, redis.port, FAMILIES, seed, count=2500, resp=resp)
+        assert fetched > 0
+        if signo is not None:
+            node.restart(signo)
+        differential.compare_snapshots(differential.snapshot(node.port), differential.snapshot(redis.port))
 
 
 SETS = [(b"ints", 300), (b"small", 60), (b"large", 3000)]

@@ -2,7 +2,6 @@
 """memcache's three dialects on weir-backend beside a real memcached: hot, cold, over restarts; and the server
 commands of Redis on it beside a real redis-server."""
 
-import os
 import signal
 import time
 
@@ -11,19 +10,21 @@ import pytest
 import differential
 import mc_differential
 import mc_errors
+from differential import over_seeds
 
-SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 # See mc_differential.py: what incr does to an item depends on memcached's other threads.
 MEMCACHED = ("-t", "1", "-o", "no_lru_maintainer,no_lru_crawler")
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + 4))
-def test_replies_are_those_of_memcached(weir_backend, memcached, seed):
+@over_seeds(4)
+def test_replies_are_those_of_memcached(weir_backend, memcached, seeds):
     ours, theirs = weir_backend(), memcached(None, *MEMCACHED)
-    mc_differential.run(ours.port, theirs.port, seed, 5000)
+    for seed in seeds:
+        mc_differential.run(ours.port, theirs.port, seed, 5000)
 
 
-def test_cold_values_read_as_hot_ones(weir_backend, memcached):
+@over_seeds(1)
+def test_cold_values_read_as_hot_ones(weir_backend, memcached, seeds):
     """Every few commands all values that can go to disk are sent there."""
     ours, theirs = weir_backend(), memcached(None, *MEMCACHED)
     with differential.Client(ours.port) as c:
@@ -31,9 +32,26 @@ def test_cold_values_read_as_hot_ones(weir_backend, memcached):
             if number % 5 == 0:
                 assert c.ask("DEBUG", "SPILL") == (b"+", b"OK")
 
-        mc_differential.run(ours.port, theirs.port, SEED, 4000, is_cold=True, each_time=make_cold)
-        assert int(dict(line.split(b":", 1) for line in c.ask("INFO", "store")[1].split(b"\r\n")
-                        if b":" in line)[b"fetches"]) > 100
+        mc_differential.run(ours.port, theirs.port, seeds[0], 4000, is_cold=True, each_time=make_cold)
+    assert differential.fetches(ours.port) > 100
+
+
+@over_seeds(1)
+@pytest.mark.parametrize("signo", (signal.SIGTERM, signal.SIGKILL))
+def test_replies_go_on_over_restarts(weir_backend, memcached, signo, seeds):
+    """Every 400 commands, beside a memcached that keeps running. Of what is read from disk fetches are not compared."""
+    ours, theirs = weir_backend(None, "--segment_size", "1mb"), memcached(None, *MEMCACHED)
+    fetched = []
+
+    def restart(number):
+        if number % 400 != 200:
+            return False
+        fetched.append(differential.fetches(ours.port))
+        ours.restart(signo)
+        return True
+
+    mc_differential.run(ours.port, theirs.port, seeds[0], 4000, is_cold=True, each_time=restart)
+    assert len(fetched) == 10 and sum(fetched) > 0
 
 
 def test_refusals_are_those_of_memcached(weir_backend, memcached):
@@ -103,9 +121,10 @@ def test_keyspace_events(weir_backend):
         assert events == [(b"set", b"k"), (b"expire", b"k"), (b"expired", b"k")]
 
 
+@over_seeds(3)
 @pytest.mark.parametrize("resp", (2, 3))
-def test_server_commands_are_those_of_redis(weir_backend, redis_server, resp):
-    for seed in range(SEED, SEED + 3):
+def test_server_commands_are_those_of_redis(weir_backend, redis_server, resp, seeds):
+    for seed in seeds:
         ours, theirs = weir_backend(), redis_server(None, "--enable-debug-command", "yes")
         with differential.Client(ours.port) as c:  # which has a bound from the start
             assert c.ask("CONFIG", "SET", "maxmemory", "0") == (b"+", b"OK")

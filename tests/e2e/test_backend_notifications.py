@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keyspace notifications of weir-backend beside a redis-server's: the same events of the same commands, in order."""
 
-import os
-
 import pytest
 
 import differential
+from differential import over_seeds
 
-SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 FAMILIES = ["bitmaps", "geo", "hashes", "hyperloglog", "keys", "lists", "sets", "sort", "strings", "wrong-types",
             "zsets"]
 END = b"__keyevent@9__:set"
@@ -43,13 +41,14 @@ def compare(ours, theirs, label):
         assert a == b, f"{label}, event {i}, after {theirs[max(0, i - 8):i]}:\n  ours  {a}\n  redis {b}"
 
 
+@over_seeds(2)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_events_are_those_of_redis(weir_backend, redis_server, family):
+def test_events_are_those_of_redis(weir_backend, redis_server, family, seeds):
     ours, theirs = weir_backend(), redis_server()
     # "new" keys are not compared among sets: SMOVE makes the one before it leaves the other.
     classes = "g$lshzeKE" if family == "sets" else "g$lshzenKE"
     listeners = [Listener(server.port, classes) for server in (ours, theirs)]
-    for seed in range(SEED, SEED + 2):
+    for seed in seeds:
         differential.run(ours.port, theirs.port, [family], seed=seed, count=3000)
         compare(*[each.take() for each in listeners], f"seed {seed}")
 

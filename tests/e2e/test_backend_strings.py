@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strings, bitmaps, HyperLogLog and keys of weir-backend beside a redis-server: hot, cold, over restarts."""
 
-import os
 import random
 import re
 import signal
@@ -10,58 +9,63 @@ import pytest
 
 import differential
 import weirtest
+from differential import SEED, over_seeds
 
-SEED = int(os.environ.get("DIFFERENTIAL_SEED", "1"))
 FAMILIES = ["bitmaps", "hyperloglog", "keys", "sort", "strings"]
-FILLER_DB = 14  # of ours alone
-FILLER = 10     # MiB, against a memory of 4
 
 
+@over_seeds(3)
 @pytest.mark.parametrize("resp", (2, 3))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_replies_are_those_of_redis(weir_backend, redis_server, family, resp):
+def test_replies_are_those_of_redis(weir_backend, redis_server, family, resp, seeds):
     ours, theirs = weir_backend(), redis_server()
-    for seed in range(SEED, SEED + 3):
+    for seed in seeds:
         differential.run(ours.port, theirs.port, [family], seed=seed, count=4000, resp=resp)
     differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
 
 
+@over_seeds(3)
 @pytest.mark.parametrize("resp", (2, 3))
-def test_families_together(weir_backend, redis_server, resp):
+def test_families_together(weir_backend, redis_server, resp, seeds):
     ours, theirs = weir_backend(), redis_server()
-    for seed in range(SEED, SEED + 3):
+    for seed in seeds:
         differential.run(ours.port, theirs.port, FAMILIES, seed=seed, count=6000, resp=resp)
     differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
 
 
+@over_seeds(4)
 @pytest.mark.parametrize("signo", (signal.SIGTERM, signal.SIGKILL))
-def test_values_survive_restarts(weir_backend, redis_server, signo):
+def test_values_survive_restarts(weir_backend, redis_server, signo, seeds):
     """A killed node has lost nothing of what it answered: its log ring outlives it."""
     ours, theirs = weir_backend(None, "--segment_size", "1mb"), redis_server()
-    differential.run(ours.port, theirs.port, FAMILIES, seed=SEED, count=4000)
-    for seed in range(SEED + 1, SEED + 4):
+    differential.run(ours.port, theirs.port, FAMILIES, seeds[0], count=4000)
+    for seed, resp in zip(seeds[1:], (3, 2, 3)):
         ours.restart(signo)
         differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
-        differential.run(ours.port, theirs.port, FAMILIES, seed=seed, count=3000, flush=False)
+        differential.run(ours.port, theirs.port, FAMILIES, seed, count=3000, resp=resp, flush=False)
 
 
-def test_cold_values_read_as_hot_ones(weir_backend, redis_server):
+@over_seeds(1)
+@pytest.mark.parametrize("resp", (2, 3))
+def test_cold_values_read_as_hot_ones(weir_backend, redis_server, resp, seeds):
     """More data than memory is written to a database beside, so that what is compared goes cold again and again."""
     ours, theirs = weir_backend(None, "--memory", "4mb"), redis_server()
-    rng = random.Random(SEED)
-
-    def make_cold(done):
-        with differential.Client(ours.port) as c:
-            c.ask("SELECT", FILLER_DB)
-            for block in range(FILLER):
-                c.send([[b"SET", b"%d-%d" % (block, i), rng.randbytes(8192)] for i in range(128)])
-                for _ in range(128):
-                    assert c.read() == (b"+", b"OK")
-
-    for seed in range(SEED, SEED + 2):
-        differential.run(ours.port, theirs.port, FAMILIES, seed=seed, count=3000, between=make_cold)
-    dbs = range(FILLER_DB)
+    for seed in seeds:
+        differential.run(ours.port, theirs.port, FAMILIES, seed, count=3000, resp=resp,
+                         between=differential.filler(ours.port, seed))
+    dbs = range(differential.FILLER_DB)
     differential.compare_snapshots(differential.snapshot(ours.port, dbs), differential.snapshot(theirs.port, dbs))
+    assert differential.fetches(ours.port) > 0
+
+
+@over_seeds(1)
+@pytest.mark.parametrize("resp", (2, 3))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_replies_are_the_same_with_all_values_cold(weir_backend, redis_server, family, resp, seeds):
+    ours, theirs = weir_backend(), redis_server()
+    fetched = differential.run_cold(ours.port, theirs.port, [family], seeds[0], count=2000, resp=resp)
+    differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
+    assert fetched > 0
 
 
 def test_a_bit_of_a_long_string_survives_a_kill(weir_backend):

@@ -16,10 +16,12 @@ import struct
 
 import pytest
 
+import differential
 from weirtest import memcache_pool, redis_pool, resp
 
 SEED = int(os.environ.get("DIFFERENTIAL_SEED", "20261"))
-STREAMS = 12
+STREAMS = 12 * differential.STREAMS
+pytestmark = pytest.mark.seconds_max(240 * differential.STREAMS)
 COMMANDS = 400  # of a stream; sent in pipelines of random length
 
 
