@@ -103,7 +103,10 @@ bool cmd_find(struct cmd *c)
     }
     c->info = info;
     if (UNLIKELY(!command_arity_fits(info, c->argc))) {
-        reply_error_format(c, "ERR wrong number of arguments for '%s' command", info->name);
+        if (info->id == COMMAND_exec && transaction_is_open(c->session))
+            transaction_refuse(c, "wrong number of arguments for 'exec' command");
+        else
+            reply_error_format(c, "ERR wrong number of arguments for '%s' command", info->name);
         return false;
     }
     return true;

@@ -302,7 +302,10 @@ void cmd_psubscribe(struct cmd *c)
 
 void cmd_ssubscribe(struct cmd *c)
 {
-    subscribe_all(c, "ssubscribe", KIND_SHARD);
+    if (c->in_exec)
+        reply_error(c, "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
+    else
+        subscribe_all(c, "ssubscribe", KIND_SHARD);
 }
 
 void cmd_unsubscribe(struct cmd *c)
