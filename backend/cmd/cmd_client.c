@@ -102,14 +102,17 @@ void cmd_client_info(struct cmd *c)
     buffer_deinit(&line);
 }
 
-/* ON or OFF. */
+/* ON or OFF; `out` is left alone otherwise. */
 static bool arg_switch(struct cmd *c, uint32_t i, bool *out)
 {
-    *out = arg_is(c, i, "on");
-    if (*out || arg_is(c, i, "off"))
-        return true;
-    reply_error(c, ERROR_SYNTAX);
-    return false;
+    bool is_on = arg_is(c, i, "on");
+
+    if (!is_on && !arg_is(c, i, "off")) {
+        reply_error(c, ERROR_SYNTAX);
+        return false;
+    }
+    *out = is_on;
+    return true;
 }
 
 void cmd_client_no_evict(struct cmd *c)
@@ -129,7 +132,8 @@ void cmd_client_reply(struct cmd *c)
     struct session *session = c->session;
 
     if (arg_is(c, 2, "on")) {
-        session->reply_mode = SESSION_REPLY_ON;
+        if (session->reply_mode != SESSION_REPLY_SKIP_NEXT) /* by the same EXEC: it is of the command behind that */
+            session->reply_mode = SESSION_REPLY_ON;
         reply_ok(c);
     } else if (arg_is(c, 2, "off")) {
         session->reply_mode = SESSION_REPLY_OFF;
@@ -141,18 +145,81 @@ void cmd_client_reply(struct cmd *c)
     }
 }
 
+static struct session *session_by_id(struct cmd *c, int64_t id)
+{
+    LIST_FOR_EACH(&c->engine->sessions, node)
+    {
+        struct session *session = CONTAINER_OF(node, struct session, node);
+
+        if ((int64_t)session->id == id && !session->is_killed)
+            return session;
+    }
+    return NULL;
+}
+
 /* ---- client-side caching: not here --------------------------------------------------------------------------- */
+
+struct tracking {
+    bool has_prefix, is_bcast, is_optin, is_optout;
+    int64_t redirect; /* 0: none */
+};
+
+static bool tracking_redirect(struct cmd *c, uint32_t i, struct tracking *tracking)
+{
+    if (tracking->redirect != 0) {
+        reply_error(c, "ERR A client can only redirect to a single other client");
+        return false;
+    }
+    if (!arg_i64(c, i, &tracking->redirect))
+        return false;
+    if (session_by_id(c, tracking->redirect) != NULL)
+        return true;
+    reply_error(c, "ERR The client ID you want redirect to does not exist");
+    return false;
+}
+
+static bool tracking_parse(struct cmd *c, struct tracking *tracking)
+{
+    for (uint32_t i = 3; i < c->argc; i++) {
+        bool has_value = i + 1 < c->argc;
+
+        if (has_value && arg_is(c, i, "redirect")) {
+            if (!tracking_redirect(c, ++i, tracking))
+                return false;
+        } else if (has_value && arg_is(c, i, "prefix")) {
+            tracking->has_prefix = true;
+            i++;
+        } else if (arg_is(c, i, "bcast")) {
+            tracking->is_bcast = true;
+        } else if (arg_is(c, i, "optin")) {
+            tracking->is_optin = true;
+        } else if (arg_is(c, i, "optout")) {
+            tracking->is_optout = true;
+        } else if (!arg_is(c, i, "noloop")) {
+            reply_error(c, ERROR_SYNTAX);
+            return false;
+        }
+    }
+    return true;
+}
 
 void cmd_client_tracking(struct cmd *c)
 {
+    struct tracking tracking = {0};
     bool is_on;
 
-    if (!arg_switch(c, 2, &is_on))
+    if (!tracking_parse(c, &tracking) || !arg_switch(c, 2, &is_on))
         return;
-    if (is_on)
-        reply_error(c, "ERR client-side caching is not supported");
-    else
+    if (!is_on)
         reply_ok(c);
+    else if (tracking.has_prefix && !tracking.is_bcast)
+        reply_error(c, "ERR PREFIX option requires BCAST mode to be enabled");
+    else if (tracking.is_bcast && (tracking.is_optin || tracking.is_optout))
+        reply_error(c, "ERR OPTIN and OPTOUT are not compatible with BCAST");
+    else if (tracking.is_optin && tracking.is_optout)
+        reply_error(c, "ERR You can't specify both OPTIN mode and OPTOUT mode");
+    else
+        reply_error(c, "ERR client-side caching is not supported");
 }
 
 void cmd_client_caching(struct cmd *c)
@@ -207,18 +274,6 @@ static bool is_of_type(const struct session *session, enum client_type type)
     case TYPE_OTHER: return false;
     }
     UNREACHABLE("no such type");
-}
-
-static struct session *session_by_id(struct cmd *c, int64_t id)
-{
-    LIST_FOR_EACH(&c->engine->sessions, node)
-    {
-        struct session *session = CONTAINER_OF(node, struct session, node);
-
-        if ((int64_t)session->id == id && !session->is_killed)
-            return session;
-    }
-    return NULL;
 }
 
 static void describe(const struct session *session, struct buffer *out)
@@ -378,7 +433,7 @@ void cmd_client_unblock(struct cmd *c)
     int64_t id;
 
     if (c->argc > 4) {
-        reply_error(c, ERROR_SYNTAX);
+        reply_subcommand_error(c);
         return;
     }
     if (c->argc == 4) {
@@ -402,7 +457,7 @@ void cmd_client_pause(struct cmd *c)
     int64_t ms;
 
     if (c->argc > 4) {
-        reply_error(c, ERROR_SYNTAX);
+        reply_subcommand_error(c);
         return;
     }
     if (c->argc == 4) {

@@ -65,8 +65,9 @@ void cmd_reset(struct cmd *c)
     pubsub_session_clear(session);
     session->resp = 2;
     session->db = 0;
-    session->reply_mode = SESSION_REPLY_ON;
-    session->no_evict = session->no_touch = false;
+    if (session->reply_mode != SESSION_REPLY_SKIP) /* of this reply, too */
+        session->reply_mode = SESSION_REPLY_ON;
+    session->no_touch = false; /* not no_evict: as Redis 7.0 */
     session->is_authenticated = c->engine->settings->password == NULL;
     mem_free(session->name);
     session->name = NULL;

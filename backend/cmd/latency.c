@@ -384,7 +384,7 @@ void cmd_latency_histogram(struct cmd *c)
     for (uint16_t id = 1; c->argc == 2 && id < COMMAND_COUNT; id++)
         count += histogram_reply_if(c, command_by_id(id));
     for (uint32_t i = 2; i < c->argc; i++) {
-        const struct command *command = command_find(c->argv[i]);
+        const struct command *command = command_find_full(c->argv[i]);
 
         if (command == NULL)
             continue;

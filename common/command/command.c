@@ -76,3 +76,14 @@ const struct command *command_find_sub(const struct command *parent, struct byte
         return NULL;
     return command;
 }
+
+const struct command *command_find_full(struct bytes name)
+{
+    const char *bar = name.len > 0 ? memchr(name.data, '|', name.len) : NULL;
+    size_t head = bar != NULL ? (size_t)(bar - name.data) : name.len;
+    const struct command *command = command_find(bytes_first(name, head));
+
+    if (command != NULL && bar != NULL)
+        command = command_find_sub(command, bytes_skip(name, head + 1));
+    return command;
+}

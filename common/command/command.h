@@ -117,6 +117,8 @@ const struct command *command_by_id(uint16_t id);
 const struct command *command_find(struct bytes name);
 /* The row of "parent|sub", NULL when there is none. */
 const struct command *command_find_sub(const struct command *parent, struct bytes sub);
+/* The row of a name as "get" or "client|setname", NULL when there is none. */
+const struct command *command_find_full(struct bytes name);
 
 static inline bool command_arity_fits(const struct command *command, uint32_t argc)
 {

@@ -272,12 +272,8 @@ static uint32_t count_rows(const struct composer *c, uint16_t parent)
 /* "get" or "client|setname"; NULL when there is none, or it is hidden. */
 static const struct command *find_row(const struct composer *c, struct bytes name)
 {
-    const char *bar = name.len > 0 ? memchr(name.data, '|', name.len) : NULL;
-    size_t head = bar != NULL ? (size_t)(bar - name.data) : name.len;
-    const struct command *row = command_find(bytes_first(name, head));
+    const struct command *row = command_find_full(name);
 
-    if (row != NULL && bar != NULL)
-        row = command_find_sub(row, bytes_skip(name, head + 1));
     return row != NULL && is_shown(c, row) ? row : NULL;
 }
 
@@ -342,7 +338,7 @@ static void put_access(const struct composer *c, const struct command *row)
     if (row->flags & CMD_PUBSUB) {
         put_set(c, 1);
         put_status(c, "not_key"); /* a channel, placed like one */
-    } else if (row->flags & CMD_READ) {
+    } else if (row->flags & (CMD_READ | CMD_TRANSACTION)) { /* WATCH */
         put_set(c, 2);
         put_status(c, "RO");
         put_status(c, "access");
