@@ -72,12 +72,8 @@ static void ask_and_not_take(struct client *client, int count)
 /* 400,000 bytes, too, but copies. */
 static void ask_for_copies_and_not_take(struct client *client, int count)
 {
-    char command[128] = "MGET";
-
-    for (int i = 0; i < 40; i++)
-        strcat(command, " k");
-    strcat(command, "\r\n");
-    say_and_not_take(client, command, count);
+#define KEYS_10 " k k k k k k k k k k"
+    say_and_not_take(client, "MGET" KEYS_10 KEYS_10 KEYS_10 KEYS_10 "\r\n", count);
 }
 
 static void test_replies_not_taken_count(void **state)
