@@ -6,21 +6,32 @@
  *     life ──event──event──event──X   power cut: unsynced sectors old, new, zero, garbage, drawn; or kill -9
  *                                 └──> open, look, live on, cut again, open, look, close, open, look
  *
- * A sample by default; STORE_SEEDS=N: after every event, and N draws of what is lost, from STORE_SEED=FROM on.
+ * A sample by default; STORE_SEEDS=N: after every event, and N draws of what is lost, from STORE_SEED=FROM on. And all has
+ * come but two sectors, any two of a few, a sample of many; with STORE_SEEDS after every event.
  */
 #include "tests/unit/backend/store/store_world.h"
 
 #include "backend/store/checkpoint_private.h"
+#include "backend/store/log_private.h"
 
 #include <stdlib.h>
 
 #define SEGMENT     (64u << 10)
 #define EVENTS_MAX  20000u
 #define CUTS_MAX    4096u
-#define PAIRS_MAX   24u /* pending sectors of which every pair is lost */
+#define PAIRS_MAX    24u /* pending sectors of which every pair is lost; of more, */
+#define PAIRS_OF_MANY 100u /* so many pairs */
+#define PAIRS_SAMPLE 6u  /* the short run: of each state, and of so many states of a life in each mode */
+#define PAIRS_EVENTS 24u
+#define PAIRS_EACH_MIN 60u
 #define UNITS_MAX   64u
 
 struct crash;
+
+/* An end of a life. */
+struct cut {
+    uint32_t event, pending; /* sectors that are not durable then */
+};
 
 struct script {
     const char *name;
@@ -42,7 +53,7 @@ struct crash {
     uint32_t unit_count;
     uint64_t checkpoints_wanted;
     uint64_t seen[8]; /* what the world looked like at the last event that counted */
-    uint32_t *cuts;   /* where it looked otherwise; NULL: not wanted */
+    struct cut *cuts; /* where it looked otherwise; NULL: not wanted */
     uint32_t cut_count;
 };
 
@@ -94,7 +105,8 @@ static bool goes_on(struct crash *c)
         return false;
     marks_see(c);
     if (c->cuts != NULL && has_changed(c) && c->cut_count < CUTS_MAX)
-        c->cuts[c->cut_count++] = (uint32_t)c->event;
+        c->cuts[c->cut_count++] =
+            (struct cut){(uint32_t)c->event, (uint32_t)(sim_disk_pending(c->w.node) / 512)};
     c->is_over = c->event++ == c->cut;
     return !c->is_over;
 }
@@ -115,6 +127,12 @@ static void until(struct crash *c, bool (*is_so)(struct crash *c))
 static bool is_told(struct crash *c)
 {
     return c->w.is_told;
+}
+
+/* What the log ring has for the next process. */
+static bool is_in_doubt(struct crash *c)
+{
+    return ((const struct ring_header *)(const void *)c->w.store->log->ring.base)->doubt != 0;
 }
 
 static bool is_durable(struct crash *c)
@@ -423,6 +441,44 @@ static void live_flush(struct crash *c)
     turn(c, 4);
 }
 
+static void flush_fails(struct crash *c, bool is_of_log)
+{
+    char path[LOG_PATH_MAX] = WORLD_DIR "/MANIFEST";
+
+    if (c->is_over)
+        return;
+    if (is_of_log)
+        log_segment_path(c->w.store->log, c->w.store->log->hot_segment->info.slot, path);
+    sim_disk_fail(c->w.node, SIM_DISK_DATASYNC, path, -EIO, 1);
+}
+
+/* A flush fails, and the next process copies what is in doubt: rescue.tmp takes one file's name after the other's. */
+static void live_rescue(struct crash *c)
+{
+    start(c);
+    for (uint16_t k = 1; k < 5; k++)
+        put(c, k, k, 200);
+    turn(c, 10);
+    checkpoint(c);
+    for (uint32_t i = 0; i < 2; i++) {
+        put(c, 2, i + 40, 3000);
+        gone(c, 1);
+        flush_fails(c, i == 0);
+        turn(c, 2);
+        if (!c->is_over)
+            store_checkpoint(c->w.store); /* flushes the log, and MANIFEST */
+        until(c, is_in_doubt);
+        again(c);
+        assert_true(c->is_over || !is_in_doubt(c));
+        put(c, 1, i + 50, 60);
+        turn(c, 6);
+        checkpoint(c);
+    }
+    put(c, 3, 60, 10);
+    turn(c, 10);
+    stop(c);
+}
+
 static const struct script scripts[] = {
     {"first", live_first, 0, true, false},
     {"first, no ring", live_first, 0, false, false},
@@ -435,6 +491,7 @@ static const struct script scripts[] = {
     {"transactions, no ring", live_transactions, 0, false, true},
     {"restarts", live_restarts, 0, true, true},
     {"flush", live_flush, 0, true, false},
+    {"rescue", live_rescue, 0, true, false},
 };
 
 /* ---- one life, and what is left of it ----------------------------------------------------------- */
@@ -519,6 +576,7 @@ static void judge(struct crash *c, bool is_killed)
 
 static void end(struct crash *c, bool with_host)
 {
+    sim_disk_fail_no_more(c->w.node);
     if (with_host)
         sim_node_power_cut(c->w.node);
     else
@@ -589,7 +647,7 @@ static void weights_set(struct sim *sim, uint64_t seed)
     sim_options(sim)->disk.crash_names_in_order = seed % 2 == 0;
 }
 
-static uint32_t cuts_find(const struct script *script, enum store_fsync fsync, uint64_t seed, uint32_t *cuts)
+static uint32_t cuts_find(const struct script *script, enum store_fsync fsync, uint64_t seed, struct cut *cuts)
 {
     struct crash c;
     uint32_t count;
@@ -640,7 +698,7 @@ static void crash_once(const struct script *script, enum store_fsync fsync, uint
 static void test_every_crash_leaves_a_prefix(void **state)
 {
     static const uint64_t sample = 110;
-    uint32_t *cuts = must_alloc(sizeof(*cuts) * CUTS_MAX);
+    struct cut *cuts = must_alloc(sizeof(*cuts) * CUTS_MAX);
 
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(scripts); i++) {
@@ -651,69 +709,90 @@ static void test_every_crash_leaves_a_prefix(void **state)
 
             for (uint32_t e = 0; e < ARRAY_COUNT(endings); e++)
                 for (uint32_t n = e * 3 % stride; n < count; n += stride)
-                    crash_once(&scripts[i], fsync, seed, cuts[n], &endings[e]);
+                    crash_once(&scripts[i], fsync, seed, cuts[n].event, &endings[e]);
         }
     }
     mem_free(cuts);
 }
 
-/* With fsync always every write of the log is durable once it is done: little is ever on its way. */
-#define PAIRS_FSYNC STORE_FSYNC_EVERYSEC
+/* ---- two lost sectors --------------------------------------------------------------------------- */
 
-static void pair_once(const struct script *script, uint64_t seed, uint32_t cut, uint64_t a, uint64_t b)
+static void pair_once(const struct script *script, enum store_fsync fsync, const struct cut *cut, uint64_t a, uint64_t b)
 {
     struct crash c;
     char how[48];
 
     (void)snprintf(how, sizeof(how), "lost %llu %llu", (unsigned long long)a, (unsigned long long)b);
-    if (!is_asked_for(script->name, PAIRS_FSYNC, seed, cut, how))
+    if (!is_asked_for(script->name, fsync, 1, cut->event, how))
         return;
-    begin(&c, script, PAIRS_FSYNC, seed, cut);
+    begin(&c, script, fsync, 1, cut->event);
     script->live(&c);
+    assert_int_equal(sim_disk_pending(c.w.node) / 512, cut->pending);
     sim_disk_crash_lose(c.w.node, a, b);
     end(&c, true);
     aftermath(&c, false, true, 0);
     world_deinit(&c.w);
 }
 
-static uint64_t pending_at(const struct script *script, uint64_t seed, uint32_t cut)
+/* The n-th of a sample: first and last, neighbours, any two, the last alone, the first; then neighbours and any by turns. */
+static void pair_choose(const struct cut *cut, uint32_t n, uint64_t *a, uint64_t *b)
 {
-    struct crash c;
-    uint64_t count;
+    uint64_t draw = ((uint64_t)cut->event << 20 | n) * 0x9e3779b97f4a7c15u, last = cut->pending - 1;
 
-    begin(&c, script, PAIRS_FSYNC, seed, cut);
-    script->live(&c);
-    count = sim_disk_pending(c.w.node) / 512;
-    world_deinit(&c.w);
-    return count;
+    draw = (draw ^ draw >> 29) * 0xbf58476d1ce4e5b9u;
+    *a = n == 0 || n == 4 ? 0 : n == 3 ? last : (draw >> 40) % cut->pending;
+    *b = n == 0 || n == 3 ? last : n == 4 ? 0 : n % 2 == 1 ? MIN(*a + 1, last) : (draw >> 10) % cut->pending;
 }
 
-/* All arrived but two sectors, any two; where fewer than PAIRS_MAX were on their way. */
+/* Every pair, if they are no more than `max`; else so many of them. */
+static uint32_t pairs_of(const struct script *script, enum store_fsync fsync, const struct cut *cut, uint32_t max)
+{
+    uint64_t pending = cut->pending, a, b;
+
+    if (pending * (pending + 1) / 2 > max) {
+        for (uint32_t n = 0; n < max; n++) {
+            pair_choose(cut, n, &a, &b);
+            pair_once(script, fsync, cut, a, b);
+        }
+        return max;
+    }
+    for (a = 0; a < pending; a++)
+        for (b = a; b < pending; b++)
+            pair_once(script, fsync, cut, a, b);
+    return (uint32_t)(pending * (pending + 1) / 2);
+}
+
+/* All arrived but two sectors: in every life, in every mode, after every event at which some were on their way. All pairs of
+ * up to PAIRS_MAX of them, a sample of more. The short run takes so many events, and so many pairs of each. */
 static void test_every_two_lost_sectors(void **state)
 {
-    static const char *const names[] = {"first", "checkpoint", "flush"};
-    uint32_t *cuts = must_alloc(sizeof(*cuts) * CUTS_MAX);
-    uint64_t pairs = 0, budget = seeds() != 0 ? UINT64_MAX : 2500;
+    uint32_t few_max = seeds() != 0 ? PAIRS_MAX * (PAIRS_MAX + 1) / 2 : PAIRS_SAMPLE;
+    uint32_t many_max = seeds() != 0 ? PAIRS_OF_MANY : PAIRS_SAMPLE, many = 0;
+    struct cut *cuts = must_alloc(sizeof(*cuts) * CUTS_MAX);
 
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(scripts); i++) {
-        bool is_one = false;
-        uint32_t count;
+        for (unsigned mode = 0; mode < 3; mode++) {
+            enum store_fsync fsync = (enum store_fsync)mode;
+            uint32_t count = cuts_find(&scripts[i], fsync, 1, cuts), left = 0, events = 0, pairs = 0, stride;
 
-        for (size_t j = 0; j < ARRAY_COUNT(names); j++)
-            is_one |= strcmp(names[j], scripts[i].name) == 0;
-        count = is_one ? cuts_find(&scripts[i], PAIRS_FSYNC, 1, cuts) : 0;
-        for (uint32_t n = 0; n < count; n++) {
-            uint64_t pending = pending_at(&scripts[i], 1, cuts[n]);
+            for (uint32_t n = 0; n < count; n++)
+                if (cuts[n].pending > 0)
+                    cuts[left++] = cuts[n];
+            stride = seeds() != 0 ? 1 : MAX(left / PAIRS_EVENTS, 1u);
+            for (uint32_t n = (uint32_t)(i + mode) % stride; n < left; n += stride, events++) {
+                bool is_many = cuts[n].pending > PAIRS_MAX;
 
-            if (pending > PAIRS_MAX || (seeds() == 0 && n % 3 != i % 3))
-                continue;
-            for (uint64_t a = 0; a < pending; a++)
-                for (uint64_t b = a; b < pending && pairs < budget; b++, pairs++)
-                    pair_once(&scripts[i], 1, cuts[n], a, b);
+                pairs += pairs_of(&scripts[i], fsync, &cuts[n], is_many ? many_max : few_max);
+                many += is_many;
+            }
+            assert_true(events >= MIN(left, PAIRS_EVENTS));
+            assert_true(pairs > PAIRS_EACH_MIN);
+            if (seeds() != 0)
+                print_message("# %s fsync=%u: %u pairs after %u events\n", scripts[i].name, mode, pairs, events);
         }
     }
-    assert_true(pairs > 500);
+    assert_true(many > 100);
     mem_free(cuts);
 }
 
