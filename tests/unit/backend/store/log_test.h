@@ -46,7 +46,7 @@ struct world {
     bool is_done;
     int err;
     uint32_t wrong, failures, rooms, corrupt_lines, ring_lines;
-    uint64_t hot_from, cold_from;
+    uint64_t hot_from, cold_from, durable_lsn; /* what a checkpoint would say */
     char last_line[512];
     bool prints;
 };
@@ -219,7 +219,9 @@ static inline int world_record(void *arg, const struct record *record, uint64_t 
 
 static inline int world_recover(struct world *w)
 {
-    struct store_log_replay replay = {.arg = w, .record = world_record, .done = world_done};
+    struct store_log_replay replay = {
+        .arg = w, .durable_lsn = w->durable_lsn, .record = world_record, .done = world_done,
+    };
 
     w->seen_count = w->seen_cold = w->wrong = 0;
     w->is_done = false;
