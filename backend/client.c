@@ -637,7 +637,7 @@ static const struct output_limit *client_output_limit(const struct client *clien
 static bool client_check_output(struct client *client)
 {
     const struct output_limit *limit = client_output_limit(client);
-    uint64_t now_ms = client->node->engine->now_ms, len = client->session.out.len;
+    uint64_t now_ms = io_now_ms(client->node->io), len = client->session.out.len;
     bool is_over = limit->hard != 0 && len > limit->hard;
 
     if (limit->soft == 0 || len <= limit->soft)

@@ -287,6 +287,126 @@ static void test_drain(void **state)
     world_end(&w);
 }
 
+/* ---- who does not read ---------------------------------------------------------------------- */
+
+/* One does not read what it asks for or is sent; some of it its socket has. */
+struct slow {
+    struct world w;
+    struct client slow, other;
+};
+
+static void slow_begin(struct slow *s, const char *limits)
+{
+    char text[200];
+
+    world_start(&s->w, STORE_FSYNC_NO);
+    join(&s->w, &s->slow);
+    join(&s->w, &s->other);
+    (void)snprintf(text, sizeof(text),
+                   "CONFIG SET client-output-buffer-limit \"%s\"\r\nSETRANGE half 499999 x\r\n",
+                   limits);
+    say(&s->other, text);
+    sim_run_for(s->w.sim, 5000);
+    hears(&s->other, "+OK\r\n:500000\r\n");
+    io_stream_pause(&s->slow.stream);
+}
+
+static void slow_end(struct slow *s)
+{
+    say(&s->other, "PING\r\n");
+    sim_run_for(s->w.sim, SECOND);
+    hears(&s->other, "+PONG\r\n");
+    client_free(&s->slow);
+    client_free(&s->other);
+    world_end(&s->w);
+}
+
+/* The node has closed it. What was under way is not looked at. */
+static bool slow_is_gone(struct slow *s)
+{
+    return node_client_count(s->w.node) == 1;
+}
+
+static void publish(struct slow *s)
+{
+    static char text[200100];
+    int head = snprintf(text, 100, "*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$200000\r\n");
+
+    memset(text + head, 'm', 200000);
+    memcpy(text + head + 200000, "\r\n", 3);
+    s->other.out = text;
+    s->other.out_len = (size_t)head + 200002;
+    s->other.sent = 0;
+    client_send(&s->other);
+    sim_run_for(s->w.sim, SECOND / 2);
+    assert_int_equal(s->other.sent, s->other.out_len);
+    hears(&s->other, ":1\r\n");
+}
+
+/* Over the hard limit it is closed at once, below it never. Each class has its own. */
+static void test_the_hard_limit_of_output(void **state)
+{
+    struct slow s;
+
+    (void)state;
+    slow_begin(&s, "normal 700000 0 0 pubsub 100 100 1");
+    say(&s.slow, "GET half\r\n");
+    sim_run_for(s.w.sim, 100 * SECOND);
+    assert_false(slow_is_gone(&s));
+    say(&s.slow, "GET half\r\nGET half\r\n");
+    sim_run_for(s.w.sim, SECOND / 2);
+    assert_true(slow_is_gone(&s));
+    slow_end(&s);
+
+    slow_begin(&s, "normal 100 100 1 pubsub 500000 0 0");
+    say(&s.slow, "SUBSCRIBE c\r\n");
+    sim_run_for(s.w.sim, 5000);
+    publish(&s);
+    publish(&s);
+    sim_run_for(s.w.sim, 100 * SECOND);
+    assert_false(slow_is_gone(&s));
+    for (unsigned i = 0; i < 10 && !slow_is_gone(&s); i++)
+        publish(&s);
+    assert_true(slow_is_gone(&s));
+    slow_end(&s);
+}
+
+/* Over the soft limit it is closed when it has been that for longer than the seconds; who has read
+ * meanwhile begins anew. That the clock is set back does not make them less. */
+static void test_the_soft_limit_of_output(void **state)
+{
+    struct slow s;
+
+    (void)state;
+    slow_begin(&s, "normal 0 200000 5");
+    say(&s.slow, "GET half\r\nGET half\r\n");
+    sim_run_for(s.w.sim, 4 * SECOND);
+    assert_false(slow_is_gone(&s));
+    io_stream_resume(&s.slow.stream);
+    sim_run_for(s.w.sim, 3 * SECOND);
+    assert_int_equal(s.slow.in_len, 2 * 500011);
+    io_stream_pause(&s.slow.stream);
+    say(&s.slow, "GET half\r\nGET half\r\n");
+    sim_run_for(s.w.sim, 4 * SECOND);
+    sim_node_wall_jump(s.w.host, -3600 * (int64_t)SECOND);
+    sim_run_for(s.w.sim, SECOND / 2);
+    assert_false(slow_is_gone(&s));
+    sim_run_for(s.w.sim, 3 * SECOND);
+    assert_true(slow_is_gone(&s));
+    slow_end(&s);
+
+    slow_begin(&s, "pubsub 0 200000 5");
+    say(&s.slow, "SUBSCRIBE c\r\n");
+    sim_run_for(s.w.sim, 5000);
+    for (unsigned i = 0; i < 5; i++)
+        publish(&s); /* half a second each */
+    sim_run_for(s.w.sim, 2 * SECOND);
+    assert_false(slow_is_gone(&s));
+    sim_run_for(s.w.sim, 5 * SECOND);
+    assert_true(slow_is_gone(&s));
+    slow_end(&s);
+}
+
 /* ---- long pipelines ------------------------------------------------------------------------- */
 
 #define PIPELINE 2000u
@@ -436,6 +556,8 @@ int main(void)
         cmocka_unit_test(test_the_end_of_a_peer_that_waits_for_both),
         cmocka_unit_test(test_a_pipeline_of_cold_reads),
         cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_the_hard_limit_of_output),
+        cmocka_unit_test(test_the_soft_limit_of_output),
         cmocka_unit_test(test_a_long_pipeline_does_not_starve_others),
     };
 
