@@ -10,6 +10,12 @@ static bool password_fits(const struct session *session, struct bytes password)
     return settings_password_fits(session->engine->settings, password);
 }
 
+static void count_error(struct session *session)
+{
+    session->engine->counters.auth_errors++;
+    session->engine->counters.mc.auth_errors++;
+}
+
 static void say(struct session *session, struct bytes text)
 {
     if (!outbuf_append(&session->engine->chunks, &session->out, text.data, text.len))
@@ -33,7 +39,7 @@ bool client_auth_text(struct session *session, const struct mc_request *request)
         session->is_authenticated = true;
         say(session, BYTES("STORED\r\n"));
     } else {
-        session->engine->counters.mc.auth_errors++;
+        count_error(session);
         say(session, BYTES("CLIENT_ERROR authentication failure\r\n"));
     }
     return true;
@@ -86,7 +92,8 @@ bool client_auth_binary(struct session *session, const struct mc_bin_request *re
         say_binary(session, request, MC_BIN_OK, BYTES("Authenticated"));
         return true;
     }
-    session->engine->counters.mc.auth_errors += verb == MC_sasl_auth;
+    if (verb == MC_sasl_auth)
+        count_error(session);
     say_binary(session, request, MC_BIN_AUTH_ERROR, BYTES("Auth failure."));
     session->close_after_reply = true;
     return true;

@@ -81,9 +81,11 @@ static bool auth_fits(struct cmd *c, struct bytes user, struct bytes password)
 {
     const struct settings *settings = c->engine->settings;
 
-    if (!bytes_equal(user, BYTES("default")))
-        return false;
-    return settings->password == NULL || settings_password_fits(settings, password);
+    bool fits = bytes_equal(user, BYTES("default")) &&
+                (settings->password == NULL || settings_password_fits(settings, password));
+
+    c->engine->counters.auth_errors += !fits;
+    return fits;
 }
 
 void cmd_auth(struct cmd *c)

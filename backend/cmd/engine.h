@@ -23,6 +23,7 @@ struct engine_counters {
     uint64_t keyspace_hits, keyspace_misses, bytes_in, bytes_out;
     uint64_t expired; /* keys whose end was told of */
     uint64_t parked_cold, parked_log, blocked_clients, slow;
+    uint64_t auth_errors; /* of any protocol */
     struct { uint64_t calls, usec, rejected, failed; } per_command[COMMAND_COUNT];
     struct {
         uint64_t get, set, touch, flush, get_hits, get_misses, get_expired, delete_hits, delete_misses;

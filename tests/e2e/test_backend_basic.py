@@ -12,7 +12,8 @@ import urllib.request
 import pytest
 import redis
 
-from weirtest import LOOPBACK, can_connect, children_of, cmdline_of, wait_for
+import mc_differential
+from weirtest import LOOPBACK, Conn, can_connect, children_of, cmdline_of, wait_for
 
 
 def client(server, **keywords):
@@ -385,6 +386,24 @@ def test_a_cache_of_collections_stays_full(weir_backend):
     info = r.info()
     assert info["evicted_keys"] > 1000
     assert r.dbsize() * each > (16 << 20) * 0.7, (r.dbsize(), each)
+
+
+def test_wrong_passwords_are_counted(weir_backend):
+    """In each protocol; what is refused for want of a password is none."""
+    server = weir_backend(None, "--password", "secret word")
+    sasl = mc_differential.frame(0x21, b"PLAIN", b"", b"\0me\0wrong")
+    with Conn(server.port) as c:
+        for words in (("AUTH", "wrong"), ("AUTH", "default", "wrong"), ("AUTH", "other", "secret word"),
+                      ("HELLO", "3", "AUTH", "default", "wrong")):
+            assert c.resp(*words) == b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+        assert c.resp("GET", "k") == b"-NOAUTH Authentication required.\r\n"
+        assert c.resp("AUTH", "secret word") == b"+OK\r\n"
+    with Conn(server.port) as c:
+        c.ask(b"set k 0 0 8\r\nme wrong\r\nget k\r\n",
+              b"CLIENT_ERROR authentication failure\r\nCLIENT_ERROR unauthenticated\r\n")
+    with Conn(server.port) as c:
+        assert c.send(sasl).recv_eof()[6:8] == b"\0\x20"
+    wait_for(lambda: json.loads(server.http("/stats"))["shard-0"]["auth_errors"] == 6, "each is counted")
 
 
 def test_stats_port(weir_backend):
