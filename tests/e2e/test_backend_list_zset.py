@@ -12,25 +12,25 @@ from differential import Client, over_seeds
 FAMILIES = ["geo", "lists", "zsets"]
 
 
-@over_seeds(3)
+@over_seeds(2)
 @pytest.mark.parametrize("resp", (2, 3))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_replies_are_those_of_redis(weir_backend, redis_server, family, resp, seeds):
     ours, theirs = weir_backend(), redis_server()
     for seed in seeds:
-        differential.run(ours.port, theirs.port, [family], seed=seed, count=4000, resp=resp)
+        differential.run(ours.port, theirs.port, [family], seed=seed, count=3000, resp=resp)
     differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
 
 
-@over_seeds(4)
+@over_seeds(3)
 @pytest.mark.parametrize("signo", (signal.SIGTERM, signal.SIGKILL))
 def test_values_survive_restarts(weir_backend, redis_server, signo, seeds):
     ours, theirs = weir_backend(None, "--segment_size", "1mb"), redis_server()
-    differential.run(ours.port, theirs.port, FAMILIES, seeds[0], count=4000)
-    for seed, resp in zip(seeds[1:], (3, 2, 3)):
+    differential.run(ours.port, theirs.port, FAMILIES, seeds[0], count=3000)
+    for seed, resp in zip(seeds[1:], (3, 2)):
         ours.restart(signo)
         differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
-        differential.run(ours.port, theirs.port, FAMILIES, seed, count=3000, resp=resp, flush=False)
+        differential.run(ours.port, theirs.port, FAMILIES, seed, count=2000, resp=resp, flush=False)
 
 
 @over_seeds(1)
@@ -39,7 +39,7 @@ def test_cold_values_read_as_hot_ones(weir_backend, redis_server, resp, seeds):
     """More data than memory is written to a database beside, so that what is compared goes cold again and again."""
     ours, theirs = weir_backend(None, "--memory", "4mb"), redis_server()
     for seed in seeds:
-        differential.run(ours.port, theirs.port, FAMILIES, seed, count=3000, resp=resp,
+        differential.run(ours.port, theirs.port, FAMILIES, seed, count=2000, resp=resp,
                          between=differential.filler(ours.port, seed))
     dbs = range(differential.FILLER_DB)
     differential.compare_snapshots(differential.snapshot(ours.port, dbs), differential.snapshot(theirs.port, dbs))
@@ -51,7 +51,7 @@ def test_cold_values_read_as_hot_ones(weir_backend, redis_server, resp, seeds):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_replies_are_the_same_with_all_values_cold(weir_backend, redis_server, family, resp, seeds):
     ours, theirs = weir_backend(), redis_server()
-    fetched = differential.run_cold(ours.port, theirs.port, [family], seeds[0], count=2000, resp=resp)
+    fetched = differential.run_cold(ours.port, theirs.port, [family], seeds[0], count=1000, resp=resp)
     differential.compare_snapshots(differential.snapshot(ours.port), differential.snapshot(theirs.port))
     assert fetched > 10
 

@@ -7,6 +7,7 @@
 #include "common/base/mem.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static struct world w;
 static struct client admin;

@@ -56,7 +56,7 @@ struct world {
     size_t count, cap;
     struct store_marks marks; /* as last seen alive */
     uint64_t lsn_last;        /* and the last LSN that was given */
-    bool is_told;
+    bool is_told, counts_lie; /* counts_lie: what lives was falsified, nothing is counted again */
     int err;
     uint64_t random;
     uint32_t value_max;
@@ -166,7 +166,7 @@ static inline void world_audit(struct world *w)
 {
     char why[128];
 
-    if (!store_audit(w->store, why, sizeof(why)))
+    if (!w->counts_lie && !store_audit(w->store, why, sizeof(why)))
         fail_msg("audit: %s", why);
 }
 
