@@ -38,7 +38,7 @@ static void ask(const char *command, const char *reply)
 /* A number of INFO's. */
 static uint64_t info(const char *section, const char *name)
 {
-    char command[64], line[64];
+    char command[64], line[64], text[8192];
     const char *at;
     uint64_t value;
 
@@ -46,8 +46,10 @@ static uint64_t info(const char *section, const char *name)
     say(&admin, command);
     sim_run_for(w.sim, 20000);
     snprintf(line, sizeof(line), "\n%s:", name);
-    admin.in[admin.in_len] = '\0';
-    at = strstr(admin.in, line);
+    assert_true(admin.in_len < sizeof(text));
+    memcpy(text, admin.in, admin.in_len);
+    text[admin.in_len] = '\0';
+    at = strstr(text, line);
     assert_non_null(at);
     value = strtoull(at + strlen(line), NULL, 10);
     admin.in_len = 0;
