@@ -330,6 +330,16 @@ def filler(port, seed):
     return make_cold
 
 
+def run_and_fill(ours, theirs, names, seeds, count, resp=2):
+    """As run(), of several seeds, while more data than memory is written beside, so that what is compared goes cold again
+    and again. `ours` is a node with little memory."""
+    for seed in seeds:
+        run(ours, theirs, names, seed, count, resp, between=filler(ours, seed))
+    dbs = range(FILLER_DB)
+    compare_snapshots(snapshot(ours, dbs), snapshot(theirs, dbs))
+    assert fetches(ours) > 10
+
+
 def run_cold(ours, theirs, names, seed, count, resp=2, between=None):
     """run() with all of ours that can go to disk sent there before every pipeline: each command meets a cold value
     and the next ones of its pipeline a fetch that is under way. Returns how many were read from disk."""

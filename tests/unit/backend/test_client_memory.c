@@ -112,45 +112,45 @@ static void test_a_value_counts_once(void **state)
         client_free(&slow[i]);
 }
 
+/* Sends 200,000 bytes of a value of `size`, and waits until they are counted. */
+static void begin_a_set(struct client *client, int size)
+{
+    char *part = must_alloc(200001), head[64];
+
+    memset(part, 'x', 200000);
+    part[200000] = '\0';
+    snprintf(head, sizeof(head), "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$%d\r\n", size);
+    join(&w, client);
+    say(client, head);
+    say(client, part);
+    sim_run_for(w.sim, 3 * SECOND);
+    assert_true(info("memory", "mem_clients_normal") > 200000);
+    mem_free(part);
+}
+
 /* It is the value's memory from then on. */
 static void test_what_is_executed_counts_no_more(void **state)
 {
     struct client slow;
-    char *part = must_alloc(200001);
 
     (void)state;
-    memset(part, 'x', 200000);
-    part[200000] = '\0';
-    join(&w, &slow);
-    say(&slow, "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$200000\r\n");
-    say(&slow, part);
-    sim_run_for(w.sim, 3 * SECOND);
-    assert_true(info("memory", "mem_clients_normal") > 200000);
+    begin_a_set(&slow, 200000);
     say(&slow, "\r\n");
     sim_run_for(w.sim, SECOND / 2);
     hears(&slow, "+OK\r\n");
     assert_true(info("memory", "mem_clients_normal") < 100000);
     client_free(&slow);
-    mem_free(part);
 }
 
 static void test_requests_that_have_not_ended_count(void **state)
 {
     struct client slow;
-    char *part = must_alloc(200001);
 
     (void)state;
-    memset(part, 'x', 200000);
-    part[200000] = '\0';
-    join(&w, &slow);
-    say(&slow, "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$500000\r\n");
-    say(&slow, part);
-    sim_run_for(w.sim, 3 * SECOND);
-    assert_true(info("memory", "mem_clients_normal") > 200000);
+    begin_a_set(&slow, 500000);
     client_free(&slow);
     sim_run_for(w.sim, 3 * SECOND);
     assert_true(info("memory", "mem_clients_normal") < 100000);
-    mem_free(part);
 }
 
 /* Values make room for what clients do not take; where that is not enough writes that grow are refused, as Redis does. */
