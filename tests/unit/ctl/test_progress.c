@@ -12,13 +12,23 @@
 
 #define MIB (1u << 20)
 
-/* Half of 2 MiB after more than the second that is shown nothing of, then the end. What came out is in `out`. */
+/* All until the other end was closed: a terminal hands it over in pieces. */
+static void read_all(int from, char *out, size_t size)
+{
+    size_t len = 0;
+    ssize_t got;
+
+    while (len < size - 1 && (got = read(from, out + len, size - 1 - len)) > 0)
+        len += (size_t)got;
+    out[len] = '\0';
+}
+
+/* Half of 2 MiB after more than the second that is shown nothing of, then the end. What came out is in `out`; closes `to`. */
 static void half_of_two(int to, int from, char *out, size_t size)
 {
     const struct timespec pause = {.tv_sec = 1, .tv_nsec = 100000000};
     struct progress progress;
     int saved = dup(STDERR_FILENO);
-    ssize_t got;
 
     assert_true(saved >= 0 && dup2(to, STDERR_FILENO) >= 0);
     progress_start(&progress, "copying", 2 * MIB);
@@ -29,13 +39,13 @@ static void half_of_two(int to, int from, char *out, size_t size)
     (void)fflush(stderr);
     assert_true(dup2(saved, STDERR_FILENO) >= 0);
     close(saved);
-    got = read(from, out, size - 1);
-    out[got > 0 ? got : 0] = '\0';
+    close(to);
+    read_all(from, out, size);
 }
 
 static void test_a_terminal_shows_share_rate_and_what_is_left(void **state)
 {
-    int from = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK), to;
+    int from = posix_openpt(O_RDWR | O_NOCTTY), to;
     char out[1024];
 
     (void)state;
@@ -48,7 +58,6 @@ static void test_a_terminal_shows_share_rate_and_what_is_left(void **state)
     assert_non_null(strstr(out, "/s  0:00:0"));
     assert_non_null(strstr(out, " left"));
     assert_string_equal(out + strlen(out) - 4, "\r\033[K"); /* and is taken away */
-    close(to);
     close(from);
 }
 
@@ -58,11 +67,10 @@ static void test_a_pipe_sees_nothing_of_it(void **state)
     char out[64];
 
     (void)state;
-    assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
     half_of_two(ends[1], ends[0], out, sizeof(out));
     assert_string_equal(out, "");
     close(ends[0]);
-    close(ends[1]);
 }
 
 int main(void)
