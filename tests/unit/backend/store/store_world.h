@@ -23,6 +23,7 @@
 #include "common/io/io_sim_disk.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #define WORLD_KEYS   64u
 #define WORLD_FIELDS 6u
@@ -87,6 +88,30 @@ static inline void world_fill(char *data, size_t len, uint32_t seed)
         seed = seed * 1664525u + 1013904223u;
         data[i] = (char)(seed >> 24);
     }
+}
+
+/* ---- how much of it ---- */
+
+/* STORE_SEEDS; 0: a sample is enough. */
+static inline uint64_t world_seeds(void)
+{
+    const char *count = getenv("STORE_SEEDS");
+
+    return count != NULL ? strtoull(count, NULL, 10) : 0;
+}
+
+/* STORE_SEED: where they begin. */
+static inline uint64_t world_seed_first(void)
+{
+    const char *from = getenv("STORE_SEED");
+
+    return from != NULL ? strtoull(from, NULL, 10) : 1;
+}
+
+/* A sample, or STORE_SEEDS times as much. */
+static inline uint64_t world_times(uint64_t sample)
+{
+    return sample * MAX(world_seeds(), 1u);
 }
 
 /* ---- life ---- */
@@ -192,6 +217,39 @@ static inline void world_deinit(struct world *w)
     }
     sim_destroy(&w->sim);
     mem_free(w->ops);
+}
+
+/* ---- what it says ---- */
+
+/* Errors that its processes log. STORE_PRINT=1 shows every line. */
+struct world_errors {
+    struct log *text; /* owns */
+    uint32_t count;
+    char last[600];
+};
+
+static inline void world_errors_line(void *arg, int level, const char *line, size_t len)
+{
+    struct world_errors *errors = arg;
+
+    if (getenv("STORE_PRINT") != NULL)
+        (void)fprintf(stderr, "%.*s", (int)len, line);
+    if (level > LOG_ERROR)
+        return;
+    errors->count++;
+    (void)snprintf(errors->last, sizeof(errors->last), "%.*s", (int)len, line);
+}
+
+static inline void world_errors_init(struct world_errors *errors, struct world *w)
+{
+    *errors = (struct world_errors){.text = log_create_sink(world_errors_line, errors, LOG_INFO, "test")};
+    sim_node_log_set(w->node, errors->text);
+}
+
+/* After the world's end. */
+static inline void world_errors_deinit(struct world_errors *errors)
+{
+    log_destroy(&errors->text);
 }
 
 /* ---- changes ---- */
@@ -539,6 +597,36 @@ static inline void world_check(struct world *w, uint64_t lsn)
     }
     mem_free(values);
     world_audit(w);
+}
+
+/* Every key is what the records up to `lsn` make, or refused with a line that says where; never another value, never
+ * gone. */
+static inline uint32_t world_refused_count(struct world *w, const struct world_errors *errors, uint64_t lsn)
+{
+    struct world_value(*values)[WORLD_KEYS] = must_alloc(sizeof(struct world_value) * WORLD_DBS * WORLD_KEYS);
+    uint32_t refused = 0;
+
+    world_expect(w, lsn, values);
+    for (uint8_t db = 0; db < WORLD_DBS; db++) {
+        for (uint16_t k = 0; k < WORLD_KEYS; k++) {
+            char name[32];
+            struct store_key key;
+            uint32_t lines = errors->count;
+            int err = world_find(w, db, world_key(k, name), &key);
+
+            if (err == 0) {
+                world_check_key(w, db, k, &values[db][k]);
+            } else {
+                assert_int_equal(err, ERR_CORRUPT);
+                assert_true(errors->count > lines);
+                assert_non_null(strstr(errors->last, "offset="));
+                refused++;
+            }
+            mem_free(values[db][k].data);
+        }
+    }
+    mem_free(values);
+    return refused;
 }
 
 /* What comes after `lsn` never happened. */

@@ -10,16 +10,14 @@
  * disk, in each fsync mode. STORE_SEEDS=N and STORE_SEED=FROM for more than a sample. */
 static void test_lives_end_in_every_way(void **state)
 {
-    const char *count = getenv("STORE_SEEDS"), *from = getenv("STORE_SEED");
-    uint64_t first = from != NULL ? strtoull(from, NULL, 10) : 1;
-    uint64_t last = first + (count != NULL ? strtoull(count, NULL, 10) : 30);
+    uint64_t seeds = world_seeds(), first = world_seed_first(), last = first + (seeds != 0 ? seeds : 30);
 
     (void)state;
     for (uint64_t seed = first; seed < last; seed++) {
         struct world w;
         struct sim_options options;
 
-        if (count != NULL || from != NULL)
+        if (seeds != 0 || getenv("STORE_SEED") != NULL)
             print_message("# seed %llu\n", (unsigned long long)seed);
         sim_options_calm(&options);
         if (seed % 2 == 1) {

@@ -17,13 +17,6 @@
 /* What was met. */
 static unsigned patch_count, full_count, kept_count, chain_count, moved_count, nameless_count;
 
-static uint64_t times(uint64_t sample)
-{
-    const char *count = getenv("STORE_SEEDS");
-
-    return count != NULL ? sample * MAX(strtoull(count, NULL, 10), 1u) : sample;
-}
-
 /* ---- what is said of keys ----------------------------------------------------------------------- */
 
 struct said {
@@ -444,7 +437,7 @@ static void large_live(struct world *w)
 static void test_the_disk_says_what_memory_does(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= times(12); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(12); seed++) {
         struct world w;
         unsigned range = 300;
 
@@ -597,7 +590,7 @@ static void test_a_damaged_record_is_refused(void **state)
     unsigned of_many = 0;
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(4); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(4); seed++) {
         struct world w;
         struct disk_checkpoint d;
 
@@ -629,7 +622,7 @@ static void test_a_damaged_record_is_refused(void **state)
         world_check(&w, UINT64_MAX);
         world_deinit(&w);
     }
-    assert_true(of_many > times(4) * 10);
+    assert_true(of_many > world_times(4) * 10);
 }
 
 /* ---- versions ----------------------------------------------------------------------------------- */

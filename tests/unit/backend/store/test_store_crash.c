@@ -62,20 +62,6 @@ struct crash {
     uint32_t cut_count;
 };
 
-static uint64_t seeds(void)
-{
-    const char *count = getenv("STORE_SEEDS");
-
-    return count != NULL ? strtoull(count, NULL, 10) : 0;
-}
-
-static uint64_t seed_first(void)
-{
-    const char *from = getenv("STORE_SEED");
-
-    return from != NULL ? strtoull(from, NULL, 10) : 1;
-}
-
 /* ---- the world, event by event ------------------------------------------------------------------ */
 
 static void marks_see(struct crash *c)
@@ -707,10 +693,10 @@ static void test_every_crash_leaves_a_prefix(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(scripts); i++) {
-        for (uint64_t seed = seed_first(); seed < seed_first() + MAX(seeds(), 1u); seed++) {
+        for (uint64_t seed = world_seed_first(); seed < world_seed_first() + MAX(world_seeds(), 1u); seed++) {
             enum store_fsync fsync = (enum store_fsync)((i + seed) % 3);
             uint32_t count = cuts_find(&scripts[i], fsync, seed, cuts);
-            uint32_t stride = seeds() != 0 ? 1 : (uint32_t)MAX(count * ARRAY_COUNT(endings) / sample, 1u);
+            uint32_t stride = world_seeds() != 0 ? 1 : (uint32_t)MAX(count * ARRAY_COUNT(endings) / sample, 1u);
 
             for (uint32_t e = 0; e < ARRAY_COUNT(endings); e++)
                 for (uint32_t n = e * 3 % stride; n < count; n += stride)
@@ -771,8 +757,8 @@ static uint32_t pairs_of(const struct script *script, enum store_fsync fsync, co
  * up to PAIRS_MAX of them, a sample of more. The short run takes so many events, and so many pairs of each. */
 static void test_every_two_lost_sectors(void **state)
 {
-    uint32_t few_max = seeds() != 0 ? PAIRS_MAX * (PAIRS_MAX + 1) / 2 : PAIRS_SAMPLE;
-    uint32_t many_max = seeds() != 0 ? PAIRS_OF_MANY : PAIRS_SAMPLE, many = 0;
+    uint32_t few_max = world_seeds() != 0 ? PAIRS_MAX * (PAIRS_MAX + 1) / 2 : PAIRS_SAMPLE;
+    uint32_t many_max = world_seeds() != 0 ? PAIRS_OF_MANY : PAIRS_SAMPLE, many = 0;
     struct cut *cuts = must_alloc(sizeof(*cuts) * CUTS_MAX);
 
     (void)state;
@@ -784,7 +770,7 @@ static void test_every_two_lost_sectors(void **state)
             for (uint32_t n = 0; n < count; n++)
                 if (cuts[n].pending > 0)
                     cuts[left++] = cuts[n];
-            stride = seeds() != 0 ? 1 : MAX(left / PAIRS_EVENTS, 1u);
+            stride = world_seeds() != 0 ? 1 : MAX(left / PAIRS_EVENTS, 1u);
             for (uint32_t n = (uint32_t)(i + mode) % stride; n < left; n += stride, events++) {
                 bool is_many = cuts[n].pending > PAIRS_MAX;
 
@@ -793,7 +779,7 @@ static void test_every_two_lost_sectors(void **state)
             }
             assert_true(events >= MIN(left, PAIRS_EVENTS));
             assert_true(pairs > PAIRS_EACH_MIN);
-            if (seeds() != 0)
+            if (world_seeds() != 0)
                 print_message("# %s fsync=%u: %u pairs after %u events\n", scripts[i].name, mode, pairs, events);
         }
     }

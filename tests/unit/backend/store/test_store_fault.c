@@ -11,53 +11,27 @@
 #include "backend/store/checkpoint_format.h"
 #include "backend/store/log_private.h"
 
-#include <stdlib.h>
-
 #define SEGMENT (64u << 10)
 
 struct faulty {
     struct world w;
-    uint32_t error_lines;
-    char last_error[600];
+    struct world_errors errors;
 };
 
-static uint64_t times(uint64_t sample)
+static void begin(struct faulty *f, uint64_t seed, enum store_fsync fsync)
 {
-    const char *count = getenv("STORE_SEEDS");
-
-    return count != NULL ? sample * MAX(strtoull(count, NULL, 10), 1u) : sample;
-}
-
-static void line_seen(void *arg, int level, const char *line, size_t len)
-{
-    struct faulty *f = arg;
-
-    if (getenv("STORE_PRINT") != NULL)
-        (void)fprintf(stderr, "%.*s", (int)len, line);
-    if (level > LOG_ERROR)
-        return;
-    f->error_lines++;
-    (void)snprintf(f->last_error, sizeof(f->last_error), "%.*s", (int)len, line);
-}
-
-static struct log *begin(struct faulty *f, uint64_t seed, enum store_fsync fsync)
-{
-    struct log *text;
-
     memset(f, 0, sizeof(*f));
     world_init(&f->w, seed, NULL);
-    text = log_create_sink(line_seen, f, LOG_INFO, "test");
-    sim_node_log_set(f->w.node, text);
+    world_errors_init(&f->errors, &f->w);
     f->w.options.segment_size = SEGMENT;
     f->w.options.ring_size = 1u << 18;
     f->w.options.fsync = fsync;
-    return text;
 }
 
-static void end(struct faulty *f, struct log **text)
+static void end(struct faulty *f)
 {
     world_deinit(&f->w);
-    log_destroy(text);
+    world_errors_deinit(&f->errors);
 }
 
 static void ops(struct world *w, unsigned count)
@@ -107,17 +81,17 @@ static const struct fault faults[] = {
  * who ask again: then the power is cut, and all that had not been flushed well is gone. */
 static void test_one_failure(void **state)
 {
-    uint64_t count = times(90);
+    uint64_t count = world_times(90);
     uint32_t read_only = 0;
 
     (void)state;
     for (uint64_t seed = 1; seed <= count; seed++) {
         const struct fault *fault = &faults[seed % ARRAY_COUNT(faults)];
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed / 2 % 3));
         struct world *w = &f.w;
         uint64_t durable;
 
+        begin(&f, seed, (enum store_fsync)(seed / 2 % 3));
         world_open(w);
         ops(w, 30 + (unsigned)world_random(w, 60));
         sim_disk_fail(w->node, fault->op, NULL, fault->err, 1);
@@ -126,7 +100,7 @@ static void test_one_failure(void **state)
             sim_run_for(w->sim, 20000);
         if (w->store->stats.is_read_only) {
             assert_true(fault->ends_writing);
-            assert_true(f.error_lines > 0);
+            assert_true(f.errors.count > 0);
             assert_int_equal(store_may_write(w->store, 0), -EROFS);
             durable = store_marks_of(w->store).durable;
             sim_run_for(w->sim, 3000000);
@@ -145,7 +119,7 @@ static void test_one_failure(void **state)
             world_open(w);
         }
         judge_open(w);
-        end(&f, &text);
+        end(&f);
     }
     assert_true(read_only > count / 4);
 }
@@ -158,9 +132,9 @@ static void test_a_segment_can_not_be_made(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(at); i++) {
         struct faulty f;
-        struct log *text = begin(&f, i + 1, STORE_FSYNC_EVERYSEC);
         struct world *w = &f.w;
 
+        begin(&f, i + 1, STORE_FSYNC_EVERYSEC);
         w->value_max = 3000;
         world_open(w);
         sim_run_for(w->sim, 1000000); /* three are ready */
@@ -171,7 +145,7 @@ static void test_a_segment_can_not_be_made(void **state)
         world_close(w);
         world_open(w);
         judge_open(w);
-        end(&f, &text);
+        end(&f);
     }
 }
 
@@ -182,12 +156,12 @@ static void test_a_failed_flush_is_not_believed_after_a_restart(void **state)
     uint32_t hits = 0;
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(60); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(60); seed++) {
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed / 2 % 3));
         struct world *w = &f.w;
         bool is_manifest = seed % 3 == 0;
 
+        begin(&f, seed, (enum store_fsync)(seed / 2 % 3));
         w->options.direct = seed % 4 == 0;
         world_open(w);
         ops(w, 30 + (unsigned)world_random(w, 60));
@@ -213,20 +187,20 @@ static void test_a_failed_flush_is_not_believed_after_a_restart(void **state)
         sim_disk_crash_set(w->node, seed % 2 == 0 ? SIM_DISK_OLD : SIM_DISK_DRAWN);
         world_die(w, true);
         judge(w);
-        end(&f, &text);
+        end(&f);
     }
-    assert_true(hits > times(60) / 4);
+    assert_true(hits > world_times(60) / 4);
 }
 
 /* The same with the process killed, not the host: what was sealed is in the ring, whatever the disk did to it. */
 static void test_a_failed_write_is_in_the_ring(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= times(20); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(20); seed++) {
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
         struct world *w = &f.w;
 
+        begin(&f, seed, (enum store_fsync)(seed % 3));
         world_open(w);
         ops(w, 40);
         sim_disk_fail(w->node, SIM_DISK_WRITE, NULL, -EIO, 1);
@@ -236,7 +210,7 @@ static void test_a_failed_write_is_in_the_ring(void **state)
         world_die(w, false);
         judge(w);
         assert_true(store_marks_of(w->store).appended >= w->marks.appended);
-        end(&f, &text);
+        end(&f);
     }
 }
 
@@ -252,10 +226,10 @@ static void test_making_a_directory_fails_anywhere(void **state)
     for (unsigned i = 0; i < ARRAY_COUNT(steps); i++) {
         for (unsigned nth = 0; nth < 6; nth++) {
             struct faulty f;
-            struct log *text = begin(&f, i * 10 + nth + 1, STORE_FSYNC_ALWAYS);
             struct world *w = &f.w;
             int err;
 
+            begin(&f, i * 10 + nth + 1, STORE_FSYNC_ALWAYS);
             w->options.io = w->io;
             w->is_told = false;
             assert_int_equal(store_create(&w->options, world_told, w, &w->store), 0);
@@ -265,7 +239,7 @@ static void test_making_a_directory_fails_anywhere(void **state)
             sim_run_while_not(w->sim, &w->is_told, WORLD_OPEN_US);
             assert_true(w->is_told);
             err = w->err;
-            assert_true(err == 0 || f.error_lines > 0);
+            assert_true(err == 0 || f.errors.count > 0);
             if (err == 0) {
                 ops(w, 20);
                 world_see_marks(w);
@@ -284,7 +258,7 @@ static void test_making_a_directory_fails_anywhere(void **state)
                 world_open(w);
             }
             world_check(w, store_marks_of(w->store).appended);
-            end(&f, &text);
+            end(&f);
         }
     }
 }
@@ -316,11 +290,11 @@ static void test_a_full_disk(void **state)
     uint32_t placed = 0;
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(12); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(12); seed++) {
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
         struct world *w = &f.w;
 
+        begin(&f, seed, (enum store_fsync)(seed % 3));
         w->value_max = 6000;
         if (seed % 5 == 0) /* as large a reserve as there is, of which the file system has room for little */
             w->options.disk_max = LOG_RESERVE_SHARE * LOG_RESERVE_MAX * SEGMENT;
@@ -369,9 +343,9 @@ static void test_a_full_disk(void **state)
         world_check(w, UINT64_MAX);
         world_die(w, true);
         judge(w);
-        end(&f, &text);
+        end(&f);
     }
-    assert_true(placed > times(12) / 4);
+    assert_true(placed > world_times(12) / 4);
 }
 
 static void put_or_delete(struct world *w, unsigned number, bool is_put)
@@ -412,11 +386,12 @@ static unsigned fill(struct world *w)
 static void test_killed_again_on_a_full_disk(void **state)
 {
     struct faulty f;
-    struct log *text = begin(&f, 1, STORE_FSYNC_EVERYSEC);
     struct world *w = &f.w;
-    unsigned count = fill(w);
+    unsigned count;
 
     (void)state;
+    begin(&f, 1, STORE_FSYNC_EVERYSEC);
+    count = fill(w);
     for (unsigned i = 0; i < 3; i++) {
         put_or_delete(w, i, false);
         world_die(w, false);
@@ -427,7 +402,7 @@ static void test_killed_again_on_a_full_disk(void **state)
     sim_run_for(w->sim, 5000000);
     assert_int_equal(store_may_write(w->store, 1), 0);
     put_or_delete(w, count, true);
-    end(&f, &text);
+    end(&f);
 }
 
 /* Nobody has said how much of the disk is ours: when it is full the cleaner finds room all the same, once something was
@@ -437,17 +412,18 @@ static void test_deletes_make_room_on_a_full_disk(void **state)
     (void)state;
     for (unsigned nth = 2; nth <= 4; nth++) {
         struct faulty f;
-        struct log *text = begin(&f, nth, STORE_FSYNC_EVERYSEC);
         struct world *w = &f.w;
-        unsigned count = fill(w);
+        unsigned count;
 
+        begin(&f, nth, STORE_FSYNC_EVERYSEC);
+        count = fill(w);
         for (unsigned i = 0; i < count; i++)
             if (i % 4 < nth)
                 put_or_delete(w, i, false);
         sim_run_for(w->sim, 20000000);
         assert_int_equal(store_may_write(w->store, 1), 0);
         put_or_delete(w, count, true);
-        end(&f, &text);
+        end(&f);
     }
 }
 
@@ -481,12 +457,12 @@ static void stall(struct world *w, uint64_t left)
 static void test_a_close_does_not_wait_for_room(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= times(18); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(18); seed++) {
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
         struct world *w = &f.w;
         uint64_t appended;
 
+        begin(&f, seed, (enum store_fsync)(seed % 3));
         world_open(w);
         stall(w, seed / 3 % 2 * SEGMENT / 2);
         appended = w->marks.appended;
@@ -507,7 +483,7 @@ static void test_a_close_does_not_wait_for_room(void **state)
         ops(w, 30);
         world_close(w);
         judge(w);
-        end(&f, &text);
+        end(&f);
     }
 }
 
@@ -515,13 +491,13 @@ static void test_a_close_does_not_wait_for_room(void **state)
 static void test_a_close_does_not_wait_for_a_copy(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= times(6); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(6); seed++) {
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
         struct world *w = &f.w;
         struct store_key key;
         char name[32];
 
+        begin(&f, seed, (enum store_fsync)(seed % 3));
         world_open(w);
         ops(w, 50);
         world_set(w, 0, 1, 7, 3 * SEGMENT);
@@ -541,7 +517,7 @@ static void test_a_close_does_not_wait_for_a_copy(void **state)
         w->io = sim_node_start(w->node);
         judge(w);
         assert_false(store_log_is_ring_lost(w->store->log));
-        end(&f, &text);
+        end(&f);
     }
 }
 
@@ -549,11 +525,11 @@ static void test_a_close_does_not_wait_for_a_copy(void **state)
 static void test_a_close_takes_the_room_that_comes(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= times(9); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(9); seed++) {
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
         struct world *w = &f.w;
 
+        begin(&f, seed, (enum store_fsync)(seed % 3));
         world_open(w);
         stall(w, seed / 3 % 2 * SEGMENT / 2);
         w->is_told = false;
@@ -570,7 +546,7 @@ static void test_a_close_takes_the_room_that_comes(void **state)
         sim_node_kill(w->node);
         w->io = sim_node_start(w->node);
         judge(w);
-        end(&f, &text);
+        end(&f);
     }
 }
 
@@ -581,12 +557,12 @@ static void test_a_close_at_any_moment(void **state)
     uint32_t in_order = 0, given_up = 0;
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(60); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(60); seed++) {
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed / 4 % 3));
         struct world *w = &f.w;
         bool is_ended;
 
+        begin(&f, seed, (enum store_fsync)(seed / 4 % 3));
         world_open(w);
         ops(w, 40);
         sim_disk_capacity_set(w->node, sim_disk_used(w->node) + world_random(w, 4) * SEGMENT);
@@ -625,10 +601,10 @@ static void test_a_close_at_any_moment(void **state)
         judge(w);
         assert_true(store_marks_of(w->store).appended >= w->marks.appended);
         assert_true(!is_ended || !store_log_is_ring_lost(w->store->log));
-        end(&f, &text);
+        end(&f);
     }
     print_message("# %u in order, %u gave something up\n", in_order, given_up);
-    assert_true(in_order > times(60) / 10 && given_up > times(60) / 10);
+    assert_true(in_order > world_times(60) / 10 && given_up > world_times(60) / 10);
 }
 
 /* ---- lies --------------------------------------------------------------------------------------- */
@@ -662,32 +638,6 @@ static void image_make(struct faulty *f)
     }
     world_close(w);
     sim_disk_sync(w->node);
-}
-
-/* Every key is right, or refused with a line that says where; never another value, never gone. */
-static uint32_t refused_count(struct faulty *f, struct world_value values[WORLD_DBS][WORLD_KEYS])
-{
-    struct world *w = &f->w;
-    uint32_t refused = 0;
-
-    for (uint8_t db = 0; db < WORLD_DBS; db++) {
-        for (uint16_t k = 0; k < WORLD_KEYS; k++) {
-            char name[32];
-            struct store_key key;
-            uint32_t lines = f->error_lines;
-            int err = world_find(w, db, world_key(k, name), &key);
-
-            if (err == 0) {
-                world_check_key(w, db, k, &values[db][k]);
-                continue;
-            }
-            assert_int_equal(err, ERR_CORRUPT);
-            assert_true(f->error_lines > lines);
-            assert_non_null(strstr(f->last_error, "offset="));
-            refused++;
-        }
-    }
-    return refused;
 }
 
 enum lie { LIE_FLIP, LIE_MISDIRECTED, LIE_ZERO_PAGE, LIE_COUNT }; /* what was there before: test_store_stale.c */
@@ -728,21 +678,19 @@ static void lie_tell(struct world *w, enum lie lie, const char *path)
 /* One lie of the disk about one file; then all of it is opened and read. */
 static void test_lies_are_seen(void **state)
 {
-    struct world_value(*values)[WORLD_KEYS] = must_alloc(sizeof(struct world_value) * WORLD_DBS * WORLD_KEYS);
     struct faulty f;
-    struct log *text = begin(&f, 4711, STORE_FSYNC_EVERYSEC);
     struct world *w = &f.w;
     struct sim_disk_copy *copy;
     uint32_t not_opened = 0, refused = 0;
-    uint64_t count = times(500);
+    uint64_t count = world_times(500);
 
     (void)state;
+    begin(&f, 4711, STORE_FSYNC_EVERYSEC);
     image_make(&f);
-    world_expect(w, UINT64_MAX, values);
     copy = sim_disk_copy_create(w->node);
     for (uint64_t i = 0; i < count; i++) {
         struct names names = {0};
-        uint32_t lines = f.error_lines;
+        uint32_t lines = f.errors.count;
         const char *path;
 
         sim_node_kill(w->node);
@@ -753,10 +701,10 @@ static void test_lies_are_seen(void **state)
         lie_tell(w, (enum lie)(i % LIE_COUNT), path);
         if (world_try_open(w) != 0) {
             assert_true(w->err == ERR_CORRUPT || w->err == ERR_INVALID);
-            assert_true(f.error_lines > lines);
+            assert_true(f.errors.count > lines);
             not_opened++;
         } else {
-            refused += refused_count(&f, values);
+            refused += world_refused_count(w, &f.errors, UINT64_MAX);
         }
         sim_node_kill(w->node);
         store_destroy(&w->store);
@@ -765,11 +713,7 @@ static void test_lies_are_seen(void **state)
     assert_true(not_opened > count / 50 && not_opened < count * 4 / 5);
     assert_true(refused > 0);
     sim_disk_copy_destroy(&copy);
-    for (uint8_t db = 0; db < WORLD_DBS; db++)
-        for (uint16_t k = 0; k < WORLD_KEYS; k++)
-            mem_free(values[db][k].data);
-    mem_free(values);
-    end(&f, &text);
+    end(&f);
 }
 
 /* ---- the older checkpoint ----------------------------------------------------------------------- */
@@ -806,11 +750,11 @@ static void test_falling_back_to_the_older_checkpoint(void **state)
     unsigned opened = 0, refused = 0;
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(60); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(60); seed++) {
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed / 2 % 3));
         struct world *w = &f.w;
 
+        begin(&f, seed, (enum store_fsync)(seed / 2 % 3));
         w->value_max = 2000;
         if (seed % 3 != 0)
             w->options.disk_max = 12u * SEGMENT; /* so that segments are used again */
@@ -828,7 +772,7 @@ static void test_falling_back_to_the_older_checkpoint(void **state)
             ops(w, (unsigned)world_random(w, 40));
         world_die(w, true);
         if (!newest_damage(w, seed % 2 == 0)) {
-            end(&f, &text);
+            end(&f);
             continue;
         }
         if (world_try_open(w) == 0) {
@@ -841,14 +785,14 @@ static void test_falling_back_to_the_older_checkpoint(void **state)
         } else {
             refused++;
             assert_int_equal(w->err, ERR_CORRUPT);
-            assert_non_null(strstr(f.last_error, "store: "));
-            assert_true(f.error_lines > 1);
+            assert_non_null(strstr(f.errors.last, "store: "));
+            assert_true(f.errors.count > 1);
         }
-        end(&f, &text);
+        end(&f);
     }
     print_message("# %u opened, %u refused\n", opened, refused);
-    assert_true(opened > times(60) / 10);
-    assert_true(refused > times(60) / 60);
+    assert_true(opened > world_times(60) / 10);
+    assert_true(refused > world_times(60) / 60);
 }
 
 /* ---- a slow disk -------------------------------------------------------------------------------- */
@@ -857,11 +801,11 @@ static void test_falling_back_to_the_older_checkpoint(void **state)
 static void test_a_slow_disk(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= times(6); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(6); seed++) {
         struct faulty f;
-        struct log *text = begin(&f, seed, (enum store_fsync)(seed % 3));
         struct world *w = &f.w;
 
+        begin(&f, seed, (enum store_fsync)(seed % 3));
         world_open(w);
         for (unsigned i = 0; i < 2; i++) {
             ops(w, 40);
@@ -875,7 +819,7 @@ static void test_a_slow_disk(void **state)
         world_check(w, UINT64_MAX);
         world_die(w, true);
         judge(w);
-        end(&f, &text);
+        end(&f);
     }
 }
 

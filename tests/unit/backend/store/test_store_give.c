@@ -11,18 +11,9 @@
 #include "backend/store/cleaner_private.h"
 #include "backend/store/log_private.h"
 
-#include <stdlib.h>
-
 #define SEGMENT  (128u << 10)
 #define DISK     (2u << 20)
 #define LIVES    4u
-
-static uint64_t times(uint64_t sample)
-{
-    const char *count = getenv("STORE_SEEDS");
-
-    return count != NULL ? sample * MAX(strtoull(count, NULL, 10), 1u) : sample;
-}
 
 static void begin(struct world *w, uint64_t seed, enum store_fsync fsync)
 {
@@ -50,7 +41,7 @@ static void test_whenever_it_ends(void **state)
     uint64_t given = 0, places_gone = 0;
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(30); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(30); seed++) {
         struct world w;
 
         begin(&w, seed, (enum store_fsync)(seed % 3));
@@ -285,7 +276,7 @@ static void test_what_is_gone_is_told(void **state)
     uint64_t given = 0, placed = 0;
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(20); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(20); seed++) {
         struct world w;
 
         begin(&w, seed, (enum store_fsync)(seed % 3));
@@ -359,7 +350,7 @@ static void test_what_cannot_be_told(void **state)
                   {SIM_DISK_WRITE, 0}};
 
     (void)state;
-    for (uint64_t seed = 0; seed < times(3 * ARRAY_COUNT(faults)); seed++) {
+    for (uint64_t seed = 0; seed < world_times(3 * ARRAY_COUNT(faults)); seed++) {
         int err = faults[seed % ARRAY_COUNT(faults)].err;
         uint64_t told;
         struct world w;

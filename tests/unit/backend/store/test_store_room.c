@@ -6,7 +6,6 @@
 #include "tests/unit/backend/store/store_world.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 /* A sanitized run takes seven times as long: it writes less. */
 #ifdef TEST_ASAN
@@ -136,7 +135,7 @@ static void test_overwriting_at_nine_tenths(void **state)
 {
     (void)state;
     /* A sample, or ten times the disk. */
-    assert_true(fill_and_overwrite(128u << 20, 90, getenv("STORE_SEEDS") != NULL ? 1280u << 20 : 40u << 20) <= 9.0);
+    assert_true(fill_and_overwrite(128u << 20, 90, world_seeds() != 0 ? 1280u << 20 : 40u << 20) <= 9.0);
 }
 
 static void gone(struct overwriting *o, uint32_t k)

@@ -24,40 +24,18 @@
 
 struct past {
     struct world w;
-    struct log *text;
     struct sim_disk_copy *copies[COPIES_MAX]; /* owns; the last one: the end of the life */
     uint32_t count;
-    uint32_t error_lines;
-    char last_error[600];
+    struct world_errors errors;
     uint64_t end_lsn;
     uint32_t hot_slot; /* the open hot segment's at the end */
 };
-
-static uint64_t times(uint64_t sample)
-{
-    const char *count = getenv("STORE_SEEDS");
-
-    return count != NULL ? sample * MAX(strtoull(count, NULL, 10), 1u) : sample;
-}
-
-static void line_seen(void *arg, int level, const char *line, size_t len)
-{
-    struct past *p = arg;
-
-    if (getenv("STORE_PRINT") != NULL)
-        (void)fprintf(stderr, "%.*s", (int)len, line);
-    if (level > LOG_ERROR)
-        return;
-    p->error_lines++;
-    (void)snprintf(p->last_error, sizeof(p->last_error), "%.*s", (int)len, line);
-}
 
 static void begin(struct past *p, uint64_t seed)
 {
     memset(p, 0, sizeof(*p));
     world_init(&p->w, seed, NULL);
-    p->text = log_create_sink(line_seen, p, LOG_INFO, "test");
-    sim_node_log_set(p->w.node, p->text);
+    world_errors_init(&p->errors, &p->w);
     p->w.options.segment_size = SEGMENT;
     p->w.options.ring_size = 1u << 18;
     p->w.options.disk_max = 14u * SEGMENT; /* segments are used again */
@@ -69,7 +47,7 @@ static void end(struct past *p)
     for (uint32_t i = 0; i < p->count; i++)
         sim_disk_copy_destroy(&p->copies[i]);
     world_deinit(&p->w);
-    log_destroy(&p->text);
+    world_errors_deinit(&p->errors);
 }
 
 /* ---- a life, and what its disk was at many moments ---------------------------------------------- */
@@ -201,36 +179,6 @@ static bool revert(struct past *p, struct place *place)
     return sim_disk_revert(w->node, place->path, p->copies[place->copy], place->from, place->off, place->size);
 }
 
-/* Every key is right, or refused with a line that says where; never another value, never gone. */
-static uint32_t refused_count(struct past *p, uint64_t lsn)
-{
-    struct world_value(*values)[WORLD_KEYS] = must_alloc(sizeof(struct world_value) * WORLD_DBS * WORLD_KEYS);
-    struct world *w = &p->w;
-    uint32_t refused = 0;
-
-    world_expect(w, lsn, values);
-    for (uint8_t db = 0; db < WORLD_DBS; db++) {
-        for (uint16_t k = 0; k < WORLD_KEYS; k++) {
-            char name[32];
-            struct store_key key;
-            uint32_t lines = p->error_lines;
-            int err = world_find(w, db, world_key(k, name), &key);
-
-            if (err == 0) {
-                world_check_key(w, db, k, &values[db][k]);
-            } else {
-                assert_int_equal(err, ERR_CORRUPT);
-                assert_true(p->error_lines > lines);
-                assert_non_null(strstr(p->last_error, "offset="));
-                refused++;
-            }
-            mem_free(values[db][k].data);
-        }
-    }
-    mem_free(values);
-    return refused;
-}
-
 /* ---- lost writes -------------------------------------------------------------------------------- */
 
 struct seen {
@@ -255,13 +203,13 @@ static bool is_hot_path(const struct past *p, const char *path)
 /* It is opened, or refused with a line; then false. */
 static bool open_or_refused(struct past *p, struct seen *seen)
 {
-    uint32_t lines = p->error_lines;
+    uint32_t lines = p->errors.count;
 
     seen->tried++;
     if (world_try_open(&p->w) == 0)
         return true;
     assert_true(p->w.err == ERR_CORRUPT || p->w.err == ERR_INVALID);
-    assert_true(p->error_lines > lines);
+    assert_true(p->errors.count > lines);
     seen->not_opened++;
     return false;
 }
@@ -293,7 +241,7 @@ static void test_a_lost_write_is_seen(void **state)
     uint32_t kinds[4] = {0}; /* refused starts: by segments, checkpoints, MANIFEST, others */
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(4); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(4); seed++) {
         struct past p;
         bool is_closed = seed % 2 == 0;
 
@@ -308,17 +256,17 @@ static void test_a_lost_write_is_seen(void **state)
                 continue;
             place_tell(&place);
             if (open_or_refused(&p, &seen))
-                seen.refused += refused_count(&p, lsn_judge(&p, place.path, is_closed, &seen));
+                seen.refused += world_refused_count(&p.w, &p.errors, lsn_judge(&p, place.path, is_closed, &seen));
             kinds[strstr(place.path, ".seg") != NULL ? 0 : is_checkpoint(place.path) ? 1
                   : strstr(place.path, "MANIFEST") != NULL ? 2 : 3] += seen.not_opened > before;
         }
         end(&p);
     }
     seen_print("lost writes", &seen);
-    assert_true(seen.tried > times(4) * 100);
+    assert_true(seen.tried > world_times(4) * 100);
     assert_true(seen.not_opened > seen.tried / 5 && seen.not_opened < seen.tried * 4 / 5);
-    assert_true(seen.refused > times(4));
-    assert_true(kinds[0] > times(4) * 20 && kinds[1] > times(4) && kinds[2] > times(4) * 2);
+    assert_true(seen.refused > world_times(4));
+    assert_true(kinds[0] > world_times(4) * 20 && kinds[1] > world_times(4) && kinds[2] > world_times(4) * 2);
 }
 
 /* The newest segment is read as it was, from some page on, when the power fails, and nothing that came later says that it
@@ -328,7 +276,7 @@ static void test_the_end_of_the_log_may_be_old(void **state)
     struct seen seen = {0};
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(6); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(6); seed++) {
         struct past p;
         struct world *w = &p.w;
         struct place place;
@@ -360,12 +308,12 @@ static void test_the_end_of_the_log_may_be_old(void **state)
                 continue;
             lsn = lsn_judge(&p, place.path, false, &seen);
             assert_true(lsn >= known);
-            assert_int_equal(refused_count(&p, lsn), 0);
+            assert_int_equal(world_refused_count(&p.w, &p.errors, lsn), 0);
         }
         end(&p);
     }
     seen_print("old ends", &seen);
-    assert_true(seen.shorter > times(6));
+    assert_true(seen.shorter > world_times(6));
 }
 
 /* ---- checkpoints that begin in the same place --------------------------------------------------- */
@@ -425,7 +373,7 @@ static void cut_off_once(unsigned starts)
     restore(&p);
     assert_true(sim_disk_revert(w->node, path, p.copies[0], path, at, CHECKPOINT_ALIGN));
     assert_int_equal(world_try_open(w), ERR_CORRUPT);
-    assert_true(p.error_lines > 1); /* the first one says where */
+    assert_true(p.errors.count > 1); /* the first one says where */
     end(&p);
 }
 
@@ -470,7 +418,7 @@ static void test_old_reads_at_a_start(void **state)
     struct seen seen = {0};
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(4); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(4); seed++) {
         struct past p;
         struct world *w = &p.w;
         bool is_closed = seed % 2 == 0;
@@ -485,13 +433,13 @@ static void test_old_reads_at_a_start(void **state)
             reads_make_old(&p, &place, 1 + (uint32_t)world_random(w, i % 2 == 0 ? 4 : 40));
             if (open_or_refused(&p, &seen)) {
                 lsn = lsn_judge(&p, place.path, is_closed, &seen);
-                seen.refused += refused_count(&p, lsn);
+                seen.refused += world_refused_count(&p.w, &p.errors, lsn);
             }
             world_give_up(w);
             reads_are_right(w);
             world_open(w);
             assert_int_equal(store_marks_of(w->store).appended, lsn);
-            assert_int_equal(refused_count(&p, lsn), 0);
+            assert_int_equal(world_refused_count(&p.w, &p.errors, lsn), 0);
         }
         end(&p);
     }
@@ -506,7 +454,7 @@ static void test_old_reads_of_a_running_store(void **state)
     uint32_t refused = 0, corrupt = 0;
 
     (void)state;
-    for (uint64_t seed = 1; seed <= times(4); seed++) {
+    for (uint64_t seed = 1; seed <= world_times(4); seed++) {
         struct past p;
         struct world *w = &p.w;
         uint64_t cleaned;
@@ -520,12 +468,12 @@ static void test_old_reads_of_a_running_store(void **state)
             world_spill(w, 60);
             reads_make_old(&p, &place, 1 + (uint32_t)world_random(w, 4));
             if (i % 2 == 0)
-                refused += refused_count(&p, UINT64_MAX);
+                refused += world_refused_count(&p.w, &p.errors, UINT64_MAX);
             assert_true(world_live_in_room(w, 20));
             sim_run_for(w->sim, i % 10 == 0 ? 61000000 : 20000);
         }
         reads_are_right(w);
-        assert_int_equal(refused_count(&p, UINT64_MAX), 0);
+        assert_int_equal(world_refused_count(&p.w, &p.errors, UINT64_MAX), 0);
         assert_true(w->store->stats.cleaner_segments > cleaned + 10);
         assert_true(w->store->stats.scrubbed_bytes > 0);
         assert_false(w->store->stats.is_read_only);
@@ -539,7 +487,7 @@ static void test_old_reads_of_a_running_store(void **state)
         end(&p);
     }
     print_message("# old reads while it runs: %u values refused, %u told\n", refused, corrupt);
-    assert_true(refused > times(4));
+    assert_true(refused > world_times(4));
     assert_true(corrupt > refused);
 }
 
