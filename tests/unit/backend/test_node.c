@@ -327,6 +327,18 @@ static bool slow_is_gone(struct slow *s)
     return node_client_count(s->w.node) == 1;
 }
 
+static bool slow_is_gone_after(struct slow *s, uint64_t us)
+{
+    sim_run_for(s->w.sim, us);
+    return slow_is_gone(s);
+}
+
+static void subscribe(struct slow *s)
+{
+    say(&s->slow, "SUBSCRIBE c\r\n");
+    sim_run_for(s->w.sim, 5000);
+}
+
 static void publish(struct slow *s)
 {
     static char text[200100];
@@ -351,20 +363,16 @@ static void test_the_hard_limit_of_output(void **state)
     (void)state;
     slow_begin(&s, "normal 700000 0 0 pubsub 100 100 1");
     say(&s.slow, "GET half\r\n");
-    sim_run_for(s.w.sim, 100 * SECOND);
-    assert_false(slow_is_gone(&s));
+    assert_false(slow_is_gone_after(&s, 100 * SECOND));
     say(&s.slow, "GET half\r\nGET half\r\n");
-    sim_run_for(s.w.sim, SECOND / 2);
-    assert_true(slow_is_gone(&s));
+    assert_true(slow_is_gone_after(&s, SECOND / 2));
     slow_end(&s);
 
     slow_begin(&s, "normal 100 100 1 pubsub 500000 0 0");
-    say(&s.slow, "SUBSCRIBE c\r\n");
-    sim_run_for(s.w.sim, 5000);
+    subscribe(&s);
     publish(&s);
     publish(&s);
-    sim_run_for(s.w.sim, 100 * SECOND);
-    assert_false(slow_is_gone(&s));
+    assert_false(slow_is_gone_after(&s, 100 * SECOND));
     for (unsigned i = 0; i < 10 && !slow_is_gone(&s); i++)
         publish(&s);
     assert_true(slow_is_gone(&s));
@@ -380,8 +388,7 @@ static void test_the_soft_limit_of_output(void **state)
     (void)state;
     slow_begin(&s, "normal 0 200000 5");
     say(&s.slow, "GET half\r\nGET half\r\n");
-    sim_run_for(s.w.sim, 4 * SECOND);
-    assert_false(slow_is_gone(&s));
+    assert_false(slow_is_gone_after(&s, 4 * SECOND));
     io_stream_resume(&s.slow.stream);
     sim_run_for(s.w.sim, 3 * SECOND);
     assert_int_equal(s.slow.in_len, 2 * 500011);
@@ -389,21 +396,16 @@ static void test_the_soft_limit_of_output(void **state)
     say(&s.slow, "GET half\r\nGET half\r\n");
     sim_run_for(s.w.sim, 4 * SECOND);
     sim_node_wall_jump(s.w.host, -3600 * (int64_t)SECOND);
-    sim_run_for(s.w.sim, SECOND / 2);
-    assert_false(slow_is_gone(&s));
-    sim_run_for(s.w.sim, 3 * SECOND);
-    assert_true(slow_is_gone(&s));
+    assert_false(slow_is_gone_after(&s, SECOND / 2));
+    assert_true(slow_is_gone_after(&s, 3 * SECOND));
     slow_end(&s);
 
     slow_begin(&s, "pubsub 0 200000 5");
-    say(&s.slow, "SUBSCRIBE c\r\n");
-    sim_run_for(s.w.sim, 5000);
+    subscribe(&s);
     for (unsigned i = 0; i < 5; i++)
         publish(&s); /* half a second each */
-    sim_run_for(s.w.sim, 2 * SECOND);
-    assert_false(slow_is_gone(&s));
-    sim_run_for(s.w.sim, 5 * SECOND);
-    assert_true(slow_is_gone(&s));
+    assert_false(slow_is_gone_after(&s, 2 * SECOND));
+    assert_true(slow_is_gone_after(&s, 5 * SECOND));
     slow_end(&s);
 }
 
