@@ -412,7 +412,7 @@ static uint64_t checkpoints(const struct node *node)
 void node_prepare(struct node *node)
 {
     node->prepare_from = checkpoints(node);
-    store_checkpoint(node->store);
+    MAYBE(store_checkpoint(node->store));
 }
 
 bool node_is_prepared(const struct node *node)

@@ -29,6 +29,8 @@ const char *dispatch_write_error(const struct engine *engine, uint32_t flags, si
 bool dispatch_keys_only(const struct cmd *c);
 /* Parks the session until the log has room. */
 void session_wait_for_log(struct session *session);
+/* The same for a command that only asks: until hooks.state() of the store. */
+void session_wait_for_state(struct session *session);
 /* Every session of the list runs again. */
 void sessions_resume(struct list *list);
 

@@ -103,20 +103,35 @@ void cmd_bgsave(struct cmd *c)
         reply_error(c, ERROR_SYNTAX);
         return;
     }
-    store_checkpoint(c->store);
+    MAYBE(store_checkpoint(c->store));
     reply_status(c, "Background saving started");
 }
 
 void cmd_bgrewriteaof(struct cmd *c)
 {
-    store_checkpoint(c->store);
+    MAYBE(store_checkpoint(c->store));
     reply_status(c, "Background append only file rewriting started");
 }
 
+/* Who has the answer may copy the disk or cut its power. It waits in front of its connection, while others go on. */
 void cmd_save(struct cmd *c)
 {
-    store_checkpoint(c->store);
-    reply_ok(c);
+    struct session *s = c->session;
+    int err;
+
+    if (s->save == 0)
+        s->save = store_checkpoint(c->store);
+    err = store_checkpoint_result(c->store, s->save);
+    if (err == -EINPROGRESS) {
+        session_wait_for_state(s);
+        c->is_parked = true;
+        return;
+    }
+    s->save = 0;
+    if (err == 0)
+        reply_ok(c);
+    else
+        reply_error_format(c, "ERR no checkpoint was written: %s", err_text(err));
 }
 
 static bool shutdown_flag(struct cmd *c, uint32_t i, uint32_t *flags)

@@ -193,10 +193,15 @@ static void session_park(struct session *session, struct list *list)
     list_push_back(list, &session->park_node);
 }
 
+void session_wait_for_state(struct session *session)
+{
+    session_park(session, &session->engine->parked);
+}
+
 void session_wait_for_log(struct session *session)
 {
     session->engine->counters.parked_log++;
-    session_park(session, &session->engine->parked);
+    session_wait_for_state(session);
 }
 
 /* A key that the store has no room for. No read can find one, so only writes ask; few have an argument of that length. */

@@ -62,6 +62,7 @@ struct session {
     struct blocked *blocked;             /* owns; NULL: does not wait for keys */
     struct subscriptions *subscriptions; /* owns; NULL: none */
     struct fetch_set *fetches;           /* owns; cold values that the command in front needs; NULL: none */
+    uint64_t save;                       /* the checkpoint that SAVE in front waits for; 0: none */
     uint64_t backup_id;                  /* the backup that it began (cmd_backup.c), and that ends with it; 0: none */
     struct list_node park_node;          /* of engine->parked or engine->paused, while is_parked for those */
 };

@@ -229,10 +229,14 @@ static void on_state(void *arg);
 static void work_checkpointed(struct store *store, int err)
 {
     cleaner_checkpoint_ended(store, err == 0);
-    if (err == 0)
-        return;
-    store->is_checkpoint_wanted |= checkpoint_has_got_room(store);
-    store->checkpoint_again_ms = store->now_ms + (checkpoint_has_got_room(store) ? AGAIN_SOON_MS : AGAIN_MS);
+    store->checkpoint_err = err;
+    if (err == 0) {
+        store->checkpoint_good = store->checkpoints_begun;
+    } else {
+        store->is_checkpoint_wanted |= checkpoint_has_got_room(store);
+        store->checkpoint_again_ms = store->now_ms + (checkpoint_has_got_room(store) ? AGAIN_SOON_MS : AGAIN_MS);
+    }
+    on_state(store);
 }
 
 /* There is what those who wait want, or there will not be. */
@@ -267,6 +271,7 @@ static bool log_work(struct store *store)
         store->now_ms >= store->checkpoint_again_ms &&
         (store->is_checkpoint_wanted || checkpoint_is_due(store) || cleaner_wants_checkpoint(store))) {
         store->is_checkpoint_wanted = false;
+        store->checkpoints_begun++;
         store_turn_end(store);
         cleaner_checkpoint_begins(store);
         work_roll(store);
@@ -359,9 +364,23 @@ static void work_fire(struct io_timer *timer)
     }
 }
 
-void store_checkpoint(struct store *store)
+uint64_t store_checkpoint(struct store *store)
 {
     store->is_checkpoint_wanted = store->log != NULL;
+    store_work_soon(store, 0);
+    return store->checkpoints_begun + 1;
+}
+
+int store_checkpoint_result(const struct store *store, uint64_t number)
+{
+    bool is_running = store->log != NULL && checkpoint_is_running(store);
+    uint64_t ended = store->checkpoints_begun - is_running;
+
+    if (store->log == NULL || store->checkpoint_good >= number)
+        return 0;
+    if (ended >= number)
+        return store->checkpoint_err;
+    return is_running || store_log_error(store->log) == 0 ? -EINPROGRESS : store_log_error(store->log);
 }
 
 /* ---- the log's news --------------------------------------------------------------------------- */

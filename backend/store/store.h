@@ -91,8 +91,11 @@ void store_close(struct store *store, void (*done)(void *arg, int err), void *ar
 void store_destroy(struct store **store);
 /* Settings that may change while it runs. */
 void store_fsync_set(struct store *store, enum store_fsync fsync);
-/* Starts a checkpoint soon. */
-void store_checkpoint(struct store *store);
+/* Starts a checkpoint soon; its number. */
+uint64_t store_checkpoint(struct store *store);
+/* Of that one: 0: what had been changed when it was asked for is on the disk, in fsync mode no, too (or there is no log);
+ * -EINPROGRESS: not yet, hooks.state() tells when to ask again; else why there is none. */
+MUST_USE int store_checkpoint_result(const struct store *store, uint64_t number);
 void store_memory_max_set(struct store *store, uint64_t bytes);
 /* What the shard needs beside its data, as of now: it counts for memory_max as well. */
 void store_others_set(struct store *store, uint64_t bytes);

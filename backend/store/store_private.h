@@ -81,6 +81,8 @@ struct store {
     uint64_t compact_at, compact_again_ms; /* of the walk that moves lonely entries */
     uint32_t sweep_rounds;
     uint64_t checkpoint_again_ms; /* not before, after one has failed */
+    uint64_t checkpoints_begun, checkpoint_good; /* numbers: of the newest, and of the newest that was written */
+    int checkpoint_err;           /* of the newest that has ended */
     bool is_checkpoint_wanted, is_last_checkpoint;
     bool has_places_gone; /* while it opens: the checkpoint names segments that are not there */
     bool is_unlogged;     /* a key has gone without a record, and no checkpoint has begun since */

@@ -356,6 +356,31 @@ def test_info_has_redis_fields(weir_backend, redis_server):
         assert isinstance(ours[name], str) == isinstance(theirs[name], str), name
 
 
+def test_save_answers_when_it_is_done(weir_backend):
+    """Nothing else flushes: what was there before it is durable, a new checkpoint is written. Who waits for it is served
+    in order, others at once; who leaves meanwhile leaves nothing."""
+    server = weir_backend(None, "--fsync", "no")
+    r = client(server)
+    for number in range(1, 6):
+        assert r.set(f"key:{number}", number) is True
+        before = r.info("store")
+        assert before["lsn_durable"] < before["lsn_appended"] and before["checkpoints"] == number - 1
+        assert r.execute_command("SAVE") is True
+        after = r.info("store")
+        assert after["lsn_durable"] >= before["lsn_appended"] and after["checkpoints"] == number
+        assert abs(r.lastsave().timestamp() - time.time()) < 60
+    asked = b"SAVE\r\nPING\r\nSAVE\r\nECHO done\r\n"
+    with Conn(server.port) as a, Conn(server.port) as b:
+        with Conn(server.port) as gone:
+            for c in (a, gone, b):
+                c.send(asked)
+        for c in (a, b):
+            c.expect(b"+OK\r\n+PONG\r\n+OK\r\n$4\r\ndone\r\n")
+        a.ask(b"MULTI\r\nSAVE\r\nEXEC\r\n", b"+OK\r\n-ERR Command not allowed inside a transaction\r\n"
+              b"-EXECABORT Transaction discarded because of previous errors.\r\n")
+    assert r.info("store")["checkpoints"] >= 7
+
+
 def fill_sets(r, count, members):
     p = r.pipeline(transaction=False)
     for i in range(count):

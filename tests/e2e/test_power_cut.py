@@ -214,6 +214,7 @@ def says_that_its_log_has_failed(node, c):
     for words in (("SET", "new", "1"), ("DEL", "first"), ("FLUSHALL",)):
         assert c.resp(*words) == acknowledged.DISK_FAILED
     assert c.resp("GET", "first") == b"$1\r\n1\r\n"
+    assert c.resp("SAVE").startswith(b"-ERR no checkpoint was written: ")
     with Conn(node.port) as memcache:
         memcache.ask(b"set m 0 0 1\r\nx\r\ndelete first\r\nget first\r\n",
                      2 * b"SERVER_ERROR read-only after a failed write of the log\r\n" + b"VALUE first 0 1\r\n1\r\nEND\r\n")

@@ -263,6 +263,67 @@ static void test_making_a_directory_fails_anywhere(void **state)
     }
 }
 
+/* ---- checkpoints that somebody waits for --------------------------------------------------------- */
+
+static int await_checkpoint(struct world *w, uint64_t number)
+{
+    for (unsigned i = 0; i < 100000; i++) {
+        int err = store_checkpoint_result(w->store, number);
+
+        if (err != -EINPROGRESS)
+            return err;
+        MAYBE(sim_step(w->sim));
+    }
+    fail_msg("a checkpoint never ends");
+    return 0;
+}
+
+/* It is asked for at any moment, while another one runs, too. When it has ended well, whatever had been changed before
+ * outlives a power cut that takes all that was not flushed; and when an operation has failed it says so, or another one
+ * has been made. Nothing else flushes in most of these lives. */
+static void test_who_waits_for_a_checkpoint(void **state)
+{
+    uint32_t good = 0, failed = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= world_times(120); seed++) {
+        const struct fault *fault = &faults[seed / 2 % ARRAY_COUNT(faults)];
+        struct faulty f;
+        struct world *w = &f.w;
+        uint64_t appended, number, earlier;
+        int err;
+
+        begin(&f, seed, seed % 5 == 0 ? STORE_FSYNC_EVERYSEC : STORE_FSYNC_NO);
+        world_open(w);
+        ops(w, (unsigned)world_random(w, 80));
+        earlier = store_checkpoint(w->store);
+        for (uint64_t i = world_random(w, 30); i > 0; i--)
+            MAYBE(sim_step(w->sim));
+        ops(w, 1 + (unsigned)world_random(w, 20));
+        if (seed % 2 == 0)
+            sim_disk_fail(w->node, fault->op, NULL, fault->err, 1);
+        appended = store_marks_of(w->store).appended;
+        number = store_checkpoint(w->store);
+        assert_true(number >= earlier);
+        err = await_checkpoint(w, number);
+        good += err == 0;
+        failed += err != 0;
+        assert_true(err == 0 || seed % 2 == 0);
+        if (err == 0) {
+            assert_true(store_marks_of(w->store).durable >= appended);
+            assert_int_equal(store_checkpoint_result(w->store, earlier), 0);
+        }
+        sim_disk_fail_no_more(w->node);
+        sim_disk_crash_set(w->node, SIM_DISK_OLD);
+        world_die(w, true);
+        judge(w);
+        assert_true(err != 0 || store_marks_of(w->store).appended >= appended);
+        end(&f);
+    }
+    print_message("# %u good, %u failed\n", good, failed);
+    assert_true(good > world_times(120) / 2 && failed > 5);
+}
+
 /* ---- a full disk -------------------------------------------------------------------------------- */
 
 #define CLOSE_US_MAX 10000000u /* who stops a process does not wait much longer before killing it */
@@ -831,6 +892,7 @@ int main(void)
         cmocka_unit_test(test_a_failed_flush_is_not_believed_after_a_restart),
         cmocka_unit_test(test_a_failed_write_is_in_the_ring),
         cmocka_unit_test(test_making_a_directory_fails_anywhere),
+        cmocka_unit_test(test_who_waits_for_a_checkpoint),
         cmocka_unit_test(test_a_full_disk),
         cmocka_unit_test(test_killed_again_on_a_full_disk),
         cmocka_unit_test(test_deletes_make_room_on_a_full_disk),
