@@ -3,6 +3,7 @@
  * Lists, but those commands that move elements or wait (cmd_list_pop.c).
  */
 #include "backend/cmd/cmd_list.h"
+#include "backend/cmd/cmd_private.h"
 #include "backend/cmd/handlers.h"
 #include "backend/cmd/notify.h"
 #include "backend/cmd/reply.h"
@@ -353,6 +354,8 @@ void cmd_ltrim(struct cmd *c)
         list_pop(object, DEQUE_TAIL, count - first - length, store_effects(c->store));
     if (!cmd_stored(c, store_change(c->store, &key)))
         return;
+    if (first == 0 && length == count)
+        watch_changed(c->engine, c->db, key.name); /* to Redis it has changed */
     notify_change(c, NOTIFY_LIST, "ltrim", &key);
     reply_ok(c);
 }

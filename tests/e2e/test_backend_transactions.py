@@ -116,6 +116,37 @@ def test_watch_sees_changes_of_parts(clients, size):
         clients.do("a", "EXEC")
 
 
+COLLECTIONS = ("RPUSH list a b", "HSET hash a 1", "SADD set a", "ZADD zset 1 a", "GEOADD geo 1 1 a")
+
+
+@pytest.mark.parametrize("is_cold", (False, True))
+def test_watch_sees_changes_of_collections(clients, is_cold):
+    """Those that change nothing too: Redis tells some of them, and not others."""
+    for change in """
+            LTRIM list 0 -1|LTRIM list 0 5|LTRIM list 0 0|LTRIM list 5 9|LTRIM none 0 -1|LSET list 0 a|LREM list 0 none|LREM list 0 a
+            LMOVE list list LEFT LEFT|LMOVE list list LEFT RIGHT|LINSERT list BEFORE none x|LINSERT list BEFORE a x|LPUSHX none x
+            LPUSHX list x|LPOP list 0|LPOP list|LMPOP 1 none LEFT|RPOPLPUSH list list|LINDEX list 0|SORT list ALPHA STORE list
+            HSET hash a 1|HSETNX hash a 2|HSETNX hash b 2|HDEL hash none|HDEL hash a|HINCRBY hash a 0|HINCRBYFLOAT hash a 0
+            HMSET hash a 1|HRANDFIELD hash|SADD set a|SADD set b|SREM set none|SREM set a|SPOP set 0|SPOP set|SMOVE set set a
+            SMOVE set none a|SMOVE set none b|SDIFFSTORE set none|SINTERSTORE set set|SUNIONSTORE set set none|SRANDMEMBER set 0
+            ZADD zset 1 a|ZADD zset NX 2 a|ZADD zset XX 2 b|ZADD zset GT 0 a|ZADD zset CH 2 a|ZINCRBY zset 0 a|ZREM zset none
+            ZREM zset a|ZREMRANGEBYRANK zset 5 6|ZREMRANGEBYSCORE zset 5 6|ZREMRANGEBYLEX zset [x [y|ZPOPMIN zset 0|ZPOPMIN zset
+            ZRANGESTORE zset none 0 -1|ZRANGESTORE zset zset 0 -1|ZUNIONSTORE zset 1 zset|ZINTERSTORE zset 1 none|ZMPOP 1 none MIN
+            GEOADD geo 1 1 a|GEOADD geo NX 2 2 a|GEOADD geo 2 2 a|GEOSEARCHSTORE geo none FROMLONLAT 0 0 BYRADIUS 1 m
+            RENAME list list|RENAMENX list hash|COPY list hash|COPY list none|EXPIRE list 100 XX|EXPIRE list 100|PERSIST list
+            TOUCH list|MOVE list 1|OBJECT ENCODING list|DBSIZE|SWAPDB 1 2""".strip().replace("\n", "|").split("|"):
+        clients.do("a", "FLUSHALL")
+        for made in COLLECTIONS:
+            clients.do("a", *made.split())
+        clients.do("a", "WATCH", "list", "hash", "set", "zset", "geo", "none")
+        if is_cold:
+            clients.spill()
+        clients.do("b", *change.split())
+        clients.do("a", "MULTI")
+        clients.do("a", "ECHO", change)
+        clients.do("a", "EXEC")
+
+
 @pytest.mark.parametrize("when", ("before WATCH", "before MULTI", "before EXEC", "unwatched"))
 def test_watched_keys_expire(clients, when):
     clients.do("a", "SET", "k", "v", "PX", "60")
