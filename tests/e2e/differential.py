@@ -260,10 +260,11 @@ def explain(label, request, ours, theirs, history):
 
 # Running
 
-def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, between=None, each_time=None):
-    """`count` commands of these families (None: all) to both ports. between(done) is called now and then, when
-    both have answered everything and are without clients: to restart ours, to make its values cold; each_time(done)
-    before every pipeline. Raises Difference."""
+def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, between=None, each_time=None,
+        every=20):
+    """`count` commands of these families (None: all) to both ports. between(done) is called now and then (one pipeline of
+    `every`), when both have answered everything and are without clients: to restart ours, to make its values cold;
+    each_time(done) before every pipeline. Raises Difference."""
     load_families()
     names = sorted(FAMILIES) if names is None else names
     rng = random.Random(seed)
@@ -294,7 +295,7 @@ def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, betwee
                     raise Difference(explain(f"{label}, command {done}", request, ours_said, theirs_said, history))
                 history.append(request)
                 done += 1
-            if between is not None and rng.randrange(20) == 0:
+            if between is not None and rng.randrange(every) == 0:
                 a.close()
                 b.close()  # its database is forgotten, too
                 between(done)
@@ -334,7 +335,7 @@ def run_and_fill(ours, theirs, names, seeds, count, resp=2):
     """As run(), of several seeds, while more data than memory is written beside, so that what is compared goes cold again
     and again. `ours` is a node with little memory."""
     for seed in seeds:
-        run(ours, theirs, names, seed, count, resp, between=filler(ours, seed))
+        run(ours, theirs, names, seed, count, resp, between=filler(ours, seed), every=5)
     dbs = range(FILLER_DB)
     compare_snapshots(snapshot(ours, dbs), snapshot(theirs, dbs))
     assert fetches(ours) > 10

@@ -195,10 +195,7 @@ def test_verify_takes_a_killed_node_for_what_it_is(weir_backend):
     """A torn tail is no damage; nothing durable is missing."""
     node = weir_backend(None, *SEGMENT)
     write_some(redis_client(node), 1)
-    for pid in weirtest.pids_of_session(node.pid):
-        os.kill(pid, signal.SIGKILL)
-    node._sent.add(signal.SIGKILL)
-    node.stop(signal.SIGKILL)
+    node.kill_all()
     assert "damage      0" in ctl("verify", node.data)
 
 
@@ -209,10 +206,7 @@ def test_verify_tells_what_only_the_ring_has(weir_backend):
         return redis_client(node).info("store")["lsn_appended"]
 
     def kill(node):
-        for pid in weirtest.pids_of_session(node.pid):
-            os.kill(pid, signal.SIGKILL)
-        node._sent.add(signal.SIGKILL)
-        node.stop(signal.SIGKILL)
+        node.kill_all()
         weirtest.wait_for(lambda: "in use by a node" not in ctl("verify", node.data), "the lock to go")
 
     node = weir_backend(None, "--fsync", "always")
@@ -309,10 +303,7 @@ def test_verify_of_a_log_that_ends_with_large_values(weir_backend):
         client.set("small", "x")
         for i in range(5):
             client.set(f"large:{i}", "x" * 200000)
-    node._sent.add(signal.SIGKILL)
-    for pid in weirtest.pids_of_session(node.pid):
-        os.kill(pid, signal.SIGKILL)
-    node.stop(signal.SIGKILL)
+    node.kill_all()
     assert "damage      0" in ctl("verify", node.data)
     node.restart(signal.SIGKILL)
     node.stop()
@@ -487,10 +478,7 @@ def test_backup_after_files_were_given_back(weir_backend, tmp_path):
         found = sequence.found(other.port)
         assert before <= found if until is None else found <= len(sequence.sent)
         other.stop()
-    for pid in weirtest.pids_of_session(node.pid):
-        os.kill(pid, signal.SIGKILL)
-    node._sent.add(signal.SIGKILL)
-    node.stop(signal.SIGKILL)
+    node.kill_all()
     assert "damage      0" in ctl("verify", node.data)
     ctl("salvage", node.data, tmp_path / "salvaged")
     there = redis_client(weir_backend(None, *SEGMENT, "--memory", "8mb", data=tmp_path / "salvaged"))
@@ -551,10 +539,7 @@ def test_backup_of_a_stopped_node(weir_backend, tmp_path):
     write_some(redis_client(node), 1)
     before = snapshot(redis_client(node))
     assert "a node has it open" in ctl("backup", node.data, tmp_path / "b", code=1)
-    for pid in weirtest.pids_of_session(node.pid):
-        os.kill(pid, signal.SIGKILL)
-    node._sent.add(signal.SIGKILL)
-    node.stop(signal.SIGKILL)
+    node.kill_all()
     # The lock goes when the kernel has closed what the killed one had open.
     weirtest.wait_for(lambda: "was killed" in ctl("backup", node.data, tmp_path / "b", code=1), "the lock to go")
     assert not os.path.exists(tmp_path / "b.part")
@@ -620,9 +605,7 @@ def test_killed_during_a_backup(weir_backend, tmp_path):
             if i % 2:
                 backup.kill()
             else:
-                node._sent.add(signal.SIGKILL)
-                for pid in weirtest.pids_of_session(node.pid):
-                    os.kill(pid, signal.SIGKILL)
+                node.kill_all()
                 acknowledged.finish(writers)
                 node.restart(signal.SIGKILL)
             backup.wait(30)

@@ -25,7 +25,10 @@ def workers_of(node):
 
 def kill(node, what):
     """SIGKILL to the worker, the master, or all of it."""
-    pids = {"worker": workers_of(node), "master": [node.pid], "all": pids_of_session(node.pid)}[what]
+    if what == "all":
+        node.kill_all()
+        return
+    pids = {"worker": workers_of(node), "master": [node.pid]}[what]
     assert pids
     for pid in pids:
         try:

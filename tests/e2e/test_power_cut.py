@@ -143,10 +143,7 @@ def cut(rig, node, writers):
     rings = rings_of(node)
     assert rings, "the node has a ring in /dev/shm"
     told = rig.cut()
-    node._sent.add(signal.SIGKILL)
-    for pid in pids_of_session(node.pid):
-        os.kill(pid, signal.SIGKILL)
-    node.stop(signal.SIGKILL)
+    node.kill_all()
     acknowledged.finish(writers)
     for ring in rings:
         if os.path.exists(ring):

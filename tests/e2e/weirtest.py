@@ -6,6 +6,7 @@ free_port(); every process is ended through its own Popen or by the pids of its 
 waits without a deadline, and none asserts how long something took.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -243,6 +244,16 @@ class Process:
         self._end_session()
         return self.popen.returncode
 
+    def kill_all(self):
+        """All of its processes at once, as when the machine loses them: none is left to see another one end."""
+        self._sent.add(signal.SIGKILL)
+        pids = pids_of_session(self.pid)
+        for signo in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signo)
+        self.stop(signal.SIGKILL)
+
     def _end_session(self):
         for pid in pids_of_session(self.pid):
             try:
@@ -332,13 +343,9 @@ class WeirBackend(Server):
     def restart(self, signo=signal.SIGTERM):
         """Ends it, all its processes at once with SIGKILL, and starts it anew."""
         if signo == signal.SIGKILL:
-            self._sent.add(signo)
-            for pid in pids_of_session(self.pid):
-                try:
-                    os.kill(pid, signo)
-                except ProcessLookupError:  # one that its master's end has ended
-                    pass
-        self.stop(signo)
+            self.kill_all()
+        else:
+            self.stop(signo)
         troubles = self.troubles()
         assert not troubles, troubles
         # Threads of a killed process may hold its socket for a moment after it looks gone.
