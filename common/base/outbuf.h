@@ -60,7 +60,7 @@ MUST_USE static inline bool outbuf_append(struct chunk_pools *pools, struct outb
 {
     struct chunk *last = out->last;
 
-    if (LIKELY(last != NULL && last->cap - last->end >= size)) {
+    if (LIKELY(last != NULL && last->cap - last->end >= size && size > 0)) { /* nothing may be NULL */
         memcpy(last->data + last->end, data, size);
         last->end += (uint32_t)size;
         out->len += size;

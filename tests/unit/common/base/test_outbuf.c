@@ -69,6 +69,7 @@ static void test_splice_moves_all_behind_all(void **state)
     outbuf_splice(&a, &b);
     outbuf_splice(&a, &empty);
     assert_true(outbuf_append(&pools, &a, "?", 1)); /* still open at its end */
+    assert_true(outbuf_append(&pools, &a, NULL, 0));
     assert_int_equal(gather(&a, seen, sizeof(seen)), 7);
     assert_memory_equal(seen, "world!?", 7);
     assert_int_equal(a.len, 7);
