@@ -26,6 +26,7 @@
 #define TIMED_EVERY   64u
 #define TIMED_ALL_BELOW_US 1000u /* with a slower-than of less the slow log is about fast ones too: all are timed */
 #define TIMED_ARGUMENTS 64u /* so many arguments make a fast command slow */
+#define RECORD_BESIDE 64u   /* bytes of a record beside a word of its command */
 #define ECHO_MAX      128   /* bytes of a client's words in an error line */
 
 /* ---- which command --------------------------------------------------------------------------------- */
@@ -121,10 +122,10 @@ const char *dispatch_write_error(const struct engine *engine, uint32_t flags, si
 
     *must_wait = false;
     if (LIKELY(err == 0))
-        return NULL;
+        return grows > 0 || LIKELY(store_may_delete(engine->store, bytes)) ? NULL : ERROR_DISK_USED_UP;
     switch (err) {
     case ERR_FULL: return ERROR_MEMORY;
-    case -ENOSPC: return grows > 0 ? ERROR_DISK_FULL : NULL; /* deletes have a reserve */
+    case -ENOSPC: return ERROR_DISK_FULL; /* only who grows is told: deletes have a reserve */
     case -EROFS: return ERROR_DISK_FAILED;
     default:
         *must_wait = true;
@@ -226,7 +227,7 @@ static size_t bytes_of_arguments(const struct cmd *c)
     size_t bytes = 0;
 
     for (uint32_t i = 0; i < c->argc; i++)
-        bytes += c->argv[i].len;
+        bytes += c->argv[i].len + RECORD_BESIDE;
     return bytes;
 }
 

@@ -44,19 +44,8 @@ static bool string_copy(struct cmd *c, const struct store_key *source, struct st
 static bool object_move(struct cmd *c, struct store_key *source, struct store_key *target)
 {
     struct store_attributes attributes = key_attributes(source);
-    const struct object_ops *ops = store_type_ops(c->store, entry_type(source->entry));
-    struct object *object;
-    int err;
 
-    if (!cmd_stored(c, store_take_object(c->store, source, &object)))
-        return false;
-    err = store_put_object(c->store, target, object, &attributes);
-    if (err == 0)
-        return cmd_stored(c, 0);
-    /* No memory for the new name: back to the old one. */
-    if (store_put_object(c->store, source, object, &attributes) != 0)
-        ops->destroy(object);
-    return cmd_stored(c, err);
+    return cmd_stored(c, store_move_object(c->store, source, target, &attributes));
 }
 
 bool key_move(struct cmd *c, struct store_key *source, struct store_key *target)

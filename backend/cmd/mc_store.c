@@ -41,12 +41,14 @@ enum mc_trouble mc_need_value(struct session *session, const struct store_key *k
     return MC_PARKED;
 }
 
+#define DELETE_BYTES_MAX 512u /* a record that deletes one key, or touches it */
+
 enum mc_trouble mc_may_write(struct session *session, size_t grows)
 {
     int err = store_may_write(session->engine->store, grows);
 
     if (LIKELY(err == 0))
-        return MC_FINE;
+        return grows > 0 || LIKELY(store_may_delete(session->engine->store, DELETE_BYTES_MAX)) ? MC_FINE : MC_NO_DISK;
     session->engine->counters.mc.store_no_memory += err == ERR_FULL;
     switch (err) {
     case ERR_FULL: return MC_NO_MEMORY;

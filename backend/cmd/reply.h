@@ -55,6 +55,9 @@ void reply_count_set(struct cmd *c, uint64_t count);
 #define ERROR_NAN       "ERR resulting score is not a number (NaN)"
 #define ERROR_DISK_FULL "MISCONF No room is left on the disk for data. Commands that may modify the data set are " \
                         "disabled, but those that delete; service resumes when there is room."
+#define ERROR_DISK_USED_UP \
+    "MISCONF No room is left on the disk, nor of what is kept for commands that delete; nothing was changed, and " \
+    "service resumes when there is room."
 #define ERROR_DISK_FAILED                                                                          \
     "MISCONF A write or a flush of the log has failed. Commands that may modify the data set are " \
     "disabled until an operator acts. Please check the server's log for details about the error."

@@ -300,9 +300,42 @@ static void store_revoke(struct store *store, struct record *record)
     MAYBE(store_append(store, record, &address) != 0);
 }
 
-/* Puts a whole value: the record is appended, then the entry made, whose memory is there by then. `object` as in parts. */
+/* The value's old key, behind the new one in the log: there was room for both. What fails all the same leaves the log with
+ * the value under two keys, and memory with the old one: nothing more may be written. */
+static int log_moved(struct store *store, const struct store_key *from)
+{
+    struct record tomb = {.type = RECORD_TOMB, .db = from->db, .key = from->name};
+    uint64_t address;
+    int err = store_append(store, &tomb, &address);
+
+    if (UNLIKELY(err != 0))
+        store_break(store, err);
+    else
+        store->absent_lsn = tomb.lsn;
+    return err;
+}
+
+static bool has_room_for_move(struct store *store, const struct record *record, const struct store_key *from)
+{
+    const struct record tomb = {.type = RECORD_TOMB, .db = from->db, .key = from->name};
+
+    return store->log == NULL || (store_log_takes(store->log, record_size(record) + record_size(&tomb)) &&
+                                  store_log_takes(store->log, record_size(&tomb)));
+}
+
+/* Its object lives on, under another key. */
+static void moved_drop(struct store *store, struct store_key *from)
+{
+    store_find(store, from->db, from->name, from); /* the new one may have made room by moving it */
+    store_entry_drop(store, from->hash, from->entry);
+    from->entry = NULL;
+    store_tell_changed(store, from->db, from->name, STORE_REMOVED);
+}
+
+/* Puts a whole value: the record is appended, then the entry made, whose memory is there by then. `object` as in parts.
+ * `from`: the key that has the object now, and is deleted by this; NULL: none. */
 static int store_put_whole(struct store *store, struct store_key *key, struct record *record,
-                           struct entry_parts *parts)
+                           struct entry_parts *parts, struct store_key *from)
 {
     struct object *old_object = store_old_object(key->entry, parts->object);
     struct entry *old = key->entry, *now;
@@ -313,7 +346,9 @@ static int store_put_whole(struct store *store, struct store_key *key, struct re
 
     if (UNLIKELY(err != 0))
         return err;
-    err = store_append(store, record, &address);
+    err = from == NULL || has_room_for_move(store, record, from) ? store_append(store, record, &address) : -ENOSPC;
+    if (LIKELY(err == 0) && from != NULL)
+        err = log_moved(store, from);
     if (UNLIKELY(err != 0)) {
         entry_room_put(store, parts, now);
         return err;
@@ -328,17 +363,22 @@ static int store_put_whole(struct store *store, struct store_key *key, struct re
         parts->is_main = (old->type_flags & ENTRY_MAIN) != 0;
         parts->access = entry_access(old);
     }
+    err = entry_put_into(store, key->hash, &key->entry, parts, now);
+    if (UNLIKELY(err != 0)) {
+        ASSERT(!existed);
+        if (from != NULL)
+            store_break(store, err);
+        else
+            store_revoke(store, record);
+        return err;
+    }
+    if (from != NULL)
+        moved_drop(store, from);
     if (parts->object != NULL) {
         parts->object->base_lsn = parts->object->image_lsn = record->lsn;
         parts->object->image_bytes = record->value.len;
         parts->object->delta_bytes = parts->object->delta_count = 0;
         parts->object->chain_sequence = 0;
-    }
-    err = entry_put_into(store, key->hash, &key->entry, parts, now);
-    if (UNLIKELY(err != 0)) {
-        ASSERT(!existed);
-        store_revoke(store, record);
-        return err;
     }
     store_live_remove(store, old_address, old_bytes);
     store_live_add(store, address, store_record_bytes(key->entry));
@@ -389,13 +429,13 @@ int store_put_string(struct store *store, struct store_key *key, struct bytes va
     ASSERT(value.len <= STORE_VALUE_MAX && key->name.len <= STORE_KEY_MAX);
     if (LIKELY(value.len <= STRING_INLINE_MAX)) {
         parts.value = value;
-        return store_put_whole(store, key, &record, &parts);
+        return store_put_whole(store, key, &record, &parts, NULL);
     }
     object = store->options.types[STORE_STRING]->decode(value);
     if (object == NULL)
         return ERR_FULL;
     parts.object = object;
-    err = store_put_whole(store, key, &record, &parts);
+    err = store_put_whole(store, key, &record, &parts, NULL);
     if (err != 0)
         store->options.types[STORE_STRING]->destroy(object);
     return err;
@@ -411,24 +451,41 @@ int store_put_copy(struct store *store, struct store_key *key, struct object *ob
         return ERR_FULL;
     store_object_limit(store, object);
     parts.object = object;
-    return store_put_whole(store, key, &record, &parts);
+    return store_put_whole(store, key, &record, &parts, NULL);
+}
+
+/* A string that is short enough is inline, wherever it comes from (RENAME, COPY). */
+static bool object_fits_inline(const struct object *object)
+{
+    return object->type == STORE_STRING && ((const struct string_object *)object)->len <= STRING_INLINE_MAX;
+}
+
+static struct bytes string_object_bytes(const struct object *object)
+{
+    const struct string_object *string = (const struct string_object *)object;
+
+    return bytes_of(string->data, string->len);
+}
+
+/* Into the scratch. */
+static bool object_encode(struct store *store, struct object *object)
+{
+    buffer_clear(&store->scratch);
+    store->options.types[object->type]->encode(object, &store->scratch);
+    return !store->scratch.failed && store->scratch.len <= RECORD_VALUE_MAX;
 }
 
 int store_put_object(struct store *store, struct store_key *key, struct object *object,
                      const struct store_attributes *attributes)
 {
-    /* A string that is short enough is inline, wherever it comes from (RENAME, COPY). */
-    if (object->type == STORE_STRING && ((struct string_object *)object)->len <= STRING_INLINE_MAX) {
-        struct string_object *string = (struct string_object *)object;
-        int err = store_put_string(store, key, bytes_of(string->data, string->len), attributes);
+    if (object_fits_inline(object)) {
+        int err = store_put_string(store, key, string_object_bytes(object), attributes);
 
         if (err == 0)
             store_object_destroy(store, object);
         return err;
     }
-    buffer_clear(&store->scratch);
-    store->options.types[object->type]->encode(object, &store->scratch);
-    if (store->scratch.failed || store->scratch.len > RECORD_VALUE_MAX)
+    if (!object_encode(store, object))
         return ERR_FULL;
     return store_put_copy(store, key, object, buffer_bytes(&store->scratch), attributes);
 }
@@ -473,24 +530,26 @@ int store_evict(struct store *store, struct store_key *key)
     return err;
 }
 
-int store_take_object(struct store *store, struct store_key *key, struct object **out)
+int store_move_object(struct store *store, struct store_key *source, struct store_key *target,
+                      const struct store_attributes *attributes)
 {
-    struct record record = {.type = RECORD_TOMB, .db = key->db, .key = key->name};
-    struct object *object = entry_object(key->entry);
-    uint64_t address;
-    int err = store_append(store, &record, &address);
+    struct object *object = entry_object(source->entry);
+    struct entry_parts parts = parts_of_key(target, (enum store_type)object->type, attributes);
+    struct record record;
 
-    if (err != 0)
-        return err;
-    store->absent_lsn = record.lsn;
-    store_entry_drop(store, key->hash, key->entry);
-    key->entry = NULL;
-    store->object_bytes -= object->accounted_bytes;
-    object->accounted_bytes = 0;
-    object->base_lsn = object->image_lsn = 0;
-    *out = object;
-    store_tell_changed(store, key->db, key->name, STORE_REMOVED);
-    return 0;
+    if (object_fits_inline(object)) {
+        int err = store_put_string(store, target, string_object_bytes(object), attributes);
+
+        if (err != 0)
+            return err;
+        store_find(store, source->db, source->name, source); /* putting may have made room by moving it */
+        return store_delete(store, source);
+    }
+    if (!object_encode(store, object))
+        return ERR_FULL;
+    record = record_of_parts(&parts, RECORD_SET, buffer_bytes(&store->scratch));
+    parts.object = object;
+    return store_put_whole(store, target, &record, &parts, source);
 }
 
 /* ---- changes of objects ----------------------------------------------------------------------- */

@@ -324,6 +324,15 @@ static NOINLINE int append_place(struct store_log *log, size_t size)
     return 0;
 }
 
+bool store_log_takes(struct store_log *log, size_t bytes)
+{
+    const struct log_page *page = &log->page;
+    struct page_plan plan = {.need = PAGE_HEADER_SIZE + FRAME_HEADER_SIZE + bytes};
+
+    return log->error != 0 || (page->data != NULL && page->at + FRAME_HEADER_SIZE + bytes <= page->cap) ||
+           plan_segment(log, plan.need, &plan) == 0;
+}
+
 int store_log_append(struct store_log *log, struct record *record, uint64_t *address)
 {
     struct log_page *page = &log->page;

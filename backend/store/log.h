@@ -152,6 +152,8 @@ bool store_log_has_room(struct store_log *log);
 /* Calls room() if it is due: for timers, so that whoever waits is told whatever made the room. */
 void store_log_room_check(struct store_log *log);
 int store_log_error(const struct store_log *log); /* 0, or why it has failed */
+/* Records of so many bytes together have a place now, whatever the disk says; true as well if the log has failed. */
+bool store_log_takes(struct store_log *log, size_t bytes);
 /* At the start: LSN of the last change found; and whether changes may have been lost with the ring of a killed process. */
 uint64_t store_log_recovered_lsn(const struct store_log *log);
 bool store_log_is_ring_lost(const struct store_log *log);

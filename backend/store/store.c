@@ -213,6 +213,11 @@ static int store_room(struct store *store, size_t bytes)
     return -ENOSPC;
 }
 
+bool store_may_delete(struct store *store, size_t bytes)
+{
+    return store->log == NULL || !store_log_is_disk_full(store->log) || store_log_takes(store->log, bytes);
+}
+
 int store_may_write(struct store *store, size_t grows)
 {
     int err;

@@ -160,6 +160,8 @@ void store_fetch_cancel(struct store_waiter *waiter);
  * small. 0; ERR_FULL: memory (only for commands that may grow); -ENOSPC: disk, and the cleaner cannot help; -EROFS: a write or a flush failed, the shard is read-only; ERR_AGAIN: the log or the
  * cleaner is behind, park the client and try when `state` is told. */
 int store_may_write(struct store *store, size_t grows);
+/* Whether what is kept on a full disk for those that only take away has so many bytes. */
+bool store_may_delete(struct store *store, size_t bytes);
 
 struct store_attributes {
     uint64_t expire_ms; /* absolute; 0: never */
@@ -179,8 +181,10 @@ MUST_USE int store_put_object(struct store *store, struct store_key *key, struct
 /* The same where its image is at hand (COPY). */
 MUST_USE int store_put_copy(struct store *store, struct store_key *key, struct object *object, struct bytes image,
                             const struct store_attributes *attributes);
-/* For RENAME: the object leaves its key, which is deleted (logged); the caller owns it, not logged. */
-MUST_USE int store_take_object(struct store *store, struct store_key *key, struct object **out);
+/* For RENAME, MOVE: the source's object becomes the target's value, and the source is deleted. An error (as of
+ * store_put_string()) has changed nothing. */
+MUST_USE int store_move_object(struct store *store, struct store_key *source, struct store_key *target,
+                               const struct store_attributes *attributes);
 
 /* An object that exists, or (create) an empty one of this type; the type must fit. NULL: out of memory, or
  * absent without `create`. Then change it and end with store_change(), in the same command. */

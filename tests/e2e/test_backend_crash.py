@@ -232,6 +232,43 @@ def test_the_bound_of_disk_is_reached(weir_backend):
     full_and_back(node, lambda: None)
 
 
+def test_a_refused_rename_has_changed_nothing(weir_backend):
+    """Long strings and a list, for whose record under another name there is no room. Then the node is killed."""
+    node = weir_backend(None, "--disk", "24mb", "--segment_size", "1mb", "--memory", "64mb")
+    where = {}  # (database, name): what is there
+    refused = 0
+    with Conn(node.port, timeout=30) as c:
+        assert c.resp("RPUSH", "list", *(str(i) * 40000 for i in range(10))) == b":10\r\n"
+        where["0", "list"] = "list"
+        for i in range(47):
+            assert c.resp("SET", f"k{i}", f"{i}|" + "x" * 400000) == b"+OK\r\n"
+            where["0", f"k{i}"] = i
+        for name in ["list", *(f"k{i}" for i in range(6))]:
+            for words, there in ((("RENAME", name, "new"), ("0", "new")), (("RENAMENX", name, "new"), ("0", "new")),
+                                 (("MOVE", name, "5"), ("5", name)), (("RENAME", name, "k46"), ("0", "k46"))):
+                if ("0", name) not in where or (words[0] == "RENAMENX" and there in where):
+                    continue
+                answer = c.resp(*words)
+                if answer == acknowledged.DISK_FULL:
+                    refused += 1
+                else:
+                    assert answer in (b"+OK\r\n", b":1\r\n"), words
+                    where[there] = where.pop(("0", name))
+                assert c.resp("EXISTS", name) == b":%d\r\n" % (("0", name) in where), words
+    assert refused > 5
+    node.restart(signal.SIGKILL)
+    with Conn(node.port, timeout=30) as c:
+        for (db, name), what in where.items():
+            assert c.resp("SELECT", db) == b"+OK\r\n"
+            if what == "list":
+                assert c.resp("LLEN", name) == b":10\r\n"
+            else:
+                text = f"{what}|".encode() + b"x" * 400000
+                assert c.resp("GET", name) == b"$%d\r\n%s\r\n" % (len(text), text), name
+        assert c.resp("SELECT", "0") == b"+OK\r\n"
+        assert c.resp("DBSIZE") == b":%d\r\n" % sum(db == "0" for db, _ in where)
+
+
 def test_large_values_in_transactions_wait_for_room(weir_backend):
     """--disk, written over many times by little that lives: EXEC waits for the cleaner as a single command does."""
     node = weir_backend(None, "--disk", "16mb", "--segment_size", "1mb", "--memory", "64mb", "--fsync", "no")
