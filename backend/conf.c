@@ -3,6 +3,7 @@
 
 #include "backend/conf.h"
 
+#include "backend/store/record.h"
 #include "common/base/mem.h"
 
 #include <stdio.h>
@@ -10,6 +11,8 @@
 const char *const node_conf_fsync_names[] = {"no", "everysec", "always", NULL};
 const char *const node_conf_direct_names[] = {"false", "true", "auto", NULL};
 _Static_assert(STORE_FSYNC_NO == 0 && STORE_FSYNC_EVERYSEC == 1 && STORE_FSYNC_ALWAYS == 2, "the names' order");
+
+#define NOFILE_MIN 256u /* a small node starts with it; the master's part grows by shards and by cores */
 
 /* ---- values ------------------------------------------------------------------------------------------ */
 
@@ -40,6 +43,17 @@ static int set_or_auto(struct conf_reader *reader, const struct conf_item *item,
     return 0;
 }
 
+static int set_pages(struct conf_reader *reader, const struct conf_item *item, void *target)
+{
+    int err = conf_set_size32(reader, item, target);
+
+    if (err == 0 && *(uint32_t *)((char *)target + item->key->offset) % PAGE_SIZE_ != 0)
+        err = conf_fail(reader, item->value->at,
+                        "conf: directive \"%s\" has an invalid value; it takes a multiple of %u bytes", item->name,
+                        PAGE_SIZE_);
+    return err;
+}
+
 static int set_workers(struct conf_reader *reader, const struct conf_item *item, void *target)
 {
     return set_or_auto(reader, item, target, conf_set_u32);
@@ -47,7 +61,35 @@ static int set_workers(struct conf_reader *reader, const struct conf_item *item,
 
 static int set_segment_size(struct conf_reader *reader, const struct conf_item *item, void *target)
 {
-    return set_or_auto(reader, item, target, conf_set_size32);
+    return set_or_auto(reader, item, target, set_pages);
+}
+
+/* 0 is "as many as may be". */
+static int set_rlimit_nofile(struct conf_reader *reader, const struct conf_item *item, void *target)
+{
+    int err = conf_set_u64(reader, item, target);
+    uint64_t wanted = *(uint64_t *)((char *)target + item->key->offset);
+
+    if (err == 0 && wanted != 0 && wanted < NOFILE_MIN)
+        err = conf_fail(reader, item->value->at,
+                        "conf: directive \"%s\" has an invalid value; it takes 0, or %u to %llu", item->name, NOFILE_MIN,
+                        (unsigned long long)item->key->max);
+    return err;
+}
+
+static int set_address(struct conf_reader *reader, const struct conf_item *item, void *target)
+{
+    struct bytes text;
+    int err = conf_scalar(reader, item, &text);
+
+    if (err != 0)
+        return err;
+    if (text.data[0] == '/' || memchr(text.data, ':', text.len) == NULL)
+        return conf_fail(reader, item->value->at,
+                         "conf: directive \"%s\" has an invalid value; a node listens on host:port, not on a path: write "
+                         "127.0.0.1:7000",
+                         item->name);
+    return conf_set_listen(reader, item, target);
 }
 
 static int set_log_level(struct conf_reader *reader, const struct conf_item *item, void *target)
@@ -65,8 +107,15 @@ static int set_log_level(struct conf_reader *reader, const struct conf_item *ite
     return err;
 }
 
+/* The kinds of one value; `given` has a bit for each database that is in it. */
+struct kinds {
+    struct node_conf *conf;
+    uint32_t given;
+};
+_Static_assert(STORE_DBS <= 32, "a bit each");
+
 static int set_kind(struct conf_reader *reader, const struct conf_item *item, struct conf_position at,
-                    struct node_conf *conf, struct bytes db, struct bytes kind)
+                    struct kinds *kinds, struct bytes db, struct bytes kind)
 {
     bool is_cache = bytes_equal(kind, BYTES("cache"));
     uint32_t number;
@@ -77,12 +126,16 @@ static int set_kind(struct conf_reader *reader, const struct conf_item *item, st
     if (!is_cache && !bytes_equal(kind, BYTES("store")))
         return conf_fail(reader, at, "conf: directive \"%s\" has an invalid kind \"%.*s\"; it is store or cache",
                          item->name, CONF_SHOW(kind));
-    conf->namespaces[number].is_cache = is_cache;
+    if ((kinds->given >> number & 1) != 0)
+        return conf_fail(reader, at, "conf: directive \"%s\" has database %u twice; leave one of them out", item->name,
+                         number);
+    kinds->given |= 1u << number;
+    kinds->conf->namespaces[number].is_cache = is_cache;
     return 0;
 }
 
 /* "0=cache,3=store", as on the command line. */
-static int set_namespace_words(struct conf_reader *reader, const struct conf_item *item, struct node_conf *conf)
+static int set_namespace_words(struct conf_reader *reader, const struct conf_item *item, struct kinds *kinds)
 {
     struct conf_strings words;
     int err = conf_words(reader, item, STORE_DBS, &words);
@@ -93,7 +146,7 @@ static int set_namespace_words(struct conf_reader *reader, const struct conf_ite
         if (!conf_cut_last(&db, '=', &kind))
             return conf_fail(reader, item->value->at,
                              "conf: directive \"%s\" has an invalid value; write 0=cache,1=store", item->name);
-        err = set_kind(reader, item, item->value->at, conf, db, kind);
+        err = set_kind(reader, item, item->value->at, kinds, db, kind);
     }
     return err;
 }
@@ -101,9 +154,10 @@ static int set_namespace_words(struct conf_reader *reader, const struct conf_ite
 static int set_namespaces(struct conf_reader *reader, const struct conf_item *item, void *target)
 {
     const struct conf_node *db, *kind;
+    struct kinds kinds = {.conf = target};
 
     if (item->value->kind != CONF_NODE_MAPPING)
-        return set_namespace_words(reader, item, target);
+        return set_namespace_words(reader, item, &kinds);
     for (db = item->value->first; db != NULL; db = db->next) {
         int err;
 
@@ -114,7 +168,7 @@ static int set_namespaces(struct conf_reader *reader, const struct conf_item *it
                              "conf: directive \"namespaces.%.*s\" has an invalid value; write {kind: cache} or "
                              "{kind: store}",
                              CONF_SHOW(db->text));
-        err = set_kind(reader, item, kind->value->at, target, db->text, kind->value->text);
+        err = set_kind(reader, item, kind->value->at, &kinds, db->text, kind->value->text);
         if (err != 0)
             return err;
     }
@@ -201,13 +255,6 @@ static int read_options(struct conf_reader *reader, const struct conf_option *op
 
 /* ---- relations --------------------------------------------------------------------------------------- */
 
-static int check_path(struct conf_reader *reader, const struct conf_address *address)
-{
-    if (address->path == NULL)
-        return 0;
-    return conf_fail(reader, address->at, "conf: a node listens on host:port, not on a path");
-}
-
 /* Where the addresses were given: the file, or the options. */
 struct sources {
     const char *listen, *stats;
@@ -216,16 +263,8 @@ struct sources {
 static int check(struct conf_reader *reader, struct node_conf *conf, const struct sources *sources)
 {
     const struct conf_position nowhere = {0, 0};
-    int err;
 
-    reader->path = sources->stats;
-    err = check_path(reader, &conf->stats);
-    if (err != 0)
-        return err;
     reader->path = sources->listen;
-    err = check_path(reader, &conf->listen);
-    if (err != 0)
-        return err;
     if (conf->listen.port + conf->workers > 65536)
         return conf_fail(reader, conf->listen.at, "conf: directive \"listen\" has an invalid value; worker i listens "
                                                   "on port + i, which is above 65535 for the last");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "nginx-style-master/listener.h"
 #include "common/base/mem.h"
+#include "nginx-style-master/process.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -388,7 +389,8 @@ static int listener_bind_one(struct listener_set *set, const struct master_liste
     }
     err = listener_open_lanes(listener, wanted, workers, listen_now);
     if (err != 0) {
-        snprintf(error, MASTER_ERROR_SIZE, "listen: cannot bind %s: %s", name, err_text(err));
+        snprintf(error, MASTER_ERROR_SIZE, "listen: cannot bind %s: %s%s", name, err_text(err),
+                 privilege_nofile_hint(err));
         return err;
     }
     *out = listener;

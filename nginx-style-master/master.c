@@ -534,9 +534,12 @@ static int look_for_predecessor(struct master *master, const struct master_confi
         if (err == -EADDRINUSE)
             snprintf(error, MASTER_ERROR_SIZE, "listen: %s is served already, by the master pid %d",
                      name, (int)pid);
-        else if (err != 0)
+        else if (err == ERR_TIMEOUT || err == ERR_EOF)
             snprintf(error, MASTER_ERROR_SIZE,
                      "listen: %s: somebody holds it and does not answer: %s", name, err_text(err));
+        else if (err != 0)
+            snprintf(error, MASTER_ERROR_SIZE, "listen: %s: cannot ask who holds it: %s%s", name,
+                     err_text(err), privilege_nofile_hint(err));
         if (err != 0)
             return err;
         if (inherit->count > 0) {
@@ -603,8 +606,8 @@ static int pass_sockets_open(struct master *master, char *error)
         /* With an inherited table both ends must have come: others hold the other end. */
         err = handover_pair(fds);
         if (err != 0) {
-            snprintf(error, MASTER_ERROR_SIZE, "cannot make sockets for %u workers: %s",
-                     master->shm.table->slots_count, err_text(err));
+            snprintf(error, MASTER_ERROR_SIZE, "cannot make sockets for %u workers: %s%s",
+                     master->shm.table->slots_count, err_text(err), privilege_nofile_hint(err));
             return err;
         }
         master->pass_rx[i] = fds[0];

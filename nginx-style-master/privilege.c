@@ -84,3 +84,8 @@ void privilege_rlimit_nofile(uint64_t wanted, struct log *log)
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
         log_warn(log, "setrlimit failed: %s", err_text(-errno));
 }
+
+const char *privilege_nofile_hint(int err)
+{
+    return err == -EMFILE ? " (raise rlimit_nofile, or the limit of the system)" : "";
+}

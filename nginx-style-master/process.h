@@ -40,6 +40,8 @@ MUST_USE int privilege_resolve(const char *user, const char *group, struct privi
 MUST_USE int privilege_drop(const struct privilege *privilege);
 /* 0: the hard limit. A wish above the hard limit that we may not raise is cut, with a warning. */
 void privilege_rlimit_nofile(uint64_t wanted, struct log *log);
+/* Behind the text of an error: what helps against it, or "". */
+const char *privilege_nofile_hint(int err);
 
 /* daemon.c */
 /* The caller is afterwards the grandchild, without a terminal. The first process waits until the byte

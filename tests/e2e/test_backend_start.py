@@ -2,6 +2,7 @@
 """weir-backend beside what is there already: its directory, its ring, its ports; and what it says to those who err."""
 
 import os
+import resource
 import signal
 import subprocess
 
@@ -25,10 +26,14 @@ def ring_of(server, shard=0):
         return f"/dev/shm/weir-{f.read()}-{shard}"
 
 
-def run(*args, timeout=30):
+def run(*args, timeout=30, files_max=None):
     """Starts one that is to fail: (exit code, what it printed)."""
+    def limit():
+        if files_max is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+
     done = subprocess.run([program("weir-backend"), *map(str, args)], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=timeout)
+                          stderr=subprocess.STDOUT, text=True, timeout=timeout, preexec_fn=limit)
     return done.returncode, done.stdout
 
 
@@ -119,12 +124,21 @@ def test_directories_that_cannot_be(tmp_path):
     (["--memory"], "option --memory has no value"),
     (["--workers", "0"], "it takes 1 to 128"),
     (["--fsync", "sometimes"], "none of no, everysec, always"),
+    (["--segment-size", "1500000"], "it takes a multiple of 4096 bytes"),
+    (["--rlimit-nofile", "1"], "it takes 0, or 256 to"),
+    (["--namespaces", "1=cache,1=store"], "has database 1 twice"),
     (["-x"], "weir-backend -h lists them"),
     (["words"], "weir-backend -h lists them"),
 ])
 def test_wrong_options_are_named(args, text):
     code, said = run(*args)
     assert code == 1 and text in said and said.count("\n") == 1, said
+
+
+def test_too_few_files_are_named_as_the_cause(tmp_path):
+    code, said = run("--listen", f"{LOOPBACK}:{free_port()}", "--stats", f"{LOOPBACK}:{free_port()}", "--dir", tmp_path,
+                     files_max=40)
+    assert code == 1 and "Too many open files (raise rlimit_nofile" in said, said
 
 
 # Limits

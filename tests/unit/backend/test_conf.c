@@ -44,7 +44,21 @@ static void test_wrong_files_are_refused_with_their_place(void **state)
     refuses("version: 1\nnamespaces: {1: cache}\n", "write {kind: cache}");
     refuses("version: 1\nlisten: 127.0.0.1:65535\nworkers: 2\n", "above 65535");
     refuses("version: 1\nlisten: 127.0.0.1:7000\nstats: 127.0.0.1:7000\n", "another port");
-    refuses("version: 1\nlisten: /run/x\n", "not on a path");
+    refuses("version: 1\nlisten: /run/x\n", ":2:9: conf: directive \"listen\" has an invalid value; a node listens on "
+                                             "host:port, not on a path: write 127.0.0.1:7000");
+    refuses("version: 1\nlisten: 127.0.0.1\n", ":2:9: conf: directive \"listen\" has an invalid value; a node listens on "
+                                               "host:port, not on a path: write 127.0.0.1:7000");
+    refuses("version: 1\nstats: off\n", ":2:8: conf: directive \"stats\" has an invalid value; a node listens on host:port");
+    refuses("version: 1\nsegment_size: 1500000\n",
+            ":2:15: conf: directive \"segment_size\" has an invalid value; it takes a multiple of 4096 bytes");
+    refuses("version: 1\nring_size: 5000001\n",
+            ":2:12: conf: directive \"ring_size\" has an invalid value; it takes a multiple of 4096 bytes");
+    refuses("version: 1\nrlimit_nofile: 1\n",
+            ":2:16: conf: directive \"rlimit_nofile\" has an invalid value; it takes 0, or 256 to 1073741824");
+    refuses("version: 1\nnamespaces: {1: {kind: cache}, 1: {kind: store}}\n",
+            ":2:42: conf: directive \"namespaces\" has database 1 twice");
+    refuses("version: 1\nnamespaces: {1: {kind: cache}, 01: {kind: cache}}\n", "has database 1 twice");
+    refuses("version: 1\nnamespaces: 1=cache,1=store\n", ":2:13: conf: directive \"namespaces\" has database 1 twice");
     refuses("version: 1\ngroup: weir\n", "only valid with a user");
 }
 
