@@ -53,13 +53,13 @@ bool arg_timeout_ms(struct cmd *c, uint32_t i, uint64_t *out)
         return false;
     }
     ms = ceill(seconds * 1000);
-    /* The end, as a time of the epoch, must fit as well. */
-    if (ms > (long double)INT64_MAX || (ms > 0 && ms > (long double)(INT64_MAX - (int64_t)c->now_ms))) {
-        reply_error(c, "ERR timeout is out of range");
+    if (ms < 0 || ms > (long double)INT64_MAX) { /* the latter is negative in Redis's 64 bits */
+        reply_error(c, "ERR timeout is negative");
         return false;
     }
-    if (ms < 0) {
-        reply_error(c, "ERR timeout is negative");
+    /* The end, as a time of the epoch, must fit as well. */
+    if (ms > (long double)(INT64_MAX - (int64_t)c->now_ms)) {
+        reply_error(c, "ERR timeout is out of range");
         return false;
     }
     *out = (uint64_t)ms;

@@ -140,6 +140,11 @@ static void test_timeouts_and_unblock(void **state)
     has(&w, &told, "*-1\r\n");
     has(&w, &failed, "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
     world_ask(&w, "blpop q -1", "-ERR timeout is negative\r\n");
+    world_ask(&w, "blpop q 1e400", "-ERR timeout is negative\r\n");
+    world_ask(&w, "brpoplpush q d 9223372036854775808", "-ERR timeout is negative\r\n");
+    world_ask(&w, "bzmpop inf 1 z min", "-ERR timeout is negative\r\n");
+    world_ask(&w, "blpop q 9223372036854776", "-ERR timeout is negative\r\n");
+    world_ask(&w, "blpop q 9223372036854775", "-ERR timeout is out of range\r\n");
     world_ask(&w, "blpop q x", "-ERR timeout is not a float or out of range\r\n");
     world_close(&w);
 }
