@@ -260,6 +260,30 @@ def names_of(reply):
     return {name: kind for (_, name), (kind, _) in zip(reply[1][::2], reply[1][1::2])}
 
 
+def help_of(reply):
+    """What is said of each subcommand."""
+    texts, name = {}, None
+    for _, line in reply[1]:
+        if not line.startswith(b" "):
+            name = line.split()[0]
+        texts.setdefault(name, []).append(line)
+    return texts
+
+
+@pytest.mark.parametrize("command, own, other", [
+    ("CLIENT", {b"NO-TOUCH"}, set()), *((name, set(), set()) for name in ("COMMAND", "CONFIG", "LATENCY", "MEMORY", "OBJECT",
+                                                                       "PUBSUB", "SLOWLOG")),
+    ("DEBUG", {b"AUDIT", b"BACKUP", b"SPILL"}, {b"RELOAD"}),
+])
+def test_help_has_the_words_of_redis(servers, command, own, other):
+    """For what both have, but for `other`, which does something else here; DEBUG has little of Redis's."""
+    with Clients(servers, 2, "a") as clients:
+        ours, theirs = map(help_of, clients.both("a", command, "HELP"))
+        assert set(ours) - set(theirs) == own
+        assert set(ours) >= set(theirs) or command == "DEBUG"
+        assert {name for name in set(ours) & set(theirs) if ours[name] != theirs[name]} == other
+
+
 @pytest.mark.parametrize("resp", (2, 3))
 def test_memory_answers_have_the_shape_of_redis(servers, resp):
     with Clients(servers, resp) as clients:
