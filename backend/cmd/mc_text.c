@@ -327,6 +327,16 @@ static const char *operator_answer(enum mc_verb verb)
     }
 }
 
+/* The parser reads no arguments of what it does not know. */
+static bool is_noreply_last(struct bytes line)
+{
+    struct bytes token = BYTES_EMPTY;
+
+    while (mc_token_next(&line, &token))
+        ASSERT(token.len > 0);
+    return bytes_equal(token, BYTES("noreply"));
+}
+
 static enum cmd_result execute_local(struct session *session, const struct mc_request *request)
 {
     switch ((int)request->verb) {
@@ -335,6 +345,7 @@ static enum cmd_result execute_local(struct session *session, const struct mc_re
     case MC_version: mc_reply_line(session, "VERSION " MC_VERSION); break;
     case MC_verbosity: reply_unless(session, request->is_noreply, "OK"); break;
     case MC_quit: session->close_after_reply = true; break;
+    case MC_cache_memlimit: reply_unless(session, is_noreply_last(request->line), operator_answer(request->verb)); break;
     default: mc_reply_line(session, operator_answer(request->verb)); break;
     }
     return CMD_DONE;

@@ -287,7 +287,7 @@ static const char *get_line_parse(const char *p, const char *end, const char *li
         keys->items[count++] = token;
     }
     if (UNLIKELY(count == 0))
-        return MC_ERROR_SYNTAX;
+        return error != NULL ? error : MC_ERROR_SYNTAX;
     if (UNLIKELY(used != (size_t)(end - start)))
         out->is_canonical = false;
     out->keys = keys->items;

@@ -43,6 +43,12 @@ touch k -1
 touch none x
 touch k x noreply
 gat x k
+gat k
+gats k
+gat 1x
+gat
+gats
+gat <251>
 gat 1x k
 gats x k
 gat -1 k
@@ -173,6 +179,11 @@ shutdown
 shutdown graceful
 lru
 extstore
+cache_memlimit
+cache_memlimit x
+cache_memlimit 64 noreply
+cache_memlimit 1 noreply
+cache_memlimit noreply
 debugtime 1
 misbehave
 """
@@ -203,7 +214,10 @@ OURS = {
                                              "me %s")},
     # What is refused was not done.
     "ma n O<32>": b"CLIENT_ERROR opaque token too long\r\n", "ma n q O<32>": b"CLIENT_ERROR opaque token too long\r\n",
-    "gat k": b"ERROR\r\n", "gat 5": b"ERROR\r\n",
+    # No key, no END.
+    "gat 5": b"ERROR\r\n", "gats -1": b"ERROR\r\n",
+    # Memory is the configuration's.
+    "cache_memlimit 64": b"ERROR\r\n", "cache_memlimit 4": b"ERROR\r\n",
 }
 
 EXTRAS, FOREVER = b"\0" * 8, b"\0\0\0\0"

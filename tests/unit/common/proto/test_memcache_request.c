@@ -406,6 +406,8 @@ static void test_m9_numbers(void **state)
         V("touch k --1\r\n", EXPTIME),
         V("touch k -\r\n", EXPTIME),
         V("gat x k\r\n", EXPTIME),
+        V("gat x\r\n", EXPTIME),
+        V("gats 1x\r\n", EXPTIME),
         V("gat 99999999999 k\r\n", EXPTIME),
         V("flush_all 99999999999\r\n", EXPTIME),
         V("set k 0 99999999999 9\r\nflush_all\r\nget a\r\n", BAD "get a\n"),
