@@ -14,7 +14,7 @@
  *       then the block is dropped piece by piece.
  *
  * Differs from memcached on purpose: a payload is never executed because the line before it was wrong;
- * control bytes in keys are refused; numbers are plain decimals.
+ * control bytes in keys are refused (a node takes those but NUL); numbers are plain decimals.
  */
 #include "common/proto/memcache_private.h"
 #include "common/base/mem.h"
@@ -163,7 +163,9 @@ const char *mc_key_error(struct bytes key, bool is_dirty, const struct proto_lim
 {
     if (UNLIKELY(key.len > limits->key_max))
         return MC_ERROR_KEY_LONG;
-    return UNLIKELY(is_dirty) ? MC_ERROR_KEY_INVALID : NULL;
+    if (LIKELY(!is_dirty) || (limits->has_control_keys && memchr(key.data, '\0', key.len) == NULL))
+        return NULL;
+    return MC_ERROR_KEY_INVALID;
 }
 
 /* ---- answers ------------------------------------------------------------------------------ */

@@ -164,12 +164,12 @@ static bool is_mode_known(enum mc_verb verb, char mode)
 }
 
 /* "me key [b]": nothing else counts. */
-static const char *debug_line_parse(const struct mc_line *line, struct mc_keys *keys,
-                                    struct mc_request *out)
+static const char *debug_line_parse(const struct mc_line *line, const struct proto_limits *limits,
+                                    struct mc_keys *keys, struct mc_request *out)
 {
     struct meta_state state = {0};
 
-    if (line->is_dirty)
+    if (line->is_dirty && !limits->has_control_keys)
         return MC_ERROR_FORMAT;
     if (line->count >= 2 && MC_BYTES_ARE(line->tokens[1], "b"))
         key_decode(&state, keys, out);
@@ -227,7 +227,7 @@ const char *mc_meta_line_parse(const struct mc_line *line, uint32_t first_flag,
     out->keys = keys->items;
     out->key_count = 1;
     out->delta = 1; /* ma's default */
-    return out->verb == MC_me ? debug_line_parse(line, keys, out)
+    return out->verb == MC_me ? debug_line_parse(line, limits, keys, out)
                               : flags_parse(line, first_flag, keys, out);
 }
 

@@ -26,6 +26,7 @@ struct proto_limits {
     uint64_t bulk_max;         /* one RESP bulk (512 MiB) */
     uint32_t value_max;        /* memcache value (1 MiB by default, as memcached) */
     uint32_t key_max;          /* memcache: 250 */
+    bool has_control_keys;     /* memcache text: keys may have control bytes but NUL, as memcached's; a proxy's may not */
     bool has_sasl;             /* memcache binary: SASL requests are known; without a password they are not */
 };
 #define PROTO_LIMITS_DEFAULT                                                                       \

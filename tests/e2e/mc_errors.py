@@ -74,6 +74,14 @@ delete k x
 delete k 0 noreply
 delete k noreply 0
 delete
+get a\x01b
+set a\x01b 0 0 1\r\nx\r\nget a\x01b k \x01
+set a\tb 0 0 1 noreply\r\nx\r\ngat 0 a\tb
+set \x7f 0 0 2\r\n10\r\nincr \x7f 5
+ms a\rb 1 k\r\nx\r\nmg a\rb v k\r\nmd a\rb k
+set a\r 0 0 1\r\nx\r\nget a\r\r\ndelete a\r
+set \x1f 0 0 1\r\nx\r\ntouch \x1f 0\r\nget \x1f
+me a\x0bb
 get <250>
 set <250> 0 0 1\r\nx
 mg <250> v
@@ -214,6 +222,9 @@ OURS = {
                                              "me %s")},
     # What is refused was not done.
     "ma n O<32>": b"CLIENT_ERROR opaque token too long\r\n", "ma n q O<32>": b"CLIENT_ERROR opaque token too long\r\n",
+    # A NUL ends no line.
+    **{line % r"k\0": b"CLIENT_ERROR invalid key\r\n" for line in ("get %s", "gat 0 %s", r"set %s 0 0 1\r\nx", "delete %s",
+                                                                "mg %s v", r"ms %s 1\r\nx", "me %s")},
     # No key, no END.
     "gat 5": b"ERROR\r\n", "gats -1": b"ERROR\r\n",
     # Memory is the configuration's.

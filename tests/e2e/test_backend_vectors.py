@@ -54,6 +54,10 @@ NODE = {
     ("m11", 3): (unknown("HEAD", "/", "HTTP/1.0"), "keep"), ("m11", 5): (b"+PONG\r\n", "keep"), ("m11", 6): (b"$1\r\na\r\n", "keep"),
     ("m11c", 9): (bytes.fromhex("810a00000000000000000000 0000beef 0000000000000000"), "close"),  # text behind binary
     ("r6b", 4): (bytes.fromhex("810a00000000000000000000 0000beef 0000000000000000"), "keep"),
+    # A node takes control bytes but NUL in keys, as memcached does.
+    **{("m7", i): (b"END\r\n", "keep") for i in (0, 2, 3, 4, 13)}, ("m7", 5): (b"VALUE a 0 1\r\na\r\nEND\r\n", "keep"),
+    ("m7", 7): (b"STORED\r\n", "keep"), ("m7", 8): (b"NOT_FOUND\r\n", "keep"), ("m7", 9): (b"HD\r\n", "keep"),
+    ("m7", 11): (b"NOT_FOUND\r\n", "keep"), ("m7", 12): (b"NOT_FOUND\r\n", "keep"), ("m7", 14): (b"EN\r\n", "keep"),
     # The stubs know every key, its number and its cas.
     ("m8", 3): (b"EXISTS\r\n", "keep"),
     ("m8", 5): (NOT_A_NUMBER, "keep"), ("m9", 11): (NOT_A_NUMBER, "keep"), ("m9", 12): (NOT_A_NUMBER, "keep"),

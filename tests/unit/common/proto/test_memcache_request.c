@@ -372,6 +372,32 @@ static void test_m7_control_bytes_in_keys(void **state)
     CHECK_ALL(vectors);
 }
 
+/* As memcached does. A NUL is refused there, too. */
+static void test_m7_a_node_takes_control_bytes_in_keys(void **state)
+{
+    static const struct vector vectors[] = {
+        V("get a\0b\r\nget a\r\n", "CLIENT_ERROR invalid key\nget a\n"),
+        V("get \x01\r\n", "get \x01\n"),
+        V("get a\rb c\x7f\r\n", "get a\rb c\x7f\n"),
+        V("get a\r\r\n", "get a\r\n"),
+        V("set a\rb 0 0 9\r\nflush_all\r\nget a\r\n", "set a\rb 0 0 9<flush_all>\nget a\n"),
+        V("ms a\tb 1\r\nx\r\n", "ms a\tb 1<x>\n"),
+        V("delete a\x1b\r\n", "delete a\x1b\n"),
+        V("me a\x1b\r\n", "me a\x1b\n"),
+        V("me a\0b\r\n", "CLIENT_ERROR invalid key\n"),
+    };
+    struct proto_limits node_limits = limits;
+
+    (void)state;
+    node_limits.has_control_keys = true;
+    for (size_t i = 0; i < ARRAY_COUNT(vectors); i++) {
+        for (size_t cut = 0; cut <= vectors[i].wire.len; cut++) {
+            trace_stream(&trace, &node_limits, vectors[i].wire, cut, vectors[i].wire.len);
+            assert_string_equal(trace.text, vectors[i].expected);
+        }
+    }
+}
+
 /* What may be a storage command of another hand is no place to guess where its block ends. */
 static void test_disguised_storage_commands_close(void **state)
 {
@@ -578,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_m6_odd_lines),
         cmocka_unit_test(test_m6_line_without_end_is_refused),
         cmocka_unit_test(test_m7_control_bytes_in_keys),
+        cmocka_unit_test(test_m7_a_node_takes_control_bytes_in_keys),
         cmocka_unit_test(test_disguised_storage_commands_close),
         cmocka_unit_test(test_m9_numbers),
         cmocka_unit_test(test_m10_quit_with_a_tail),
