@@ -79,6 +79,7 @@ int log_blob_begin(struct store_log *log, size_t cap, bool is_hot, struct segmen
 {
     struct segment *segment = log_segment_create(log, log->next_slot++, 2 * PAGE_SIZE_ + (uint64_t)cap);
 
+    log->blob_bytes = 0;
     log_segment_begin(log, segment, SEGMENT_BLOB, 0, is_hot);
     log_segment_make_file(log, segment);
     *out = segment;

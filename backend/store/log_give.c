@@ -13,6 +13,8 @@
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
 
+#define BLOB_WAIT_MS 1000u /* who was told to wait comes back in the next turns, or has gone */
+
 void store_log_cleaned(struct store_log *log, uint64_t sequence)
 {
     struct segment *segment = log_segment_find(log, sequence);
@@ -261,6 +263,8 @@ int store_log_blob_room(struct store_log *log, size_t bytes)
     if (segment == NULL)
         return -ENOSPC;
     spare_remove(log, segment);
+    log->blob_bytes = MAX(log->blob_bytes, round_up(page_bytes, PAGE_SIZE_) + 2 * PAGE_SIZE_);
+    log->blob_bytes_until_ms = io_now_ms(log->io) + BLOB_WAIT_MS;
     return ERR_AGAIN;
 }
 

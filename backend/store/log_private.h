@@ -214,6 +214,7 @@ struct store_log {
     bool is_segment_wanted;      /* a recovery waits for one, whatever disk_max says */
     bool is_space_given;         /* what is free on it is for others */
     uint64_t refused_bytes;      /* the file of a large copy that was last refused; 0: none was since one was made */
+    uint64_t blob_bytes, blob_bytes_until_ms; /* of disk_max, kept so long for a large record that was told to wait for room */
     uint64_t copy_bytes;         /* of disk_max, kept for such a file; 0: nothing is */
     /* Of hot segments whose header does not verify, the one with the highest first LSN that was durable; 0: none. */
     uint64_t suspect_lsn;

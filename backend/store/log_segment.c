@@ -422,6 +422,14 @@ static uint64_t odd_free_bytes(const struct store_log *log)
     return bytes;
 }
 
+/* Of disk_max, and not for segments that are made ahead: what goes would be made again before who waits for it comes. */
+static uint64_t bytes_kept(const struct store_log *log)
+{
+    bool is_awaited = log->blob_bytes > 0 && io_now_ms(log->io) < log->blob_bytes_until_ms;
+
+    return log->copy_bytes + (is_awaited ? log->blob_bytes : 0);
+}
+
 /* A start must not fail for want of a segment where all that are free have another size: what it makes, a few, may for a
  * while be too much. */
 static bool may_make(const struct store_log *log)
@@ -434,7 +442,7 @@ static bool may_make(const struct store_log *log)
         return true;
     if (log->state < LOG_RUNNING)
         bytes -= odd_free_bytes(log);
-    return bytes + log->copy_bytes + log->options.segment_size <= log->options.disk_max;
+    return bytes + bytes_kept(log) + log->options.segment_size <= log->options.disk_max;
 }
 
 void log_segments_make(struct store_log *log)

@@ -269,6 +269,30 @@ def test_a_refused_rename_has_changed_nothing(weir_backend):
         assert c.resp("DBSIZE") == b":%d\r\n" % sum(db == "0" for db, _ in where)
 
 
+@pytest.mark.parametrize("seed", (1, 2))
+def test_large_values_beside_small_ones_do_not_wait_for_ever(weir_backend, seed):
+    """--disk, nearly full of values of 1 byte to 512 KiB, on a node that is idle but for who writes: what a large one gets of
+    free segments is not taken for new ones before it comes. Each is answered, OK or no room."""
+    node = weir_backend(None, "--disk", "24mb", "--segment_size", "1mb", "--memory", "16mb")
+    rng = random.Random(seed)
+    sizes, refused = {}, 0
+    with Conn(node.port, timeout=10) as c:
+        for i in range(1200):
+            size = int(2 ** rng.uniform(0, 19))
+            answer = c.resp("SET", f"k{i}", "x" * size)
+            assert answer in (b"+OK\r\n", acknowledged.DISK_FULL)
+            if answer == b"+OK\r\n":
+                sizes[f"k{i}"] = size
+                continue
+            refused += 1
+            for name in rng.sample(sorted(sizes), len(sizes) // 10):
+                assert c.resp("DEL", name) == b":1\r\n"
+                del sizes[name]
+        assert refused > 10
+        for name, size in sizes.items():
+            assert c.resp("STRLEN", name) == b":%d\r\n" % size
+
+
 def test_large_values_in_transactions_wait_for_room(weir_backend):
     """--disk, written over many times by little that lives: EXEC waits for the cleaner as a single command does."""
     node = weir_backend(None, "--disk", "16mb", "--segment_size", "1mb", "--memory", "64mb", "--fsync", "no")
