@@ -16,6 +16,8 @@
  *       was in it is durable, and nothing was appended since.
  *   W5  A ring made in the place of one that was lost says so until a recovery with it has ended: a start that fails leaves
  *       the next one what it has to tell.
+ *   W6  A file that has the ring's name and others could have written to ends the start, and stays: it may be what a process
+ *       of before has answered, under another user or with a mode that was changed.
  *
  * Without a path the same memory is our own, and nothing survives.
  */
@@ -51,6 +53,23 @@ static void ring_format(struct store_log *log, bool is_lost)
     header->lost = is_lost ? 1 : 0;
 }
 
+/* Tells of it, and returns what the start ends with. */
+static int ring_error(const struct store_log *log, int err)
+{
+    char why[256];
+
+    if (err == ERR_EXISTS) {
+        io_shared_why(log->io, log->options.ring_path, why, sizeof(why));
+        log_error(log->text, "store: the log ring is not to be trusted, and the changes that only it has are not to be lost; "
+                  "chown and chmod it, or remove it to go on without them shard=%u ring=%s why=\"%s\"",
+                  log->options.shard, log->options.ring_path, why);
+        return -EPERM;
+    }
+    log_error(log->text, "store: the log ring cannot be mapped shard=%u ring=%s why=\"%s\"", log->options.shard,
+              log->options.ring_path, err_text(err));
+    return err;
+}
+
 /* What is there with that count of pages, or another in its place. */
 static int ring_map(struct store_log *log, uint32_t page_count)
 {
@@ -59,11 +78,8 @@ static int ring_map(struct store_log *log, uint32_t page_count)
     bool existed = false;
     int err = io_shared_map(log->io, log->options.ring_path, ring_size(page_count), &base, &existed);
 
-    if (err != 0) {
-        log_error(log->text, "store: the log ring cannot be mapped path=%s bytes=%zu why=\"%s\"",
-                  log->options.ring_path, ring_size(page_count), err_text(err));
-        return err;
-    }
+    if (err != 0)
+        return ring_error(log, err);
     ring_lay_out(ring, base, page_count);
     ring->is_shared = true;
     ring->had_content = existed && ring_is_ours(log);
@@ -79,11 +95,8 @@ static int ring_find(struct store_log *log)
 
     if (err == -ENOENT)
         return 0;
-    if (err != 0) {
-        log_error(log->text, "store: the log ring cannot be looked at path=%s why=\"%s\"", log->options.ring_path,
-                  err_text(err));
-        return err;
-    }
+    if (err != 0)
+        return ring_error(log, err);
     if (page_count == 0)
         return 0;
     err = ring_map(log, page_count);

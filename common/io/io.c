@@ -534,6 +534,11 @@ int io_shared_size(struct io *io, const char *path, size_t *size)
     return io->vtable->shared_size(io, path, size);
 }
 
+void io_shared_why(struct io *io, const char *path, char *out, size_t size)
+{
+    io->vtable->shared_why(io, path, out, size);
+}
+
 void io_shared_unmap(struct io *io, void *addr, size_t size)
 {
     if (addr != NULL)

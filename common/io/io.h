@@ -317,13 +317,15 @@ void io_touch(struct io *io, struct io_op *op, void *memory, size_t size);
 
 /* ---- memory that outlives the process ------------------------------------------------------- */
 
-/* Maps a file of shared memory, of ours alone (0600), made and zeroed if there is none of this size and owner. It
- * survives the death of every process, not of the host. A multiple of 4096 bytes. For the start: it may block.
- * Errors: -errno. */
+/* Maps a file of shared memory, of ours alone (0600), made and zeroed if there is none of this size. It survives the
+ * death of every process, not of the host. A multiple of 4096 bytes. For the start: it may block.
+ * Errors: ERR_EXISTS: what has the name is another user's, or open to others, or no file: it is left alone; -errno. */
 MUST_USE int io_shared_map(struct io *io, const char *path, size_t size, void **addr,
                            bool *existed);
-/* The size with which io_shared_map() would find what is there. Errors: -ENOENT: with none; -errno. */
+/* The size with which io_shared_map() would find what is there. Errors: -ENOENT: with none; as it has. */
 MUST_USE int io_shared_size(struct io *io, const char *path, size_t *size);
+/* After ERR_EXISTS: what is there, and what is wanted, in words. */
+void io_shared_why(struct io *io, const char *path, char *out, size_t size);
 void io_shared_unmap(struct io *io, void *addr, size_t size);
 /* The next map finds none. What is mapped stays valid until it is unmapped. Errors: -errno. */
 int io_shared_remove(struct io *io, const char *path);

@@ -299,6 +299,7 @@ static const struct io_vtable io_ev_vtable = {
     .random64 = ev_random64,
     .shared_map = io_ev_shared_map,
     .shared_size = io_ev_shared_size,
+    .shared_why = io_ev_shared_why,
     .shared_unmap = io_ev_shared_unmap,
     .shared_remove = io_ev_shared_remove,
     .boot_id = io_ev_boot_id,

@@ -149,6 +149,7 @@ void io_ev_resolve_cancel(struct io *io, struct io_resolve *resolve);
 /* ---- io_ev_shared.c ---- */
 int io_ev_shared_map(struct io *io, const char *path, size_t size, void **addr, bool *existed);
 int io_ev_shared_size(struct io *io, const char *path, size_t *size);
+void io_ev_shared_why(struct io *io, const char *path, char *out, size_t size);
 void io_ev_shared_unmap(struct io *io, void *addr, size_t size);
 int io_ev_shared_remove(struct io *io, const char *path);
 int io_ev_boot_id(struct io *io, unsigned char out[16]);

@@ -3,8 +3,9 @@
  * Memory that outlives the process, and the boot that it lives in. Synchronous: used at start and end.
  *
  * The file's blocks are reserved before it is mapped: a full /dev/shm is an error here, not a SIGBUS at some
- * later store. What is not a plain file of ours with that size and no rights for others is removed and made anew,
- * never followed or opened as it is.
+ * later store. Mapped is only a plain file of ours with no rights for others: nobody else has written to it. What else has
+ * the name may still hold all that a dead process of ours has answered (a start as another user, a mode that was changed),
+ * so it is refused and left where it is, never followed, mapped or removed.
  */
 #include "common/io/io_ev_private.h"
 
@@ -14,42 +15,39 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Its size, if it is ours; else 0. */
-static size_t shared_size(int fd)
+static bool is_ours(const struct stat *stat)
 {
-    struct stat stat;
-
-    return fstat(fd, &stat) == 0 && S_ISREG(stat.st_mode) && stat.st_uid == geteuid() && (stat.st_mode & 077) == 0
-               ? (size_t)stat.st_size
-               : 0;
+    return S_ISREG(stat->st_mode) && stat->st_uid == geteuid() && (stat->st_mode & 077) == 0;
 }
 
-/* The descriptor of what is there; -ENOENT: nothing that could be ours; else why nobody can tell. */
-static int shared_find(int dir, const char *path)
+/* The descriptor of what is there, and its size. Errors: -ENOENT: nothing; ERR_EXISTS: what is not ours; else why nobody
+ * can tell. */
+static int shared_find(int dir, const char *path, size_t *size)
 {
     int fd = openat(dir, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct stat stat;
+    int err;
 
-    if (fd >= 0)
-        return fd;
-    return errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == EINTR ? -errno : -ENOENT;
+    if (fd < 0) {
+        err = -errno;
+        if (err != -EACCES && err != -ELOOP && err != -EISDIR && err != -ENXIO)
+            return err;
+        return fstatat(dir, path, &stat, AT_SYMLINK_NOFOLLOW) == 0 ? ERR_EXISTS : err;
+    }
+    err = fstat(fd, &stat) < 0 ? -errno : is_ours(&stat) ? 0 : ERR_EXISTS;
+    if (err != 0) {
+        close(fd);
+        return err;
+    }
+    *size = (size_t)stat.st_size;
+    return fd;
 }
 
-/* The descriptor, or -errno. */
-static int shared_open(int dir, const char *path, size_t size, bool *existed)
+static int shared_make(int dir, const char *path, size_t size)
 {
-    int fd = shared_find(dir, path);
+    int fd = openat(dir, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     int err = 0;
 
-    if (fd < 0 && fd != -ENOENT)
-        return fd;
-    *existed = fd >= 0 && shared_size(fd) == size;
-    if (*existed)
-        return fd;
-    if (fd >= 0)
-        close(fd);
-    if (unlinkat(dir, path, 0) < 0 && errno != ENOENT)
-        return -errno;
-    fd = openat(dir, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return -errno;
     if (ftruncate(fd, (off_t)size) < 0)
@@ -61,6 +59,24 @@ static int shared_open(int dir, const char *path, size_t size, bool *existed)
     close(fd);
     MAYBE(unlinkat(dir, path, 0) == 0);
     return err;
+}
+
+/* The descriptor, or -errno. */
+static int shared_open(int dir, const char *path, size_t size, bool *existed)
+{
+    size_t there;
+    int fd = shared_find(dir, path, &there);
+
+    if (fd < 0 && fd != -ENOENT)
+        return fd;
+    *existed = fd >= 0 && there == size;
+    if (*existed)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    if (fd >= 0 && unlinkat(dir, path, 0) < 0 && errno != ENOENT)
+        return -errno;
+    return shared_make(dir, path, size);
 }
 
 int io_ev_shared_map(struct io *io, const char *path, size_t size, void **addr, bool *existed)
@@ -81,13 +97,29 @@ int io_ev_shared_map(struct io *io, const char *path, size_t size, void **addr, 
 
 int io_ev_shared_size(struct io *io, const char *path, size_t *size)
 {
-    int fd = shared_find(io_ev_of(io)->dir_fd, path);
+    int fd = shared_find(io_ev_of(io)->dir_fd, path, size);
 
     if (fd < 0)
         return fd;
-    *size = shared_size(fd);
     close(fd);
     return *size > 0 && *size % 4096 == 0 ? 0 : -ENOENT;
+}
+
+static const char *kind_text(mode_t mode)
+{
+    return S_ISREG(mode) ? "a file" : S_ISLNK(mode) ? "a symbolic link" : S_ISDIR(mode) ? "a directory" : "a special file";
+}
+
+void io_ev_shared_why(struct io *io, const char *path, char *out, size_t size)
+{
+    struct stat stat;
+
+    if (fstatat(io_ev_of(io)->dir_fd, path, &stat, AT_SYMLINK_NOFOLLOW) < 0)
+        (void)snprintf(out, size, "it cannot be looked at: %s", err_text(-errno));
+    else
+        (void)snprintf(out, size, "it is %s of uid %u with mode %04o, wanted is a file of uid %u with mode 0600",
+                       kind_text(stat.st_mode), (unsigned)stat.st_uid, (unsigned)stat.st_mode & 07777,
+                       (unsigned)geteuid());
 }
 
 void io_ev_shared_unmap(struct io *io, void *addr, size_t size)

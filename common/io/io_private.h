@@ -71,6 +71,7 @@ struct io_vtable {
 
     int (*shared_map)(struct io *io, const char *path, size_t size, void **addr, bool *existed);
     int (*shared_size)(struct io *io, const char *path, size_t *size);
+    void (*shared_why)(struct io *io, const char *path, char *out, size_t size);
     void (*shared_unmap)(struct io *io, void *addr, size_t size);
     int (*shared_remove)(struct io *io, const char *path);
     int (*boot_id)(struct io *io, unsigned char out[16]);

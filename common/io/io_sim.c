@@ -907,8 +907,8 @@ const struct io_vtable sim_vtable = {
     .cpu_us = sim_io_now_us, /* nobody else has its processor */
     .wall_us = sim_io_wall_us,
     .random64 = sim_random64,
-    .shared_map = sim_shared_map, .shared_size = sim_shared_size, .shared_unmap = sim_shared_unmap,
-    .shared_remove = sim_shared_remove, .boot_id = sim_boot_id,
+    .shared_map = sim_shared_map, .shared_size = sim_shared_size, .shared_why = sim_shared_why,
+    .shared_unmap = sim_shared_unmap, .shared_remove = sim_shared_remove, .boot_id = sim_boot_id,
     .wake = sim_io_wake,
     .linger = sim_io_linger,
     .run = sim_io_run,

@@ -149,6 +149,8 @@ void sim_node_kill(struct sim_node *node);
 /* The same, but the host is gone: peers see nothing at all, and the disk loses what was not
  * flushed. */
 void sim_node_power_cut(struct sim_node *node);
+/* Its shared memory is another user's: io_shared_map() refuses it. Or ours again. */
+void sim_shared_foreign_set(struct sim_node *node, bool is_foreign);
 /* A new process on the node (after a kill or a power cut), with a new io. */
 struct io *sim_node_start(struct sim_node *node);
 bool sim_node_is_running(const struct sim_node *node);

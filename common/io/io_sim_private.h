@@ -304,6 +304,7 @@ void sim_list_submit(struct io *io, struct io_op *op, const char *path,
 
 int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bool *existed);
 int sim_shared_size(struct io *io, const char *path, size_t *size);
+void sim_shared_why(struct io *io, const char *path, char *out, size_t size);
 void sim_shared_unmap(struct io *io, void *addr, size_t size);
 int sim_shared_remove(struct io *io, const char *path);
 void sim_shared_host_ended(struct sim_node *node);

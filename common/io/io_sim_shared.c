@@ -6,11 +6,14 @@
  */
 #include "common/io/io_sim_private.h"
 
+#include <stdio.h>
+
 struct sim_shared {
     struct list_node node;
     char *path;     /* owns */
     void *data;     /* owns */
     size_t size;
+    bool is_foreign; /* another user owns it now */
     bool is_gone;   /* since a power cut, or replaced, or removed */
 };
 
@@ -34,6 +37,8 @@ int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bo
     if (process->is_dead)
         return -EIO;
     shared = shared_find(process, path);
+    if (shared != NULL && shared->is_foreign)
+        return ERR_EXISTS;
     *existed = shared != NULL && shared->size == size;
     if (*existed) {
         *addr = shared->data;
@@ -58,7 +63,20 @@ int sim_shared_size(struct io *io, const char *path, size_t *size)
     const struct sim_shared *shared = process->is_dead ? NULL : shared_find(process, path);
 
     *size = shared != NULL ? shared->size : 0;
-    return process->is_dead ? -EIO : shared != NULL ? 0 : -ENOENT;
+    return process->is_dead ? -EIO : shared == NULL ? -ENOENT : shared->is_foreign ? ERR_EXISTS : 0;
+}
+
+void sim_shared_why(struct io *io, const char *path, char *out, size_t size)
+{
+    const struct sim_shared *shared = shared_find(sim_process_of(io), path);
+
+    (void)snprintf(out, size, "%s", shared != NULL && shared->is_foreign ? "it is of another user" : "it is not there");
+}
+
+void sim_shared_foreign_set(struct sim_node *node, bool is_foreign)
+{
+    LIST_FOR_EACH(&node->shared, at)
+        CONTAINER_OF(at, struct sim_shared, node)->is_foreign = is_foreign;
 }
 
 void sim_shared_unmap(struct io *io, void *addr, size_t size)

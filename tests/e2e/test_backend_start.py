@@ -2,14 +2,16 @@
 """weir-backend beside what is there already: its directory, its ring, its ports; and what it says to those who err."""
 
 import os
+import pwd
 import resource
 import signal
 import subprocess
+import tempfile
 
 import pytest
 import redis
 
-from weirtest import LOOPBACK, Conn, children_of, cmdline_of, free_port, program, resp, wait_for
+from weirtest import LOOPBACK, Conn, WeirBackend, children_of, cmdline_of, free_port, program, resp, wait_for
 
 
 def client(server):
@@ -86,6 +88,76 @@ def test_a_ring_that_is_gone_after_a_kill_is_told(weir_backend):
     assert told()[0] == 0
     server.restart()
     assert told()[0] == 0
+
+
+def refused(server, *args):
+    """What a start on its directory says that is to fail for its ring."""
+    code, text = start_beside(server, *args)
+    assert code == 1, text
+    line = next(line for line in text.splitlines() if "the log ring is not to be trusted" in line)
+    assert ring_of(server) in line and "chown and chmod it, or remove it to go on without them" in line
+    return line
+
+
+def has_all_of_the_ring(server):
+    c = client(server)
+    assert c.mget([f"k{i}" for i in range(200)]) == [b"v%d" % i for i in range(200)]
+    assert c.info("persistence")["log_ring_lost"] == 0
+
+
+@pytest.mark.parametrize("how", ["mode", "owner", "link", "directory"])
+def test_a_ring_that_others_could_write_ends_the_start_and_stays(weir_backend, how):
+    """Killed before the first flush: only the ring has what was answered. The start says what it met and what it wants; the
+    ring is there, whole, for the one that comes when it has been put right."""
+    if how == "owner" and os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    server = weir_backend(None, "--fsync", "no")
+    client(server).mset({f"k{i}": f"v{i}" for i in range(200)})
+    server.kill_all()
+    ring, uid = ring_of(server), os.geteuid()
+    met = {"mode": f"a file of uid {uid} with mode 0644", "owner": "a file of uid 65534 with mode 0600",
+           "link": f"a symbolic link of uid {uid}", "directory": f"a directory of uid {uid}"}[how]
+    if how == "mode":
+        os.chmod(ring, 0o644)
+    elif how == "owner":
+        os.chown(ring, 65534, -1)
+    elif how == "link":
+        os.rename(ring, ring + ".away")
+        os.symlink(ring + ".away", ring)
+    elif how == "directory":
+        os.rename(ring, ring + ".away")
+        os.mkdir(ring)
+    for _ in range(2):
+        assert met in refused(server)
+    if how in ("link", "directory"):
+        (os.unlink if how == "link" else os.rmdir)(ring)
+        os.rename(ring + ".away", ring)
+    os.chown(ring, uid, -1)
+    os.chmod(ring, 0o600)
+    server.restart()
+    has_all_of_the_ring(server)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_killed_node_goes_to_another_user_with_its_ring(stage):
+    """Its directory alone is not enough, and nothing is lost by that."""
+    with tempfile.TemporaryDirectory(prefix="weir-user-") as top:
+        os.chmod(top, 0o755)
+        server = stage._add(WeirBackend(top, "--fsync", "no"))
+        client(server).mset({f"k{i}": f"v{i}" for i in range(200)})
+        server.kill_all()
+        nobody = pwd.getpwnam("nobody").pw_uid
+        for parent, _, names in os.walk(server.data):
+            for path in (parent, *(os.path.join(parent, name) for name in names)):
+                os.chown(path, nobody, -1)
+        line = refused(server, "--user", "nobody")
+        assert f"a file of uid 0 with mode 0600, wanted is a file of uid {nobody} with mode 0600" in line
+        os.chown(ring_of(server), nobody, -1)
+        assert f"a file of uid {nobody} with mode 0600, wanted is a file of uid 0 with mode 0600" in refused(server)
+        server.options += ("--user", "nobody")
+        server.restart()
+        has_all_of_the_ring(server)
+        server.stop()
 
 
 def test_second_node_on_a_directory_is_told_who_is_there(weir_backend):

@@ -157,6 +157,29 @@ static void test_a_ring_gets_its_new_size(void **state)
     world_deinit(&w);
 }
 
+/* Nothing is opened with it, whatever size is wanted, and nothing of it is lost when it is ours again. */
+static void test_a_ring_of_another_user_ends_the_start(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_init(&w, 7);
+    assert_int_equal(world_start(&w), 0);
+    assert_int_equal(world_append(&w), 0);
+    store_log_turn_end(w.log);
+    for (int i = 0; i < 2; i++) {
+        world_crash(&w, false);
+        sim_shared_foreign_set(w.node, true);
+        assert_int_equal(world_open(&w), -EPERM);
+        w.options.ring_size *= 2;
+    }
+    world_crash(&w, false);
+    sim_shared_foreign_set(w.node, false);
+    assert_int_equal(world_start(&w), 0);
+    world_check_prefix(&w, UINT64_MAX);
+    world_deinit(&w);
+}
+
 /* What was sealed and not written yet takes more segments than are free: they are smaller now, the free ones of before are
  * of no use, and beside them `disk_max` has no room. A start makes as many as it needs. */
 static void test_what_the_ring_has_takes_many_small_segments(void **state)
@@ -380,6 +403,7 @@ int main(void)
         cmocka_unit_test(test_a_killed_process_loses_nothing_that_was_sealed),
         cmocka_unit_test(test_another_ring_size_loses_nothing_that_was_sealed),
         cmocka_unit_test(test_a_ring_gets_its_new_size),
+        cmocka_unit_test(test_a_ring_of_another_user_ends_the_start),
         cmocka_unit_test(test_what_the_ring_has_takes_many_small_segments),
         cmocka_unit_test(test_without_a_ring_what_was_written_is_there),
         cmocka_unit_test(test_a_power_cut_loses_nothing_that_was_durable),

@@ -43,7 +43,7 @@ static void test_shared_memory_is_found_again(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
-/* What is there is told before it is mapped with a size that would replace it; what is not ours is not there. */
+/* What is there is told before it is mapped with a size that would replace it; what is not ours is said to be so. */
 static void test_the_size_of_shared_memory_is_found(void **state)
 {
     struct sim *sim = sim_create(1, NULL);
@@ -67,7 +67,7 @@ static void test_the_size_of_shared_memory_is_found(void **state)
         io_shared_unmap(io, addr, 3 * SIZE);
         if (i == 0) {
             assert_int_equal(chmod(path, 0644), 0);
-            assert_int_equal(io_shared_size(io, path, &size), -ENOENT);
+            assert_int_equal(io_shared_size(io, path, &size), ERR_EXISTS);
             assert_int_equal(chmod(path, 0600), 0);
             assert_int_equal(truncate(path, SIZE + 1), 0);
             assert_int_equal(io_shared_size(io, path, &size), -ENOENT);
@@ -79,40 +79,132 @@ static void test_the_size_of_shared_memory_is_found(void **state)
     sim_destroy(&sim);
 }
 
-/* Another size, rights for others, or a link: replaced, what it pointed to is left alone. */
-static void test_shared_memory_of_another_kind_is_replaced(void **state)
+static void test_shared_memory_of_another_size_is_replaced(void **state)
 {
     struct loop loop;
-    struct stat stat_;
-    char path[64], other[64];
+    char path[64];
     void *addr;
     bool existed;
 
     (void)state;
-    scratch(path, "kind");
-    scratch(other, "other");
+    scratch(path, "resized");
     loop_open(&loop, (struct io_ev_options){0});
-    for (int i = 0; i < 4; i++) {
-        size_t size = i == 1 ? 2 * SIZE : SIZE;
-
-        if (i == 2)
-            assert_int_equal(chmod(path, 0644), 0);
-        if (i == 3) {
-            assert_int_equal(rename(path, other), 0);
-            assert_int_equal(symlink(other, path), 0);
-        }
+    for (size_t size = SIZE; size <= 2 * SIZE; size += SIZE) {
         assert_int_equal(io_shared_map(loop.io, path, size, &addr, &existed), 0);
         assert_false(existed);
         assert_int_equal(((char *)addr)[0], 0);
         memset(addr, 'x', size);
         io_shared_unmap(loop.io, addr, size);
-        assert_int_equal(lstat(path, &stat_), 0);
-        assert_true(S_ISREG(stat_.st_mode));
-        assert_int_equal(stat_.st_mode & 0777, 0600);
     }
     loop_close(&loop);
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(unlink(other), 0);
+}
+
+enum other { OTHER_MODE, OTHER_GROUP, OTHER_OWNER, OTHER_LINK, OTHER_DIRECTORY, OTHER_COUNT };
+
+static void other_make(enum other kind, const char *path, const char *target)
+{
+    if (kind == OTHER_LINK || kind == OTHER_DIRECTORY)
+        assert_int_equal(rename(path, target), 0);
+    switch (kind) {
+    case OTHER_MODE:
+        assert_int_equal(chmod(path, 0644), 0);
+        break;
+    case OTHER_GROUP:
+        assert_int_equal(chmod(path, 0620), 0);
+        break;
+    case OTHER_OWNER:
+        assert_int_equal(chown(path, 65534, (gid_t)-1), 0);
+        break;
+    case OTHER_LINK:
+        assert_int_equal(symlink(target, path), 0);
+        break;
+    case OTHER_DIRECTORY:
+        assert_int_equal(mkdir(path, 0700), 0);
+        break;
+    case OTHER_COUNT:
+        break;
+    }
+}
+
+static void other_undo(enum other kind, const char *path, const char *target)
+{
+    if (kind == OTHER_LINK)
+        assert_int_equal(unlink(path), 0);
+    if (kind == OTHER_DIRECTORY)
+        assert_int_equal(rmdir(path), 0);
+    if (kind == OTHER_LINK || kind == OTHER_DIRECTORY)
+        assert_int_equal(rename(target, path), 0);
+    if (kind == OTHER_OWNER)
+        assert_int_equal(chown(path, geteuid(), (gid_t)-1), 0);
+    assert_int_equal(chmod(path, 0600), 0);
+}
+
+/* Rights for others, another owner, a link, a directory: said in words, with any size that is asked for; what it holds is
+ * there when it is ours again. */
+static void test_shared_memory_that_is_not_ours_is_refused_and_stays(void **state)
+{
+    static const char *const words[OTHER_COUNT] = {
+        "a file of uid %u with mode 0644,", "a file of uid %u with mode 0620,", "a file of uid 65534 with mode 0600,",
+        "a symbolic link of uid %u ", "a directory of uid %u with mode 0700,",
+    };
+    struct loop loop;
+    char path[64], target[64], text[128], why[256];
+    void *addr;
+    bool existed;
+    size_t size;
+
+    (void)state;
+    scratch(path, "other");
+    scratch(target, "target");
+    loop_open(&loop, (struct io_ev_options){0});
+    for (enum other kind = 0; kind < OTHER_COUNT; kind++) {
+        if (kind == OTHER_OWNER && geteuid() != 0)
+            continue;
+        assert_int_equal(io_shared_map(loop.io, path, SIZE, &addr, &existed), 0);
+        ((char *)addr)[17] = 'x';
+        io_shared_unmap(loop.io, addr, SIZE);
+        other_make(kind, path, target);
+        assert_int_equal(io_shared_size(loop.io, path, &size), ERR_EXISTS);
+        assert_int_equal(io_shared_map(loop.io, path, SIZE, &addr, &existed), ERR_EXISTS);
+        assert_int_equal(io_shared_map(loop.io, path, 2 * SIZE, &addr, &existed), ERR_EXISTS);
+        (void)snprintf(text, sizeof(text), words[kind], (unsigned)geteuid());
+        io_shared_why(loop.io, path, why, sizeof(why));
+        assert_non_null(strstr(why, text));
+        other_undo(kind, path, target);
+        assert_int_equal(io_shared_map(loop.io, path, SIZE, &addr, &existed), 0);
+        assert_true(existed);
+        assert_int_equal(((char *)addr)[17], 'x');
+        io_shared_unmap(loop.io, addr, SIZE);
+        assert_int_equal(unlink(path), 0);
+    }
+    loop_close(&loop);
+}
+
+static void test_simulated_shared_memory_of_others_is_refused_and_stays(void **state)
+{
+    struct sim *sim = sim_create(1, NULL);
+    struct sim_node *node = sim_node_create(sim, "a");
+    struct io *io = sim_node_io(node);
+    void *addr;
+    bool existed;
+    size_t size;
+    char why[64];
+
+    (void)state;
+    assert_int_equal(io_shared_map(io, "/s", SIZE, &addr, &existed), 0);
+    ((char *)addr)[17] = 'x';
+    sim_shared_foreign_set(node, true);
+    assert_int_equal(io_shared_size(io, "/s", &size), ERR_EXISTS);
+    assert_int_equal(io_shared_map(io, "/s", SIZE, &addr, &existed), ERR_EXISTS);
+    assert_int_equal(io_shared_map(io, "/s", 2 * SIZE, &addr, &existed), ERR_EXISTS);
+    io_shared_why(io, "/s", why, sizeof(why));
+    assert_string_equal(why, "it is of another user");
+    sim_shared_foreign_set(node, false);
+    assert_int_equal(io_shared_map(io, "/s", SIZE, &addr, &existed), 0);
+    assert_true(existed);
+    assert_int_equal(((char *)addr)[17], 'x');
+    sim_destroy(&sim);
 }
 
 static void test_boot_id_is_the_same_until_the_host_starts_again(void **state)
@@ -407,7 +499,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shared_memory_is_found_again),
         cmocka_unit_test(test_the_size_of_shared_memory_is_found),
-        cmocka_unit_test(test_shared_memory_of_another_kind_is_replaced),
+        cmocka_unit_test(test_shared_memory_of_another_size_is_replaced),
+        cmocka_unit_test(test_shared_memory_that_is_not_ours_is_refused_and_stays),
+        cmocka_unit_test(test_simulated_shared_memory_of_others_is_refused_and_stays),
         cmocka_unit_test(test_boot_id_is_the_same_until_the_host_starts_again),
         cmocka_unit_test(test_simulated_shared_memory_ends_with_the_host),
         cmocka_unit_test(test_removed_shared_memory_is_not_found_again),
