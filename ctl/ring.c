@@ -103,6 +103,28 @@ int ring_open(const struct shard *shard, struct ring *out)
     return 0;
 }
 
+void ring_rest(const struct ring *ring, uint64_t lsn, struct ring_rest *out)
+{
+    uint64_t records = 0;
+    uint32_t count;
+    struct ring_frame *frames;
+
+    *out = (struct ring_rest){0};
+    frames = ring_frames(ring->data, ring->page_count, &count, &out->bad_off);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct frame *frame = &frames[i].frame;
+
+        if (frame->first_lsn <= lsn)
+            continue;
+        records += frame->record_count;
+        if ((frame->flags & FRAME_CONTINUES) != 0 || records == 0)
+            continue;
+        out->records = records;
+        out->lsn = frame->last_lsn;
+    }
+    mem_free(frames);
+}
+
 void ring_close(struct ring *ring)
 {
     mem_free(ring->data);

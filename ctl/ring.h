@@ -19,4 +19,10 @@ struct ring {
 
 /* Of a shard whose node is stopped. 0; -errno: it is there and cannot be read (told on stderr). */
 MUST_USE int ring_open(const struct shard *shard, struct ring *out);
+/* What it has behind `lsn`, in whole units, whatever they continue. */
+struct ring_rest {
+    uint64_t records, lsn; /* how many, and the last one's; 0: nothing */
+    uint64_t bad_off;      /* where a frame lies that does not verify; 0: all do */
+};
+void ring_rest(const struct ring *ring, uint64_t lsn, struct ring_rest *out);
 void ring_close(struct ring *ring);

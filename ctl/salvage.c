@@ -6,13 +6,16 @@
  *   A2  A key whose newest record verifies is there with that value, wherever else damage is.
  *   A3  What is lost is told: places and bytes; keys that the checkpoint knows and no record has, by name; ranges of LSNs
  *       that the log lacks, so that what a key did then is not known.
- *   A4  Never a value that was not written: every record's checksum is asked, twice.
+ *   A4  What is missing by what else is known is told, as a start would refuse it: a newest segment that is not there, changes
+ *       that only the log ring of a killed node has.
+ *   A5  Never a value that was not written: every record's checksum is asked, twice.
  */
 #include "ctl/salvage.h"
 
 #include "common/base/err.h"
 #include "common/base/mem.h"
 #include "ctl/ctl.h"
+#include "ctl/ring.h"
 #include "ctl/source.h"
 
 #include <stdlib.h>
@@ -123,6 +126,12 @@ static void ranges_print(const struct salvage *salvage)
         fputs("  keys that were changed then have the value from before, or lack that change\n", salvage->out);
 }
 
+/* What the log of before had of them, nobody can tell. */
+static bool may_come_back(const struct salvage *salvage)
+{
+    return !salvage->has_checkpoint && !salvage->is_log_whole && salvage->records > 0;
+}
+
 static void summary_print(const struct salvage *salvage, uint64_t damages)
 {
     char bytes[SIZE_TEXT_MAX];
@@ -139,13 +148,42 @@ static void summary_print(const struct salvage *salvage, uint64_t damages)
     if (salvage->tails > 0)
         fprintf(salvage->out, "  ends        %llu records lie behind the last write that verifies, and are in use\n",
                 (unsigned long long)salvage->tails);
+    if (salvage->ring_records > 0)
+        fprintf(salvage->out, "  log ring    %llu changes, up to lsn %llu, are only in %s: they are left out, a start on this host "
+                "takes them over\n", (unsigned long long)salvage->ring_records, (unsigned long long)salvage->ring_lsn,
+                salvage->ring_path);
     if (!salvage->has_checkpoint)
-        fputs("  checkpoint  none: deleted keys may have come back\n", salvage->out);
+        fprintf(salvage->out, "  checkpoint  none%s\n", may_come_back(salvage) ? ": deleted keys may have come back" : "");
     fprintf(salvage->out, "  damage      %llu; %s in %llu places could not be used\n", (unsigned long long)damages,
             size_text(salvage->lost_bytes, bytes), (unsigned long long)salvage->lost_places);
 }
 
 /* ---- a shard ---------------------------------------------------------------------------------- */
+
+/* It is not read into what comes out: a start there does that, and knows what it continues. */
+static void ring_look(struct salvage *salvage)
+{
+    const struct shard *shard = salvage->shard;
+    uint64_t last = MAX(salvage->hot_lsn, salvage->has_checkpoint ? salvage->checkpoint.lsn_max : 0);
+    struct ring ring;
+    struct ring_rest rest;
+    int err = ring_open(shard, &ring);
+
+    if (err != 0)
+        report_damage(shard->report, ring.path, 0, "the log ring cannot be read: %s", err_text(err));
+    if (err == 0 && ring.state == RING_THERE) {
+        ring_rest(&ring, last, &rest);
+        salvage->ring_records = rest.records;
+        salvage->ring_lsn = rest.lsn;
+        (void)snprintf(salvage->ring_path, sizeof(salvage->ring_path), "%s", ring.path);
+        if (rest.bad_off != 0)
+            report_damage(shard->report, ring.path, rest.bad_off, "a frame in the log ring does not verify");
+        if (ring.appended > MAX(last, rest.lsn))
+            report_damage(shard->report, ring.path, 0, "the log ring promises lsn %llu, and it and the files end at %llu",
+                          (unsigned long long)ring.appended, (unsigned long long)MAX(last, rest.lsn));
+    }
+    ring_close(&ring);
+}
 
 static int shard_salvage(struct command *command, struct shard *shard, int to)
 {
@@ -158,6 +196,7 @@ static int shard_salvage(struct command *command, struct shard *shard, int to)
     if (err != 0) {
         fprintf(stderr, "weirctl: %s: %s\n", shard->dir, err == ERR_FULL ? "not enough memory" : err_text(err));
     } else {
+        ring_look(&salvage);
         salvage_choose(&salvage);
         names_print(&salvage);
         ranges_print(&salvage);
@@ -165,7 +204,8 @@ static int shard_salvage(struct command *command, struct shard *shard, int to)
     }
     if (err == 0)
         summary_print(&salvage, shard->report->damages);
-    command->has_damage |= shard->report->damages + salvage.keys_lost + salvage.keys_cut + salvage.tails > 0;
+    command->has_damage |= shard->report->damages + salvage.keys_lost + salvage.keys_cut + salvage.tails + salvage.ring_records > 0 ||
+                           may_come_back(&salvage);
     shard_checkpoint_free(&salvage.checkpoint);
     mem_free(salvage.items);
     mem_free(salvage.known);

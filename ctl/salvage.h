@@ -52,6 +52,7 @@ struct salvage {
     uint64_t swap_lsn;
     uint8_t places[STORE_DBS];
     uint64_t lsn_max;
+    uint64_t hot_lsn, durable_lsn; /* the hot log's last one; what any file knows to have been durable */
     uint32_t epoch_max;
     uint64_t *epoch_ends;         /* owns; by epoch: last LSN of it in the hot log, up to epoch_cap */
     uint32_t epoch_cap;
@@ -61,6 +62,8 @@ struct salvage {
     uint32_t range_count;         /* also of those that are not kept */
     uint64_t lost_bytes, lost_places;
     uint64_t keys, records, keys_lost, keys_cut, tails;
+    uint64_t ring_records, ring_lsn; /* left out: only the log ring of a killed node has them; 0: none */
+    char ring_path[96];
 };
 
 /* 0 or an error: a file could not be read at all, no memory. Damage is told, and goes on. */

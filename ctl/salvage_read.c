@@ -293,13 +293,19 @@ static void tail_take(struct reading *reading, uint64_t from, uint64_t end)
 
 static void page_take(struct reading *reading, const struct shard_page *page)
 {
+    struct salvage *salvage = reading->salvage;
+    bool is_hot = reading->segment->is_hot;
     size_t at = PAGE_HEADER_SIZE;
 
+    if (is_hot)
+        salvage->durable_lsn = MAX(salvage->durable_lsn, page->page.mark);
     while (at < page->data.len) {
         struct frame frame;
 
         if (!frame_decode(bytes_skip(page->data, at), &frame))
             return;
+        if (is_hot)
+            salvage->hot_lsn = MAX(salvage->hot_lsn, frame.last_lsn);
         frame_seen(reading, &frame);
         frame_records_take(reading, &frame, page->off + at);
         frame_taken(reading, &frame);
@@ -429,6 +435,25 @@ static int segment_take(struct reading *reading)
     return salvage->is_out_of_memory ? ERR_FULL : 0;
 }
 
+/* What the next segment, a free one or MANIFEST knows to have been durable, where the log does not come to it: the newest
+ * segment is missing. */
+static void end_check(struct salvage *salvage, const struct reading *reading)
+{
+    struct shard *shard = salvage->shard;
+    uint64_t last = MAX(salvage->hot_lsn, salvage->has_checkpoint ? salvage->checkpoint.lsn_max : 0);
+
+    for (uint32_t i = 0; i < shard->count; i++)
+        if (shard->segments[i].has_header && (shard->segments[i].is_hot || shard->segments[i].is_free))
+            salvage->durable_lsn = MAX(salvage->durable_lsn, shard->segments[i].header.mark);
+    if (salvage->durable_lsn > last) {
+        report_damage(shard->report, shard->dir, 0, "the log ends at lsn %llu, and %llu was durable: a segment is missing",
+                      (unsigned long long)last, (unsigned long long)salvage->durable_lsn);
+        range_add(salvage, last + 1, 0);
+    } else if (reading->is_broken) {
+        range_add(salvage, reading->last_lsn + 1, 0);
+    }
+}
+
 /* ---- the checkpoint --------------------------------------------------------------------------- */
 
 static int known_add(void *arg, uint32_t page, const struct checkpoint_key *key, uint64_t hash)
@@ -488,6 +513,7 @@ static int checkpoint_read(struct salvage *salvage)
     if (err != 0) /* the file cannot be opened: told by nobody yet */
         return 0;
     salvage->has_checkpoint = true;
+    salvage->durable_lsn = checkpoint_slot_durable(&salvage->checkpoint.slot);
     memcpy(salvage->flush_lsn, salvage->checkpoint.meta.flush_lsn, sizeof(salvage->flush_lsn));
     memcpy(salvage->places, salvage->checkpoint.meta.places, sizeof(salvage->places));
     salvage->swap_lsn = salvage->checkpoint.meta.swap_lsn;
@@ -528,7 +554,6 @@ int salvage_read(struct salvage *salvage)
         err = segment_take(&reading);
     }
     progress_clear(salvage->progress);
-    if (reading.is_broken)
-        range_add(salvage, reading.last_lsn + 1, 0);
+    end_check(salvage, &reading);
     return err;
 }

@@ -740,6 +740,42 @@ def test_salvage_without_a_file(weir_backend, tmp_path):
             assert "lost" in told or "cut" in told or "missing" in told, (name, told)
 
 
+def newest_segment(directory):
+    """Of those that something was written to."""
+    def sequence_of(name):
+        with open(os.path.join(directory, name), "rb") as f:
+            head = f.read(PAGE + 16)
+        sequence, = struct.unpack_from("<Q", head, 8)
+        return sequence if head[PAGE:PAGE + 4] == b"WPAG" and head[PAGE + 8:PAGE + 16] == head[8:16] else 0
+    return max((name for name in os.listdir(directory) if name.endswith(".seg")), key=sequence_of)
+
+
+def test_salvage_tells_what_is_missing_of_a_killed_node(weir_backend, tmp_path):
+    """Changes that only its log ring has are counted and left out; where the newest segment is gone the ring says that
+    there was more. Neither is called whole, and the ring's are there after a start."""
+    node = weir_backend(None, *SEGMENT, "--fsync", "no")
+    for i in range(7):
+        redis_client(node).set(f"b{i}", "b" * 100)
+    last = redis_client(node).info("store")["lsn_appended"]
+    node.kill_all()
+    weirtest.wait_for(lambda: "in use by a node" not in ctl("verify", node.data), "the lock to go")
+    told = ctl("salvage", node.data, tmp_path / "ring")
+    assert f"log ring    7 changes, up to lsn {last}, are only in /dev/shm/weir-" in told, told
+    assert "they are left out" in told and "compare it before it is used" in told
+    assert "all of it is there" not in told and "may have come back" not in told
+    node = weir_backend(None, *SEGMENT, "--fsync", "always", data=node.data)
+    for i in range(40):
+        redis_client(node).set(f"c{i}", os.urandom(60000))
+    node.kill_all()
+    weirtest.wait_for(lambda: "in use by a node" not in ctl("verify", node.data), "the lock to go")
+    told = ctl("salvage", node.data, tmp_path / "whole")
+    assert "all of it is there: no damage was met" in told, told
+    os.unlink(os.path.join(shard_of(node), newest_segment(shard_of(node))))
+    told = ctl("salvage", node.data, tmp_path / "cut")
+    assert "the log ring promises lsn" in told and "all of it is there" not in told, told
+    assert "compare it before it is used" in told
+
+
 def test_salvage_tells_bad_input(weir_backend, tmp_path):
     node = weir_backend(None, *SEGMENT)
     redis_client(node).set("k", "v")
