@@ -138,17 +138,19 @@ static uint64_t lsn_known(const struct log_recover *r)
     return MAX(r->lsn, r->lsn_floor);
 }
 
-/* `fsync` as it is set now: as it was then, but for who has changed it meanwhile. */
+/* `fsync` as it is set now: as it was then, but for who has changed it meanwhile. A newest segment that is gone with the
+ * ring that told of it leaves no trace. */
 static void ring_lost_tell(const struct store_log *log, uint64_t lsn)
 {
     static const char *const missing[] = {
         [STORE_FSYNC_NO] = "with fsync no, changes that the kernel had not written may be missing, of about 30 seconds",
         [STORE_FSYNC_EVERYSEC] = "with fsync everysec, changes since the last flush may be missing, of about a second",
-        [STORE_FSYNC_ALWAYS] = "with fsync always, nothing that was answered is missing",
+        [STORE_FSYNC_ALWAYS] = "with fsync always, all that was answered had been flushed to its files",
     };
 
-    log_warn(log->text, "store: the node before did not stop cleanly and its log ring is gone (the host was restarted, or "
-             "/dev/shm was emptied): %s shard=%u dir=%s ring=%s recovered_lsn=%llu", missing[log->options.fsync],
+    log_warn(log->text, "store: the node before did not stop cleanly and its log ring is gone (the host was restarted, "
+             "/dev/shm was emptied, or node.id, which names it, is another one): %s; whether the newest of its files is there "
+             "cannot be told without the ring shard=%u dir=%s ring=%s recovered_lsn=%llu", missing[log->options.fsync],
              log->options.shard, log->dir, log->options.ring_path, (unsigned long long)lsn);
 }
 
@@ -218,8 +220,8 @@ static int promise_check(const struct log_recover *r)
 
     if (lsn_known(r) >= promised)
         return 0;
-    log_error(log->text, "store: the log ring promises changes that are neither in it nor on disk; remove it to go on "
-              "without them ring=%s lsn=%llu found=%llu", log->options.ring_path, (unsigned long long)promised,
+    log_error(log->text, "store: the log ring promises changes that are neither in it nor on disk: a segment may be missing; "
+              "put it back, or remove the ring to go on without them ring=%s lsn=%llu found=%llu", log->options.ring_path, (unsigned long long)promised,
               (unsigned long long)r->lsn);
     return ERR_CORRUPT;
 }
