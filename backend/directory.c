@@ -100,6 +100,12 @@ int directory_open(const char *start_dir, const char *dir, const char *user, cha
         give_away(fd, user);
     err = name_read(fd, user, name);
     close(fd);
+    if (err == ERR_CORRUPT) {
+        snprintf(error, error_size, "dir: %s/" NAME_FILE " is damaged: write the NAME of its log rings /dev/shm/weir-NAME-0 ... "
+                 "into it, 32 digits; or remove it, the start makes another, and goes on without what such a ring has",
+                 absolute);
+        return err;
+    }
     if (err != 0)
         return fail(error, error_size, "read or write " NAME_FILE " in", absolute, err);
     return 0;

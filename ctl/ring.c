@@ -6,38 +6,38 @@
 #include "common/base/mem.h"
 #include "common/io/io_ev.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NAME_MAX_ 64u
+#define NAME_SIZE 32u /* backend/directory.h */
 
-/* A line of a small file; "": there is none. */
-static void line_read(const char *path, char *out, size_t size)
-{
-    FILE *file = fopen(path, "re");
-
-    if (file == NULL || fgets(out, (int)size, file) == NULL)
-        out[0] = '\0';
-    if (file != NULL)
-        fclose(file);
-    out[strcspn(out, "\n")] = '\0';
-}
-
-/* The directory's name lies beside its shards, which may be links to elsewhere. */
-static void name_read(const struct shard *shard, char name[NAME_MAX_])
+/* The directory's name lies beside its shards, which may be links to elsewhere. ERR_CORRUPT: told; -ENOENT: it has none. */
+static int name_read(const struct shard *shard, char name[NAME_SIZE + 1])
 {
     char path[SHARD_PATH_MAX];
     const char *slash = strrchr(shard->dir, '/'), *last = slash != NULL ? slash + 1 : shard->dir;
+    FILE *file;
+    size_t len;
 
     if (strncmp(last, "shard-", 6) == 0)
         (void)snprintf(path, sizeof(path), "%.*snode.id", (int)(last - shard->dir), shard->dir);
     else
         (void)snprintf(path, sizeof(path), "%s/../node.id", shard->dir);
-    line_read(path, name, NAME_MAX_);
-    if (strspn(name, "0123456789abcdef") != strlen(name))
-        name[0] = '\0';
+    file = fopen(path, "re");
+    if (file == NULL && errno == ENOENT)
+        return -ENOENT;
+    len = file != NULL ? fread(name, 1, NAME_SIZE, file) : 0;
+    name[len] = '\0';
+    if (file != NULL)
+        fclose(file);
+    if (len == NAME_SIZE && strspn(name, "0123456789abcdef") == NAME_SIZE)
+        return 0;
+    report_damage(shard->report, path, 0, "it is not the name of a directory, so its log ring is not known, and a start is "
+                  "refused");
+    return ERR_CORRUPT;
 }
 
 static int file_read(const char *path, char **data, size_t *size)
@@ -68,16 +68,16 @@ static int file_read(const char *path, char **data, size_t *size)
 
 int ring_open(const struct shard *shard, struct ring *out)
 {
-    char name[NAME_MAX_];
+    char name[NAME_SIZE + 1];
     const struct ring_header *header;
     unsigned char boot[16];
     size_t size = 0;
     int err;
 
     *out = (struct ring){.state = RING_NONE};
-    name_read(shard, name);
-    if (name[0] == '\0')
-        return 0;
+    err = name_read(shard, name);
+    if (err != 0)
+        return err == -ENOENT ? 0 : err;
     (void)snprintf(out->path, sizeof(out->path), "/dev/shm/weir-%s-%u", name, shard->file.shard); /* process.c's */
     err = file_read(out->path, &out->data, &size);
     if (err == -ENOENT)

@@ -17,7 +17,8 @@ struct ring {
     uint64_t appended; /* up to where changes were answered */
 };
 
-/* Of a shard whose node is stopped. 0; -errno: it is there and cannot be read (told on stderr). */
+/* Of a shard whose node is stopped. 0; -errno: it is there and cannot be read (told on stderr); ERR_CORRUPT: node.id, which
+ * names it, is damaged (told to the report). */
 MUST_USE int ring_open(const struct shard *shard, struct ring *out);
 /* What it has behind `lsn`, in whole units, whatever they continue. */
 struct ring_rest {

@@ -169,7 +169,7 @@ static void ring_look(struct salvage *salvage)
     struct ring_rest rest;
     int err = ring_open(shard, &ring);
 
-    if (err != 0)
+    if (err != 0 && err != ERR_CORRUPT) /* that was told */
         report_damage(shard->report, ring.path, 0, "the log ring cannot be read: %s", err_text(err));
     if (err == 0 && ring.state == RING_THERE) {
         ring_rest(&ring, last, &rest);

@@ -282,14 +282,29 @@ static int segments_open(struct shard *shard)
 
 /* ---- the directory ---------------------------------------------------------------------------- */
 
+/* A folder that was made for a shard has nothing in it until its first start. */
+static bool has_begun(const struct shard *shard)
+{
+    static const char *const names[] = {"lock", "MANIFEST", "000000.seg"};
+
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        if (faccessat(shard->dir_fd, names[i], F_OK, 0) == 0)
+            return true;
+    return false;
+}
+
 static int shard_file_read(struct shard *shard)
 {
     char page[PAGE_SIZE_], path[SHARD_PATH_MAX];
     int fd = openat(shard->dir_fd, "shard", O_RDONLY | O_CLOEXEC), err;
 
+    shard_path(shard, "shard", path);
+    if (fd < 0 && errno == ENOENT && has_begun(shard)) {
+        report_damage(shard->report, path, 0, "it is missing");
+        return ERR_CORRUPT;
+    }
     if (fd < 0)
         return -errno;
-    shard_path(shard, "shard", path);
     err = read_at(fd, page, sizeof(page), 0);
     close(fd);
     if (err == 0 && shard_file_decode(page, &shard->file))

@@ -13,6 +13,8 @@ import tempfile
 import threading
 import time
 
+import pytest
+
 import acknowledged
 import weirtest
 
@@ -187,7 +189,7 @@ def test_verify_tells_a_missing_file(weir_backend, tmp_path):
     assert told > 0
     shutil.copytree(shard_of(node), tmp_path / "none")
     os.unlink(tmp_path / "none" / "shard")
-    ctl("verify", tmp_path / "none", code=2)
+    assert f'damage: file={tmp_path}/none/shard offset=0 what="it is missing"' in ctl("verify", tmp_path / "none", code=1)
     ctl("verify", tmp_path / "nothing", code=2)
 
 
@@ -246,6 +248,33 @@ def test_verify_tells_what_only_the_ring_has(weir_backend):
     assert redis_client(node).get("b6") == b"b" * 100
     node.stop()
     assert "log ring" not in ctl("verify", node.data)
+
+
+@pytest.mark.parametrize("damage", [b"", b"0123456789abcdef", b"g" * 32])
+def test_a_damaged_name_is_told_and_mended(weir_backend, damage):
+    """node.id: by verify, salvage, backup and the start, with what to do; with its old contents the ring is found again."""
+    node = weir_backend(None, *SEGMENT, "--fsync", "no")
+    redis_client(node).set("a", "1")
+    node.kill_all()
+    weirtest.wait_for(lambda: "in use by a node" not in ctl("verify", node.data), "the lock to go")
+    path = os.path.join(node.data, "node.id")
+    with open(path, "rb") as f:
+        name = f.read()
+    with open(path, "wb") as f:
+        f.write(damage)
+    told = ctl("verify", node.data, code=1)
+    assert f"damage: file={path} offset=0" in told and "damage      1" in told, told
+    told = ctl("salvage", node.data, node.data + ".salvaged")
+    assert f"damage: file={path} offset=0" in told and "all of it is there" not in told, told
+    assert path in ctl("backup", node.data, node.data + ".backup", code=1)
+    done = subprocess.run([weirtest.program("weir-backend"), "--listen", f"127.0.0.1:{weirtest.free_port()}", "--stats",
+                           f"127.0.0.1:{weirtest.free_port()}", "--dir", node.data], capture_output=True, text=True,
+                          timeout=30)
+    assert done.returncode == 1 and f"{path} is damaged" in done.stderr and "or remove it" in done.stderr
+    with open(path, "wb") as f:
+        f.write(name)
+    node = weir_backend(None, data=node.data)
+    assert redis_client(node).get("a") == b"1"
 
 
 # Backups
