@@ -40,7 +40,7 @@ static int name_read(const struct shard *shard, char name[NAME_SIZE + 1])
     return ERR_CORRUPT;
 }
 
-static int file_read(const char *path, char **data, size_t *size)
+static int file_read(const char *path, char **data, size_t *size, unsigned *mode)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat status;
@@ -54,6 +54,7 @@ static int file_read(const char *path, char **data, size_t *size)
         return 0;
     }
     *size = (size_t)status.st_size;
+    *mode = (unsigned)status.st_mode & 07777;
     *data = mem_alloc_aligned(*size, PAGE_SIZE_);
     while (*data != NULL && at < *size) {
         ssize_t len = read(fd, *data + at, *size - at);
@@ -79,7 +80,7 @@ int ring_open(const struct shard *shard, struct ring *out)
     if (err != 0)
         return err == -ENOENT ? 0 : err;
     (void)snprintf(out->path, sizeof(out->path), "/dev/shm/weir-%s-%u", name, shard->file.shard); /* process.c's */
-    err = file_read(out->path, &out->data, &size);
+    err = file_read(out->path, &out->data, &size, &out->mode);
     if (err == -ENOENT)
         return 0;
     if (err != 0) {

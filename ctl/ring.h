@@ -14,6 +14,7 @@ struct ring {
     char path[96];
     char *data; /* owns: as it was when it was looked at */
     uint32_t page_count;
+    unsigned mode;     /* of the file; with rights for others a start refuses it */
     uint64_t appended; /* up to where changes were answered */
 };
 

@@ -23,8 +23,8 @@
  *   W3  Of a node that runs, what is given back or begun during the walk is not judged; nor is, then, a place without a
  *       record: its copy may lie where the walk has been. It is looked at again.
  *   W4  What only the log ring of a killed node has is no damage, and no part of the directory: it is told. A ring that
- *       does not verify, or lacks what it promises, is damage: a start may be refused for it. So is a node.id that does not
- *       name one.
+ *       does not verify, or lacks what it promises, is damage: a start may be refused for it. So is a ring with rights for
+ *       others, or a node.id that does not name one.
  */
 #include "ctl/verify.h"
 
@@ -684,6 +684,8 @@ static void ring_judge(struct verify *v, const struct ring *ring)
         v->sum->ring_records += frames[i].frame.record_count;
     if (count > 0)
         lsn = MAX(lsn, frames[count - 1].frame.last_lsn);
+    if ((ring->mode & 077) != 0)
+        report_damage(v->shard->report, ring->path, 0, "its mode is %04o, a start refuses it until that is 0600", ring->mode);
     if (bad_off != 0)
         report_damage(v->shard->report, ring->path, bad_off, "a frame in the log ring does not verify");
     if (lsn < ring->appended)

@@ -231,6 +231,10 @@ def test_verify_tells_what_only_the_ring_has(weir_backend):
     expected = f"log ring    7 changes, up to lsn {last}, are only in {ring}"
     assert expected in told and "damage      0" in told, told
     assert expected in ctl("verify", os.path.join(node.data, "shard-0"))
+    os.chmod(ring, 0o640)
+    told = ctl("verify", node.data, code=1)
+    assert expected in told and f'file={ring} offset=0 what="its mode is 0640, a start refuses it' in told, told
+    os.chmod(ring, 0o600)
     with open(ring, "r+b") as f:
         sound = f.read()
         at = sound.rindex(b"b" * 100)
