@@ -152,6 +152,8 @@ static void summary_print(const struct salvage *salvage, uint64_t damages)
         fprintf(salvage->out, "  log ring    %llu changes, up to lsn %llu, are only in %s: they are left out, a start on this host "
                 "takes them over\n", (unsigned long long)salvage->ring_records, (unsigned long long)salvage->ring_lsn,
                 salvage->ring_path);
+    if (salvage->is_ring_lost)
+        fputs("  log ring    none of this node, which was killed: its newest changes may be missing\n", salvage->out);
     if (!salvage->has_checkpoint)
         fprintf(salvage->out, "  checkpoint  none%s\n", may_come_back(salvage) ? ": deleted keys may have come back" : "");
     fprintf(salvage->out, "  damage      %llu; %s in %llu places could not be used\n", (unsigned long long)damages,
@@ -182,6 +184,7 @@ static void ring_look(struct salvage *salvage)
             report_damage(shard->report, ring.path, 0, "the log ring promises lsn %llu, and it and the files end at %llu",
                           (unsigned long long)ring.appended, (unsigned long long)MAX(last, rest.lsn));
     }
+    salvage->is_ring_lost = shard->was_open && ring.state != RING_THERE;
     ring_close(&ring);
 }
 
@@ -205,7 +208,7 @@ static int shard_salvage(struct command *command, struct shard *shard, int to)
     if (err == 0)
         summary_print(&salvage, shard->report->damages);
     command->has_damage |= shard->report->damages + salvage.keys_lost + salvage.keys_cut + salvage.tails + salvage.ring_records > 0 ||
-                           may_come_back(&salvage);
+                           may_come_back(&salvage) || salvage.is_ring_lost;
     shard_checkpoint_free(&salvage.checkpoint);
     mem_free(salvage.items);
     mem_free(salvage.known);

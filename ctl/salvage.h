@@ -64,6 +64,7 @@ struct salvage {
     uint64_t keys, records, keys_lost, keys_cut, tails;
     uint64_t ring_records, ring_lsn; /* left out: only the log ring of a killed node has them; 0: none */
     char ring_path[96];
+    bool is_ring_lost;            /* the node was killed, and there is none */
 };
 
 /* 0 or an error: a file could not be read at all, no memory. Damage is told, and goes on. */

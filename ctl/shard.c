@@ -316,13 +316,14 @@ static int shard_file_read(struct shard *shard)
 /* Whether a node has it, and what it tells that no segment may. */
 static void lock_read(struct shard *shard)
 {
-    char page[PAGE_SIZE_], path[SHARD_PATH_MAX];
+    char page[PAGE_SIZE_], path[SHARD_PATH_MAX], state[LOCK_STATE_SIZE];
     struct given_page given;
     int fd = openat(shard->dir_fd, "lock", O_RDONLY | O_CLOEXEC), err;
 
     if (fd < 0)
         return;
     shard->is_running = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    shard->was_open = read_at(fd, state, sizeof(state), 0) == 0 && memcmp(state, LOCK_STATE_OPEN, sizeof(state)) == 0;
     err = read_at(fd, page, sizeof(page), GIVEN_AT);
     close(fd);
     if (err == ERR_EOF || (err == 0 && is_blank(page, sizeof(page))))

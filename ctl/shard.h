@@ -54,6 +54,7 @@ struct shard {
     uint64_t bytes;      /* of all segments in use */
     uint64_t given_lsn;  /* highest one that headers, footers and "lock" know, free segments' too (backend/store/segment.h) */
     bool is_running;     /* a node has it open */
+    bool was_open;       /* ... or had, and was killed */
     struct report *report; /* borrows */
     char *data;          /* owns: of the segment loaded */
     size_t data_cap;

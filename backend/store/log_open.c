@@ -21,8 +21,6 @@
 #define LOCK_TRIES_MAX 200
 #define LOCK_PAUSE_MS  10
 
-#define STATE_SIZE     8u
-#define STATE_OPEN     "weiropen" /* anything else: closed */
 #define STATE_CLOSED   "weirshut"
 
 struct log_open {
@@ -37,7 +35,7 @@ struct log_open {
     uint64_t file_size, header_size;
     bool has_shard_file, has_rescue_file, is_flushed, is_dir_old;
     char *pages;           /* owns: two first pages, the last one */
-    char state[STATE_SIZE];
+    char state[LOCK_STATE_SIZE];
     void (*state_done)(struct io_op *op);
     struct segment *segment;
     struct log_scan scan;  /* of page writes behind a bad header */
@@ -108,13 +106,13 @@ static void state_written(struct io_op *op)
         io_file_datasync(open->log->lock_file, op);
 }
 
-static void state_write(struct log_open *open, const char state[STATE_SIZE], void (*done)(struct io_op *op))
+static void state_write(struct log_open *open, const char state[LOCK_STATE_SIZE], void (*done)(struct io_op *op))
 {
-    memcpy(open->state, state, STATE_SIZE);
+    memcpy(open->state, state, LOCK_STATE_SIZE);
     open->state_done = done;
     open->op.arg = open;
     open->op.done = state_written;
-    io_file_write(open->log->lock_file, &open->op, open->state, STATE_SIZE, 0);
+    io_file_write(open->log->lock_file, &open->op, open->state, LOCK_STATE_SIZE, 0);
 }
 
 /* ---- segments --------------------------------------------------------------------------------- */
@@ -425,7 +423,7 @@ static void ring_open(struct log_open *open)
         open->op.done = state_is_open;
         io_file_datasync(log->lock_file, &open->op);
     } else {
-        state_write(open, STATE_OPEN, state_is_open);
+        state_write(open, LOCK_STATE_OPEN, state_is_open);
     }
 }
 
@@ -640,7 +638,7 @@ static void state_read(struct io_op *op)
 
     if (op->result != ERR_EOF && op_failed(open, "read lock file"))
         return;
-    open->log->was_open = op->result >= 0 && memcmp(open->state, STATE_OPEN, STATE_SIZE) == 0;
+    open->log->was_open = op->result >= 0 && memcmp(open->state, LOCK_STATE_OPEN, LOCK_STATE_SIZE) == 0;
     op->done = names_durable;
     io_dirsync(open->log->io, op, open->log->dir);
 }
@@ -666,7 +664,7 @@ static void lock_done(struct io_op *op)
     if (op_failed(open, "lock"))
         return;
     op->done = state_read;
-    io_file_read(open->log->lock_file, op, open->state, STATE_SIZE, 0);
+    io_file_read(open->log->lock_file, op, open->state, LOCK_STATE_SIZE, 0);
 }
 
 static void lock_again(struct io_timer *timer)

@@ -70,6 +70,9 @@ struct shard_file {
 void shard_file_encode(const struct shard_file *file, char page[PAGE_SIZE_]);
 bool shard_file_decode(const char page[PAGE_SIZE_], struct shard_file *out);
 
+/* The file "lock" begins with this while a node has it, and after it was killed; anything else: it was closed. */
+#define LOCK_STATE_OPEN "weiropen"
+#define LOCK_STATE_SIZE 8u
 #define GIVEN_AT PAGE_SIZE_ /* in the file "lock" */
 
 struct given_page {

@@ -809,6 +809,19 @@ def test_salvage_tells_what_is_missing_of_a_killed_node(weir_backend, tmp_path):
     assert "compare it before it is used" in told
 
 
+def test_salvage_tells_that_the_ring_of_a_killed_node_is_gone(weir_backend, tmp_path):
+    """Also where node.id is another one."""
+    node = weir_backend(None, *SEGMENT, "--fsync", "no")
+    redis_client(node).set("a", "1")
+    node.kill_all()
+    weirtest.wait_for(lambda: "in use by a node" not in ctl("verify", node.data), "the lock to go")
+    assert "none of this node" not in ctl("salvage", node.data, tmp_path / "there")
+    with open(os.path.join(node.data, "node.id"), "r+b") as f:
+        f.write(b"0" * 32)
+    told = ctl("salvage", node.data, tmp_path / "gone")
+    assert "log ring    none of this node, which was killed" in told and "all of it is there" not in told, told
+
+
 def test_salvage_tells_bad_input(weir_backend, tmp_path):
     node = weir_backend(None, *SEGMENT)
     redis_client(node).set("k", "v")
