@@ -323,10 +323,17 @@ static bool has_room_for_move(struct store *store, const struct record *record, 
                                   store_log_takes(store->log, record_size(&tomb)));
 }
 
+/* Another key's entry may have made room by moving this one's. Its database is a place, which has no other name here. */
+static void key_again(struct store *store, struct store_key *key)
+{
+    key->entry = index_find(store->index, key->hash, key->db, key->name);
+    ASSERT(key->entry != NULL);
+}
+
 /* Its object lives on, under another key. */
 static void moved_drop(struct store *store, struct store_key *from)
 {
-    store_find(store, from->db, from->name, from); /* the new one may have made room by moving it */
+    key_again(store, from);
     store_entry_drop(store, from->hash, from->entry);
     from->entry = NULL;
     store_tell_changed(store, from->db, from->name, STORE_REMOVED);
@@ -542,7 +549,7 @@ int store_move_object(struct store *store, struct store_key *source, struct stor
 
         if (err != 0)
             return err;
-        store_find(store, source->db, source->name, source); /* putting may have made room by moving it */
+        key_again(store, source);
         return store_delete(store, source);
     }
     if (!object_encode(store, object))
