@@ -194,6 +194,8 @@ void sim_stream_reset(struct io_stream *stream);     /* both ends see RST */
 void sim_stream_blackhole(struct io_stream *stream); /* from now on nothing arrives: half-open */
 /* The peer's next bytes are cut exactly there: `after` more bytes arrive here, then RST. */
 void sim_stream_reset_after(struct io_stream *stream, uint64_t after);
+/* Bytes that the peer has sent on this connection so far, whether they arrived, were read or were lost. */
+uint64_t sim_stream_peer_sent(const struct io_stream *stream);
 
 /* What io_resolve answers: addresses, or a negative err, after a delay. Replaces its entry. */
 void sim_name_set(struct sim *sim, const char *host, const struct io_addr *addrs, uint32_t count,

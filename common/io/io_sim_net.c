@@ -729,7 +729,7 @@ void sim_net_slow(struct sim_node *from, struct sim_node *to, uint32_t delay_us)
     sim_pair(from->sim, from, to)->slow_us = delay_us;
 }
 
-static struct sim_socket *stream_socket(struct io_stream *stream)
+static struct sim_socket *stream_socket(const struct io_stream *stream)
 {
     ASSERT(io_stream_is_open(stream));
     return sim_socket_of_fd(sim_process_of(stream->io)->node->sim, stream->fd);
@@ -753,6 +753,13 @@ void sim_stream_reset_after(struct io_stream *stream, uint64_t after)
     in->reset_at = in->arrived + after;
     if (after == 0)
         conn_reset(socket->conn);
+}
+
+uint64_t sim_stream_peer_sent(const struct io_stream *stream)
+{
+    const struct sim_socket *socket = stream_socket(stream);
+
+    return socket->conn->pipes[1 - socket->side].sent;
 }
 
 /* ---- ends --------------------------------------------------------------------------------- */

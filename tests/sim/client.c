@@ -29,7 +29,7 @@ struct sim_client {
     uint32_t abort_at; /* operations; 0: never */
     bool has_shutdown, wants_half_close, is_slow, is_over, is_wild, is_connected, has_error;
     struct buffer in, out;
-    uint64_t hash;
+    uint64_t hash, received_bytes;
 };
 
 /* ---- what comes -------------------------------------------------------------------------------- */
@@ -374,15 +374,36 @@ static void client_over(struct sim_client *client)
     io_stream_close(&client->stream);
 }
 
+/* Whether something must come for it. */
+static bool op_is_answered(const struct op *op)
+{
+    return op->expect.len > 0 || (op->flags & (OP_ANY_VALUE | OP_LINE_PREFIX)) != 0;
+}
+
 /* Operations that something must still come for. */
 static uint32_t client_unanswered(const struct sim_client *client)
 {
     uint32_t count = 0;
 
     for (uint32_t i = client->head; i < client->made; i++)
-        count += client->ops[i]->expect.len > 0 ||
-                 (client->ops[i]->flags & (OP_ANY_VALUE | OP_LINE_PREFIX)) != 0;
+        count += op_is_answered(client->ops[i]);
     return count;
+}
+
+/* Who is still sending when he is refused may lose the reason: the kernel answers RST, and that may take
+ * with it all that was not read, also what was answered before. It excuses only what the proxy did send:
+ * of its bytes that were not read there are enough for all that is missing. */
+static bool client_lost_the_reason(const struct sim_client *client, int err)
+{
+    uint64_t lost, wanted = 0;
+
+    if (err != -ECONNRESET || !client->script.is_over)
+        return false;
+    lost = sim_stream_peer_sent(&client->stream) - client->received_bytes;
+    for (uint32_t i = client->head; i < client->made; i++)
+        if (op_is_answered(client->ops[i]))
+            wanted += MAX(client->ops[i]->expect.len, (size_t)1);
+    return wanted > 0 && wanted <= client->in.len + lost;
 }
 
 static void client_stream_closed(struct io_stream *stream, int err, struct bytes rest)
@@ -395,8 +416,7 @@ static void client_stream_closed(struct io_stream *stream, int err, struct bytes
     if (world->profile.is_traced)
         printf("# %llu client %u closed %d\n", (unsigned long long)sim_now_us(world->sim), client->index,
                err);
-    /* Who is still sending when he is refused may lose the reason: the kernel answers RST. */
-    if (err == -ECONNRESET && client->script.is_over && client_unanswered(client) == 1) {
+    if (client_lost_the_reason(client, err)) {
         world->marks.reasons_lost++;
     } else if (!client->is_wild && !world->profile.is_faulty) {
         if (client->in.len > 0)
@@ -438,6 +458,7 @@ static size_t client_stream_recv(struct io_stream *stream, struct bytes data)
 {
     struct sim_client *client = CONTAINER_OF(stream, struct sim_client, stream);
 
+    client->received_bytes += data.len;
     if (client->is_wild)
         return data.len;
     buffer_append(&client->in, data.data, data.len);
