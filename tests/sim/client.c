@@ -459,6 +459,7 @@ static size_t client_stream_recv(struct io_stream *stream, struct bytes data)
     struct sim_client *client = CONTAINER_OF(stream, struct sim_client, stream);
 
     client->received_bytes += data.len;
+    client->world->moved_us = sim_now_us(client->world->sim);
     if (client->is_wild)
         return data.len;
     buffer_append(&client->in, data.data, data.len);
@@ -485,6 +486,7 @@ static void client_flush(struct sim_client *client)
         }
         if (sent == 0)
             return;
+        client->world->moved_us = sim_now_us(client->world->sim);
         buffer_consume(&client->out, (size_t)sent);
     }
     client_maybe_finish(client);

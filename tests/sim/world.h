@@ -163,6 +163,7 @@ struct world {
     bool is_injected; /* servers sent raw bytes: a stray reply may be any */
     struct plan plans[WORLD_CLIENTS_MAX + WORLD_DEATHS_MAX + 1];
     struct list strays; /* replies of tainted connections */
+    uint64_t moved_us; /* when a client last sent or got a byte */
     struct world_marks marks;
     struct log *log;
     bool has_failed;
