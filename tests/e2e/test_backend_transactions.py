@@ -435,6 +435,35 @@ def test_swapdb(clients):
     assert replies[0] == replies[1]
 
 
+def test_collections_take_other_names_after_swapdb(clients):
+    """And other databases; nothing of them is left behind, and nothing is counted twice."""
+    clients.lines("""
+        a: SET k one
+        a: SWAPDB 0 1
+        a: RPUSH list a b
+        a: RENAME list other
+        a: EXISTS list other
+        a: RENAMENX other list
+        a: EXISTS list other
+        a: HSET hash f v
+        a: MOVE hash 2
+        a: EXISTS hash
+        a: ZADD zset 1 m
+        a: RENAME zset list
+        a: KEYS *
+        a: TYPE list
+        a: SELECT 2
+        a: HGETALL hash
+        a: SWAPDB 2 3
+        a: DBSIZE
+        a: SELECT 3
+        a: RENAME hash new
+        a: DBSIZE
+        a: HGETALL new
+    """)
+    assert clients.of("a")[0].ask("DEBUG", "AUDIT") == OK
+
+
 def test_shutdown_stops_the_node(weir_backend):
     """The connection closes without a word, the process ends with 0, and the data is there again."""
     server = weir_backend()
