@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ctl/ring.h"
 
+#include "backend/directory.h"
 #include "backend/store/ring.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
@@ -12,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NAME_SIZE 32u /* backend/directory.h */
+#define NAME_SIZE (DIRECTORY_NAME_SIZE - 1)
 
 /* The directory's name lies beside its shards, which may be links to elsewhere. ERR_CORRUPT: told; -ENOENT: it has none. */
 static int name_read(const struct shard *shard, char name[NAME_SIZE + 1])

@@ -16,6 +16,9 @@
     "MISCONF No room is left on the disk for data. Commands that may modify the data set are "     \
     "disabled, but those "                                                                         \
     "that delete; service resumes when there is room.\r\n"
+#define USED_UP                                                                                    \
+    "MISCONF No room is left on the disk, nor of what is kept for commands that delete; nothing "  \
+    "was changed, and service resumes when there is room.\r\n"
 #define KEY_LENGTH "-ERR key is longer than 65535 bytes\r\n"
 
 static const char *const beginning[] = {
@@ -185,17 +188,12 @@ static void test_a_flush_has_failed(void **state)
     log_fails(SIM_DISK_DATASYNC);
 }
 
-/* Filled until it says so: what takes away is taken, and then there is room. */
-static void test_the_disk_is_full(void **state)
+/* Until it says so. */
+static void fill(void)
 {
     char *value = must_alloc(30000);
     unsigned count = 0;
 
-    (void)state;
-    begin();
-    cold_ask(&cw, "multi", "+OK\r\n");
-    cold_ask(&cw, "set s other", "+QUEUED\r\n");
-    cold_ask(&cw, "discard", "+OK\r\n");
     memset(value, 'v', 30000);
     store_disk_max_set(cw.w.store, 4u << 20);
     for (; count < 1000; count++) {
@@ -210,6 +208,18 @@ static void test_the_disk_is_full(void **state)
     }
     assert_string_equal(cw.w.reply, "-" DISK_FULL);
     assert_true(count > 50);
+    mem_free(value);
+}
+
+/* What takes away is taken, and then there is room. */
+static void test_the_disk_is_full(void **state)
+{
+    (void)state;
+    begin();
+    cold_ask(&cw, "multi", "+OK\r\n");
+    cold_ask(&cw, "set s other", "+QUEUED\r\n");
+    cold_ask(&cw, "discard", "+OK\r\n");
+    fill();
     for (size_t i = 0; i < ARRAY_COUNT(adds); i++)
         refused(adds[i], "-" DISK_FULL);
     cold_ask(&cw, "multi", "+OK\r\n");
@@ -226,7 +236,36 @@ static void test_the_disk_is_full(void **state)
     cold_ask(&cw, "set s other", "+OK\r\n");
     cold_ask(&cw, "get s", "$5\r\nother\r\n");
     info_says("store", "disk_full:0");
-    mem_free(value);
+    cold_deinit(&cw);
+}
+
+/* No time goes by, so nothing makes room: changes that take away use up what is kept for them. Then they are refused before
+ * they begin, readers see what was there, and no answer is held back. */
+static void test_what_is_kept_for_deletes_is_used_up(void **state)
+{
+    /* Of more words, so that the place that those had not enough of is none for them. */
+    static const char *const more[] = {
+        "ltrim l 0 0", "lrem l 0 b", "smove s1 s3 b", "srem s1 a", "zrem z a", "hdel h f", "rename s s2", "del doomed doomed-list",
+    };
+    unsigned count = 0;
+
+    (void)state;
+    begin();
+    fill();
+    for (; count < 200000; count++) {
+        struct bytes words[WORLD_WORDS_MAX];
+
+        world_run(&cw.w, words, world_words(count % 2 == 0 ? "expire s 1000" : "persist s", words));
+        if (strcmp(cw.w.reply, ":1\r\n") != 0)
+            break;
+    }
+    assert_string_equal(cw.w.reply, "-" USED_UP);
+    assert_true(count > 100);
+    for (size_t i = 0; i < ARRAY_COUNT(more); i++)
+        refused(more[i], "-" USED_UP);
+    cold_ask(&cw, "lrange l 0 -1", "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n");
+    cold_ask(&cw, "zscore z b", "$1\r\n2\r\n");
+    cold_ask(&cw, "exists doomed doomed-list n", ":3\r\n");
     cold_deinit(&cw);
 }
 
@@ -305,6 +344,7 @@ int main(void)
         cmocka_unit_test(test_a_write_has_failed),
         cmocka_unit_test(test_a_flush_has_failed),
         cmocka_unit_test(test_the_disk_is_full),
+        cmocka_unit_test(test_what_is_kept_for_deletes_is_used_up),
         cmocka_unit_test(test_a_key_is_too_long),
     };
 
