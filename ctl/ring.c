@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ctl/ring.h"
 
-#include "backend/directory.h"
 #include "backend/store/ring.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
@@ -13,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NAME_SIZE (DIRECTORY_NAME_SIZE - 1)
+#define NAME_SIZE 32u /* backend/directory.h */
 
 /* The directory's name lies beside its shards, which may be links to elsewhere. ERR_CORRUPT: told; -ENOENT: it has none. */
 static int name_read(const struct shard *shard, char name[NAME_SIZE + 1])
