@@ -331,6 +331,9 @@ void upgrade_died(struct master *master, int status)
     snprintf(text, sizeof(text), "the new master left pid=%d %s=%d", (int)upgrade->pid,
              WIFSIGNALED(status) ? "signal" : "code",
              WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    /* Before anybody is told: who reads the pid file then finds us. */
+    if (master->pid_path != NULL)
+        MAYBE(rename(master->pid_path_old, master->pid_path));
     if (!upgrade->is_ready) {
         atomic_fetch_add(&master->self->upgrades_failed, 1);
         log_error(master->log, "upgrade failed, the old binary goes on: %s", text);
@@ -345,8 +348,6 @@ void upgrade_died(struct master *master, int status)
     if (upgrade->channel >= 0)
         close(upgrade->channel);
     *upgrade = (struct upgrade){.channel = -1};
-    if (master->pid_path != NULL)
-        MAYBE(rename(master->pid_path_old, master->pid_path));
 }
 
 void upgrade_tick(struct master *master, uint64_t now_ms)
