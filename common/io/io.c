@@ -479,6 +479,11 @@ void io_file_links(struct io_file *file, struct io_op *op)
     file_submit(file, op, IO_OP_LINKS, NULL, 0, 0);
 }
 
+void io_file_space(struct io_file *file, struct io_op *op)
+{
+    file_submit(file, op, IO_OP_SPACE, NULL, 0, 0);
+}
+
 void io_file_lock(struct io_file *file, struct io_op *op)
 {
     file_submit(file, op, IO_OP_LOCK, NULL, 0, 0);

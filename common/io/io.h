@@ -296,6 +296,8 @@ void io_file_allocate(struct io_file *file, struct io_op *op, uint64_t off, uint
 void io_file_truncate(struct io_file *file, struct io_op *op, uint64_t size);
 void io_file_size(struct io_file *file, struct io_op *op); /* result */
 void io_file_links(struct io_file *file, struct io_op *op); /* result: how many names it has */
+/* result: bytes that its file system has left for files of ours; of one that does not say, ERR_UNSUPPORTED. */
+void io_file_space(struct io_file *file, struct io_op *op);
 /* The file is this handle's alone until it is closed, or its process has died and all that it had submitted has ended.
  * -EWOULDBLOCK: another one's. */
 void io_file_lock(struct io_file *file, struct io_op *op);

@@ -13,9 +13,11 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/file.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -27,8 +29,8 @@
 #define TOUCH_STEP         4096 /* the smallest page */
 
 enum job_kind {
-    JOB_READ, JOB_WRITE, JOB_WRITE_DURABLE, JOB_DATASYNC, JOB_ALLOCATE, JOB_TRUNCATE, JOB_SIZE, JOB_LINKS, JOB_LOCK,
-    JOB_OPEN, JOB_CLOSE, JOB_RENAME, JOB_UNLINK, JOB_LINK, JOB_MKDIR, JOB_DIRSYNC, JOB_LIST, JOB_TOUCH,
+    JOB_READ, JOB_WRITE, JOB_WRITE_DURABLE, JOB_DATASYNC, JOB_ALLOCATE, JOB_TRUNCATE, JOB_SIZE, JOB_LINKS,
+    JOB_SPACE, JOB_LOCK, JOB_OPEN, JOB_CLOSE, JOB_RENAME, JOB_UNLINK, JOB_LINK, JOB_MKDIR, JOB_DIRSYNC, JOB_LIST, JOB_TOUCH,
 };
 
 struct ev_file {
@@ -134,6 +136,19 @@ static ssize_t work_links(int fd)
     struct stat stat;
 
     return fstat(fd, &stat) < 0 ? -errno : (ssize_t)stat.st_nlink;
+}
+
+static ssize_t work_space(int fd)
+{
+    struct statvfs stat;
+    uint64_t unit;
+
+    if (fstatvfs(fd, &stat) < 0)
+        return -errno;
+    unit = stat.f_frsize != 0 ? stat.f_frsize : stat.f_bsize;
+    if (stat.f_blocks == 0 || unit == 0) /* as of a tmpfs without a bound */
+        return ERR_UNSUPPORTED;
+    return (ssize_t)(MIN((uint64_t)stat.f_bavail, (uint64_t)SSIZE_MAX / unit) * unit);
 }
 
 static int open_flags(int flags)
@@ -281,6 +296,7 @@ static void op_work(struct io_job *base)
     case JOB_TRUNCATE: op->result = result_of(ftruncate(fd, (off_t)job->size)); break;
     case JOB_SIZE:     op->result = work_size(fd); break;
     case JOB_LINKS:    op->result = work_links(fd); break;
+    case JOB_SPACE:    op->result = work_space(fd); break;
     case JOB_LOCK:     op->result = result_of(flock(fd, LOCK_EX | LOCK_NB)); break;
     case JOB_OPEN:     op->result = work_open(part, dir); break;
     case JOB_CLOSE:

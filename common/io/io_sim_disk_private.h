@@ -100,6 +100,11 @@ struct sim_disk {
     uint64_t crash_lost[2], crash_at;
 };
 
+static inline uint64_t sim_disk_left(const struct sim_disk *disk)
+{
+    return disk->used >= disk->capacity ? 0 : disk->capacity - disk->used;
+}
+
 /* "a//b/./c/" and "/a/b/c" become "/a/b/c". -ENAMETOOLONG. */
 MUST_USE int sim_path_normalize(const char *path, char out[SIM_PATH_MAX]);
 

@@ -376,7 +376,7 @@ static size_t write_room(const struct sim_inode *inode, size_t size, uint64_t of
                          uint64_t *new_bytes)
 {
     const struct sim_disk *disk = inode->disk;
-    uint64_t left = disk->used >= disk->capacity ? 0 : disk->capacity - disk->used;
+    uint64_t left = sim_disk_left(disk);
     uint64_t reserved = (inode->reserved_end + PAGE_SIZE_ - 1) / PAGE_SIZE_;
     uint64_t at = off, end = off + size;
 

@@ -352,6 +352,7 @@ static enum sim_disk_op file_disk_op(enum io_file_op kind)
         [IO_OP_DATASYNC] = SIM_DISK_DATASYNC, [IO_OP_ALLOCATE] = SIM_DISK_ALLOCATE,
         [IO_OP_TRUNCATE] = SIM_DISK_TRUNCATE, [IO_OP_SIZE] = SIM_DISK_SIZE,
         [IO_OP_LINKS] = SIM_DISK_SIZE,        [IO_OP_LOCK] = SIM_DISK_OPEN,
+        [IO_OP_SPACE] = SIM_DISK_SIZE,
     };
 
     return (enum sim_disk_op)ops[kind];
@@ -446,6 +447,8 @@ static ssize_t file_run(struct sim_job *job)
         return job_count(job, sim_inode_names(job->inode));
     case IO_OP_SIZE:
         return job_count(job, (ssize_t)job->inode->cache.size);
+    case IO_OP_SPACE:
+        return job_count(job, (ssize_t)sim_disk_left(job->inode->disk));
     }
     UNREACHABLE("kind of file operation");
 }

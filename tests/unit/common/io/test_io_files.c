@@ -176,6 +176,17 @@ static void test_flags_of_open(void **state)
     io_file_close(file);
 }
 
+/* What a file takes is not left; nothing is known of what others do meanwhile. */
+static void test_space_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct io_file *file = open_file(f, "a", NEW_FILE);
+    ssize_t space = DO(f, io_file_space, file, OP);
+
+    assert_true(space > 0 || space == ERR_UNSUPPORTED);
+    io_file_close(file);
+}
+
 static void test_allocate_reserves(void **state)
 {
     struct fixture *f = *state;
@@ -520,6 +531,7 @@ int main(void)
         BOTH(test_a_read_is_full_or_an_error),
         BOTH(test_errors_are_the_systems),
         BOTH(test_flags_of_open),
+        BOTH(test_space_is_told),
         BOTH(test_allocate_reserves),
         BOTH(test_paths),
         BOTH(test_a_long_list),
