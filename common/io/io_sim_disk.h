@@ -72,6 +72,7 @@ void sim_disk_each(const struct sim_node *node, bool durable,
  * allocation that fails may have been done in part. */
 void sim_disk_fail(struct sim_node *node, enum sim_disk_op op, const char *path, int err,
                    uint32_t count);
+bool sim_disk_is_to_fail(const struct sim_node *node); /* some of them have not come yet */
 void sim_disk_fail_no_more(struct sim_node *node);
 /* On the medium: in what is read and in what is durable. The file must be there. */
 void sim_disk_flip_bit(struct sim_node *node, const char *path, uint64_t off, unsigned bit);

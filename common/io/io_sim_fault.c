@@ -223,6 +223,11 @@ void sim_disk_fail(struct sim_node *node, enum sim_disk_op op, const char *path,
     list_push_back(&node->disk->faults, &fault->node);
 }
 
+bool sim_disk_is_to_fail(const struct sim_node *node)
+{
+    return !list_is_empty(&node->disk->faults);
+}
+
 void sim_disk_fail_no_more(struct sim_node *node)
 {
     struct list_node *fault;

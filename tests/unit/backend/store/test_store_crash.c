@@ -49,7 +49,7 @@ struct crash {
     struct world w;
     const struct script *script;
     uint64_t event, cut; /* so far; where it ends */
-    bool is_over, has_opened;
+    bool is_over, has_opened, flush_is_to_fail;
     uint64_t durable, appended, last; /* promised before the store that is being opened; last: was given */
     uint64_t checkpoint_lsn;          /* of the newest checkpoint that was told */
     struct unit {
@@ -441,6 +441,13 @@ static void flush_fails(struct crash *c, bool is_of_log)
     if (is_of_log)
         log_segment_path(c->w.store->log, c->w.store->log->hot_segment->info.slot, path);
     sim_disk_fail(c->w.node, SIM_DISK_DATASYNC, path, -EIO, 1);
+    c->flush_is_to_fail = true;
+}
+
+/* A kernel tells of a failed flush once: to the process that has asked. If that dies before it has heard, nobody knows. */
+static bool is_error_unheard(struct crash *c)
+{
+    return c->flush_is_to_fail && !sim_disk_is_to_fail(c->w.node) && !is_in_doubt(c);
 }
 
 /* A flush fails, and the next process copies what is in doubt: rescue.tmp takes one file's name after the other's. */
@@ -459,6 +466,7 @@ static void live_rescue(struct crash *c)
         if (!c->is_over)
             store_checkpoint(c->w.store); /* flushes the log, and MANIFEST */
         until(c, is_in_doubt);
+        c->flush_is_to_fail = c->flush_is_to_fail && c->is_over;
         again(c);
         assert_true(c->is_over || !is_in_doubt(c));
         put(c, 1, i + 50, 60);
@@ -678,6 +686,10 @@ static void crash_once(const struct script *script, enum store_fsync fsync, uint
     begin(&c, script, fsync, seed, cut);
     script->live(&c);
     assert_true(c.is_over);
+    if (ending->is_kill && is_error_unheard(&c)) {
+        world_deinit(&c.w);
+        return;
+    }
     weights_set(c.w.sim, seed + cut);
     sim_disk_crash_set(c.w.node, ending->outcome);
     end(&c, !ending->is_kill);
