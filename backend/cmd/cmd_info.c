@@ -417,6 +417,7 @@ static void info_store(struct info *info)
     number(info, "fetches", store->fetches);
     number(info, "spills", store->spills);
     number(info, "disk_bytes", store->disk_bytes);
+    number(info, "disk_bound", store->disk_bound);
     number(info, "segments", store->segments);
     number(info, "segments_free", store->segments_free);
     number(info, "client_record_bytes", store->record_bytes_client);

@@ -28,6 +28,7 @@
 #define SKIPPED_MAX        512u
 #define DUE_BYTES_MIN      (1ull << 30)
 #define FILE_WEIGHT_MAX    4u        /* of the file, in what full records of all pages weigh: above, it is made anew */
+#define KEY_BYTES          64u       /* in a full record, before there is one that tells */
 #define META_STEP          (256u << 10)
 #define REMAKE_AGAIN_MS    60000u
 #define CHAIN_AGE_MAX      16u /* segments: an older chain gets its image whatever it costs */
@@ -826,6 +827,16 @@ static uint64_t full_bytes(const struct checkpoint_table *table)
     for (uint32_t i = 0; i < table->page_count; i++)
         bytes += table->pages[i].full_len;
     return bytes;
+}
+
+uint64_t checkpoint_room(const struct store *store)
+{
+    const struct checkpoint *c = store->checkpoint;
+    uint64_t keys = store->index != NULL ? KEY_BYTES * index_count(store->index) : 0;
+    uint64_t wanted = (FILE_WEIGHT_MAX + 1) * MAX(full_bytes(&c->table), keys) + 2 * BUFFER_SIZE;
+    uint64_t there = c->file_end + (c->state != CHECKPOINT_IDLE && c->is_full ? c->next_end : 0);
+
+    return wanted - MIN(wanted, there);
 }
 
 /* Begins with what is in the file already. */

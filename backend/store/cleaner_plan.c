@@ -2,16 +2,16 @@
 /*
  * When the cleaner works, how hard, and on what.
  *
- *     free + emptied:   0 ......... low ................. start .......... disk_max
+ *     free + emptied:   0 ......... low ................. start ..... the bound
  *                       urgent: any    the less is left, the    nothing is
  *                       victim, no     faster, and the fuller   cleaned
  *                       pauses         a victim may be
  *
  * Dead space costs nothing while it is not needed, and a segment that waits gets emptier: so cleaning begins late, and all
  * that is free beyond what a burst of writes needs is room that what is dead could have waited in. `low` is a 32nd of the
- * disk (four segments at least), `start` a 64th (two segments) above. What was emptied counts: who waits on a full disk
- * waits for a checkpoint then, not for fuller victims. Without a bound on the disk cleaning begins when half of what is
- * used is dead.
+ * disk (two reserves at least), `start` a 64th (two segments) above. What was emptied counts: who waits on a full disk
+ * waits for a checkpoint then, not for fuller victims. Where nobody has said how much is ours (log_bound.c) cleaning begins
+ * as well when half of what is used is dead.
  *
  * Most of what was emptied goes without a checkpoint (cleaner_give.c). One frees the rest, which is of the hot log since
  * the last one: such a victim is worth less than another. It costs two flushes, and a record for every page of the index that
@@ -26,7 +26,7 @@
 
 #define PLAN_AGE_MS        20u
 #define DEAD_PERCENT_START 50u /* of what is used, where disk_max is not set */
-#define SEGMENTS_MIN       4u
+#define LOW_RESERVES       2u
 #define RAMP_MIN           2u
 /* Of a victim's room, in 1/256, may at most be live: what is fuller than that is not worth it ever. */
 #define LIVE_MAX           248u
@@ -51,13 +51,21 @@ static uint64_t unit_of(const struct store *store)
 
 static uint64_t low_mark(const struct store *store)
 {
-    return MAX(SEGMENTS_MIN * unit_of(store), store->options.disk_max / LOW_SHARE);
+    return MAX(LOW_RESERVES * store_log_reserve(store->log), store_log_bound(store->log) / LOW_SHARE);
 }
 
 /* Cleaning begins below. */
 static uint64_t start_mark(const struct store *store)
 {
-    return low_mark(store) + MAX(RAMP_MIN * unit_of(store), store->options.disk_max / RAMP_SHARE);
+    return low_mark(store) + MAX(RAMP_MIN * unit_of(store), store_log_bound(store->log) / RAMP_SHARE);
+}
+
+/* So much waits for a checkpoint before one comes for it. */
+static uint64_t batch_bytes(const struct store *store)
+{
+    uint64_t share = MAX(BATCH_MIN * unit_of(store), store_log_bound(store->log) / BATCH_SHARE);
+
+    return store->options.disk_max != 0 ? share : MIN(share, BATCH_COUNT * unit_of(store));
 }
 
 /* ---- victims ---------------------------------------------------------------------------------- */
@@ -119,15 +127,15 @@ static uint32_t urgency_of(const struct store *store, const struct clean_plan *p
 {
     uint64_t low = low_mark(store), start = start_mark(store);
     uint64_t left = plan->free + plan->going + plan->emptied;
+    bool is_half_dead = store->options.disk_max == 0 && used_dead * 100 > used * DEAD_PERCENT_START &&
+                        used_dead >= 2 * unit_of(store);
 
     if (plan->dead < unit_of(store))
         return 0;
     if (room_is_wanted(store)) /* what was emptied may be enough: then it is a checkpoint that they wait for */
         return plan->going + plan->emptied > 0 && left >= start + store->blob_wanted ? 0 : CLEAN_URGENT;
-    if (store->options.disk_max == 0)
-        return used_dead * 100 > used * DEAD_PERCENT_START && used_dead >= 2 * unit_of(store) ? CLEAN_URGENT / 2 : 0;
-    if (left >= start)
-        return 0;
+    if (left >= start || store_log_bound(store->log) == 0)
+        return is_half_dead ? CLEAN_URGENT / 2 : 0;
     if (left <= low)
         return CLEAN_URGENT;
     return (uint32_t)(1 + (CLEAN_URGENT - 1) * (start - left) / (start - low));
@@ -136,7 +144,7 @@ static uint32_t urgency_of(const struct store *store, const struct clean_plan *p
 static void plan_make(const struct store *store, struct clean_plan *plan)
 {
     struct store_log_stats stats;
-    uint64_t used = 0, used_dead = 0, total = store->options.disk_max;
+    uint64_t used = 0, used_dead = 0, total = store_log_bound(store->log);
 
     store_log_stats_get(store->log, &stats);
     *plan = (struct clean_plan){
@@ -224,7 +232,7 @@ bool cleaner_is_urgent(const struct store *store)
 
     if (plan->urgency == CLEAN_URGENT)
         return true;
-    if (store->options.disk_max == 0 || !checkpoint_is_running(store))
+    if (store_log_bound(store->log) == 0 || !checkpoint_is_running(store))
         return false;
     return plan->is_short || (plan->emptied > 0 && plan->free < start_mark(store));
 }
@@ -243,7 +251,7 @@ bool cleaner_wants_checkpoint(const struct store *store)
 {
     const struct cleaner *cleaner = store->cleaner;
     const struct clean_plan *plan = clean_plan_of(store);
-    uint64_t unit = unit_of(store), total = store->options.disk_max;
+    uint64_t unit = unit_of(store), total = store_log_bound(store->log);
 
     bool is_wanted = room_is_wanted(store);
 
@@ -253,7 +261,7 @@ bool cleaner_wants_checkpoint(const struct store *store)
         return true;
     if (plan->emptied == 0)
         return false;
-    if (plan->emptied >= (total != 0 ? MAX(BATCH_MIN * unit, total / BATCH_SHARE) : BATCH_COUNT * unit))
+    if (plan->emptied >= batch_bytes(store))
         return true;
     /* Nothing more can be emptied, and room is wanted. */
     return (is_starved(store) || (cleaner->state == CLEANER_IDLE && plan->victim == 0)) &&

@@ -77,6 +77,11 @@ static uint32_t reserve_of(const struct store_log_options *options)
                          LOG_RESERVE_MAX);
 }
 
+uint64_t store_log_reserve(const struct store_log *log)
+{
+    return (uint64_t)log->reserve * log->options.segment_size;
+}
+
 void store_log_disk_max_set(struct store_log *log, uint64_t bytes)
 {
     log->options.disk_max = bytes;
@@ -486,8 +491,10 @@ bool store_log_has_room(struct store_log *log)
 
 void store_log_room_check(struct store_log *log)
 {
-    bool is_full = store_log_is_disk_full(log);
+    bool is_full;
 
+    log_bound_look(log);
+    is_full = store_log_is_disk_full(log);
     /* Errors told of a full disk are over as well. */
     log->room_is_wanted |= log->was_full && !is_full;
     log->was_full = is_full;

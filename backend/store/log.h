@@ -88,6 +88,7 @@ struct store_log_options {
     void (*marks)(void *arg);           /* written or durable moved; from the loop */
     void (*failed)(void *arg, int err); /* once: the log has failed (G4) */
     void (*room)(void *arg);            /* after store_log_has_room() said no: now there is */
+    uint64_t (*beside)(void *arg);      /* bytes that files beside the segments may come to want; NULL: none */
 };
 
 /* What recovery tells, from the loop, in the order of segments' sequences; inside one in its order. A hot frame's
@@ -159,6 +160,10 @@ uint64_t store_log_recovered_lsn(const struct store_log *log);
 bool store_log_is_ring_lost(const struct store_log *log);
 /* A flush of another file of the directory has failed: whoever starts next does not believe what it reads back. */
 void store_log_doubt(struct store_log *log);
+/* Bytes that segments may take together: as was said, or as the file system has room; 0: nobody knows. */
+uint64_t store_log_bound(const struct store_log *log);
+/* Bytes of free segments that clients leave. */
+uint64_t store_log_reserve(const struct store_log *log);
 /* Free segments are below the reserve: writes of clients must stop; deletes and the cleaner go on. */
 bool store_log_is_disk_full(const struct store_log *log);
 /* Whether a record of `bytes` has room where that is a question of its own, as a large one gets a file. 0; -ENOSPC;

@@ -109,7 +109,7 @@ static void cold_begin(struct log_cold *cold, char *data, size_t cap)
 static int cold_blob(struct store_log *log, const struct record *record, size_t size, uint64_t *address)
 {
     size_t cap = round_up(PAGE_HEADER_SIZE + FRAME_HEADER_SIZE + size, PAGE_SIZE_);
-    uint64_t bytes = cap + 2 * PAGE_SIZE_;
+    uint64_t bytes = cap + 2 * PAGE_SIZE_, bound = store_log_bound(log);
     struct log_cold blob = {0};
     char *data;
     int err;
@@ -118,7 +118,7 @@ static int cold_blob(struct store_log *log, const struct record *record, size_t 
         return -ENOSPC;
     if (log->is_full && log_blob_waits(log))
         return ERR_AGAIN;
-    if (log->options.disk_max != 0 && log->disk_bytes + bytes > log->options.disk_max) {
+    if (bound != 0 && log->disk_bytes + bytes > bound) {
         log->refused_bytes = bytes;
         return -ENOSPC;
     }

@@ -377,6 +377,13 @@ void log_open_made(struct store_log *log)
         open_end(open, 0);
 }
 
+static void bound_opened(struct store_log *log, int err)
+{
+    MAYBE(err != 0); /* then it is not known */
+    log_segments_make(log);
+    log_open_made(log);
+}
+
 static void free_ones_make(struct store_log *log, int err)
 {
     if (err != 0) {
@@ -384,8 +391,7 @@ static void free_ones_make(struct store_log *log, int err)
         return;
     }
     log->next_sequence = MAX(log->next_sequence, 1u) + LOG_SEQUENCE_SKIP;
-    log_segments_make(log);
-    log_open_made(log);
+    log_bound_open(log, bound_opened);
 }
 
 static void ring_opened(struct log_open *open)
@@ -778,7 +784,7 @@ static void close_end(struct store_log *log, int err)
 /* Nothing that belongs to us is with io. */
 bool log_is_quiet(const struct store_log *log)
 {
-    return log->making == NULL && log->freeing_count == 0 && !log->given.is_writing && log->writes_submitted == 0 && log->flush_count == 0 &&
+    return log->making == NULL && log->freeing_count == 0 && !log->given.is_writing && !log->bound.is_asking && log->writes_submitted == 0 && log->flush_count == 0 &&
            log->reads_submitted == 0 && list_is_empty(&log->reads_done);
 }
 

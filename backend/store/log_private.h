@@ -165,6 +165,16 @@ struct log_given {
     bool is_writing, is_untold;
 };
 
+/* Of the file system, where nobody has said how much is ours; log_bound.c. */
+struct log_bound {
+    struct io_op op;
+    void (*done)(struct store_log *log, int err); /* while the log opens */
+    uint64_t bytes;       /* for segments; 0: not known */
+    uint64_t held_then;   /* bytes of segments when it was asked */
+    uint64_t again_ms, again_bytes; /* then, or with so many bytes of segments, the answer is old */
+    bool is_asking;
+};
+
 enum log_state { LOG_NEW, LOG_OPENING, LOG_OPENED, LOG_RECOVERING, LOG_RUNNING, LOG_CLOSING, LOG_CLOSED };
 
 struct store_log {
@@ -207,6 +217,7 @@ struct store_log {
     uint64_t next_sequence;
     uint32_t next_slot, freeing_count;
     uint32_t unallocated_count;  /* blobs whose files have not got their room yet */
+    uint64_t unallocated_bytes;  /* of them */
     uint64_t disk_bytes, hot_from;
     uint64_t prev_sequence, prev_end; /* the hot segment before the open one */
     bool is_out_of_space;        /* the file system said so; it is asked again in a while */
@@ -222,6 +233,7 @@ struct store_log {
     uint64_t free_mark; /* highest durable mark that a free segment knows of */
     uint64_t given_lsn; /* what was durable when store_log_give_back() last freed one; 0: never */
     struct log_given given;
+    struct log_bound bound;
     uint64_t recovered_lsn; /* of the last change that was found at the start */
     bool was_open;      /* whoever had it last has not closed it */
     bool is_ring_lost;  /* ... and the ring is gone */
@@ -329,6 +341,12 @@ void log_segments_unlink(struct store_log *log); /* what is going, and told */
 void log_given_open(struct store_log *log, void (*done)(struct store_log *log, int err));
 /* False: it is being told, and log_segments_unlink() follows. */
 MUST_USE bool log_given_is_told(struct store_log *log, uint64_t lsn);
+
+/* ---- log_bound.c ---- */
+/* Once, before segments are made. */
+void log_bound_open(struct store_log *log, void (*done)(struct store_log *log, int err));
+void log_bound_look(struct store_log *log); /* asks, if the answer is old */
+void log_bound_wait(struct store_log *log); /* no segment may be made: others may leave room for one */
 
 /* ---- log_ring.c ---- */
 int log_ring_open(struct store_log *log);

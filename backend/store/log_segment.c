@@ -9,8 +9,8 @@
  * A full disk is no failure: whoever needs a free segment and finds none is refused, and once a second it is tried
  * again. Of the last `reserve` free ones, clients take none, the hot log takes all but one, the cleaner that one.
  *
- * On a file system that others have filled nothing says so before a file is refused its room, and what was appended
- * cannot be taken back: a blob without a file would hold up the answers to all that comes behind it, every flush, so every
+ * How much there may be is log_bound.c's. Where others have filled the file system within a second, or a quota ends, nothing
+ * says so before a file is refused its room, and what was appended cannot be taken back: a blob without a file would hold up the answers to all that comes behind it, every flush, so every
  * checkpoint, and with them whatever could make room. So it takes the file of a free segment (G10), for which there is
  * one more in the reserve; until the room is there, appends wait if the next blob would find no such segment. One that a
  * whole segment does not hold waits for room after all, at most until the log is closed (log_leave.c).
@@ -242,8 +242,13 @@ static void segment_is_made(struct store_log *log)
 /* Or will not be. Not told before it may take a free one: these are kept for it until then (log_blob_waits()). */
 static void blob_is_allocated(struct segment *segment)
 {
-    segment->log->unallocated_count -= segment->is_unallocated;
+    struct store_log *log = segment->log;
+
+    if (!segment->is_unallocated)
+        return;
     segment->is_unallocated = false;
+    log->unallocated_count--;
+    log->unallocated_bytes -= segment->info.size;
 }
 
 static void make_given_up(struct io_op *op)
@@ -402,7 +407,10 @@ void log_segment_make_file(struct store_log *log, struct segment *segment)
     log_segment_path(log, segment->info.slot, path);
     segment->is_making = true;
     segment->is_unallocated = segment != log->making;
-    log->unallocated_count += segment->is_unallocated;
+    if (segment->is_unallocated) {
+        log->unallocated_count++;
+        log->unallocated_bytes += segment->info.size;
+    }
     segment->op.done = make_opened;
     segment->op.arg = segment;
     io_file_open(log->io, &segment->op, path, flags, &segment->file);
@@ -434,15 +442,15 @@ static uint64_t bytes_kept(const struct store_log *log)
  * while be too much. */
 static bool may_make(const struct store_log *log)
 {
-    uint64_t bytes = log->disk_bytes;
+    uint64_t bytes = log->disk_bytes, bound = store_log_bound(log);
 
     if (log->is_out_of_space || log->is_space_given)
         return false;
-    if (log->options.disk_max == 0 || (log->is_segment_wanted && log->ready_count == 0))
+    if (bound == 0 || (log->is_segment_wanted && log->ready_count == 0))
         return true;
     if (log->state < LOG_RUNNING)
         bytes -= odd_free_bytes(log);
-    return bytes + bytes_kept(log) + log->options.segment_size <= log->options.disk_max;
+    return bytes + bytes_kept(log) + log->options.segment_size <= bound;
 }
 
 void log_segments_make(struct store_log *log)
@@ -452,9 +460,14 @@ void log_segments_make(struct store_log *log)
 
     if (log->is_full) /* one more than clients wait for tells whether it is full still */
         wanted = MAX(wanted, log->reserve) + 1;
+    log_bound_look(log);
     if (log->making != NULL || log->error != 0 || log->state >= LOG_CLOSING ||
-        log->ready_count + log->freeing_count >= wanted || !may_make(log))
+        log->ready_count + log->freeing_count >= wanted)
         return;
+    if (!may_make(log)) {
+        log_bound_wait(log);
+        return;
+    }
     log->making = log_segment_create(log, log->next_slot++, log->options.segment_size);
     log_segment_make_file(log, log->making);
 }
@@ -483,25 +496,25 @@ void log_space_fire(struct io_timer *timer)
 bool store_log_is_disk_full(const struct store_log *log)
 {
     uint64_t count = (uint64_t)log->ready_count + log->freeing_count + (log->making != NULL && !log->is_full);
+    uint64_t bound;
 
     if (count > log->reserve || log->state != LOG_RUNNING)
         return false;
     if (log->is_full)
         return true;
-    return log->options.disk_max != 0 &&
-           log->disk_bytes + (log->reserve + 1 - count) * log->options.segment_size > log->options.disk_max;
+    bound = store_log_bound(log);
+    return bound != 0 && log->disk_bytes + (log->reserve + 1 - count) * log->options.segment_size > bound;
 }
 
 /* Beside the reserve, of which some may be there already, when `spare` bytes of what is there have gone. */
 bool log_blob_fits_without(const struct store_log *log, size_t page_bytes, uint64_t spare)
 {
     uint64_t count = (uint64_t)log->ready_count + log->freeing_count, size = log->options.segment_size;
-    uint64_t need = 2 * PAGE_SIZE_ + round_up(page_bytes, PAGE_SIZE_);
+    uint64_t need = 2 * PAGE_SIZE_ + round_up(page_bytes, PAGE_SIZE_), bound = store_log_bound(log);
 
     if (log->reserve > count)
         need += (log->reserve - count) * size;
-    return !log->is_out_of_space &&
-           (log->options.disk_max == 0 || log->disk_bytes - spare + need <= log->options.disk_max);
+    return !log->is_out_of_space && (bound == 0 || log->disk_bytes - spare + need <= bound);
 }
 
 bool log_blob_fits(const struct store_log *log, size_t page_bytes)

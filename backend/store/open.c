@@ -503,6 +503,11 @@ static void open_log_opened(void *arg, int err)
     checkpoint_load(store, open_loaded);
 }
 
+static uint64_t on_beside(void *arg)
+{
+    return checkpoint_room(arg);
+}
+
 static int open_log(struct store *store)
 {
     const struct store_options *options = &store->options;
@@ -521,6 +526,7 @@ static int open_log(struct store *store)
         .marks = on_marks,
         .failed = on_failed,
         .room = on_state,
+        .beside = on_beside,
     };
     int err = store_log_create(&log_options, &store->log);
 
@@ -633,6 +639,7 @@ void store_stats_get(const struct store *store, struct store_stats *out)
         return;
     store_log_stats_get(store->log, &log);
     out->disk_bytes = log.disk_bytes;
+    out->disk_bound = store_log_bound(store->log);
     out->segments = log.segments;
     out->segments_free = log.segments_free;
     out->bytes_written += log.bytes_written;

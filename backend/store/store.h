@@ -266,6 +266,7 @@ struct store_stats {
     uint64_t keys, hot_keys, cold_keys;
     uint64_t fetches, fetch_hits_waiting, spills, evictions, expirations;
     uint64_t disk_bytes, segments, segments_free;
+    uint64_t disk_bound; /* of disk_bytes: disk_max, or what the file system has room for; 0: not known */
     uint64_t record_bytes_client;  /* encoded records of clients' changes */
     uint64_t bytes_written;        /* all that went to the device: log, cleaner, checkpoints */
     uint64_t cleaner_bytes, cleaner_segments, cleaner_segments_by_index, segments_given, images;

@@ -488,6 +488,100 @@ static void test_deletes_make_room_on_a_full_disk(void **state)
     }
 }
 
+/* ---- a life on a full disk ---------------------------------------------------------------------- */
+
+#define LIFE_KEYS  400u
+#define LIFE_BYTES (24u * 4u * SEGMENT)
+
+/* As a client sees it: waits while it is told to, and whoever is refused changes nothing. */
+static int life_put(struct world *w, unsigned number, size_t len)
+{
+    static char value[8 * SEGMENT];
+    struct store_key key;
+    char name[32];
+    int err = ERR_AGAIN;
+
+    for (unsigned i = 0; i < 1000 && (err = store_may_write(w->store, len)) == ERR_AGAIN; i++)
+        sim_run_for(w->sim, 10000);
+    if (err != 0)
+        return err;
+    store_find(w->store, 0, world_other_key(number, name), &key);
+    err = store_put_string(w->store, &key, bytes_of(value, len), NULL);
+    store_turn_end(w->store);
+    sim_run_for(w->sim, 1000);
+    return err;
+}
+
+static bool life_delete(struct world *w, unsigned number)
+{
+    struct store_key key;
+    char name[32];
+
+    for (unsigned i = 0; !store_may_delete(w->store, 4096); i++) {
+        if (i == 3000)
+            return false;
+        sim_run_for(w->sim, 10000);
+    }
+    assert_true(world_room_wait(w, 0));
+    store_find(w->store, 0, world_other_key(number, name), &key);
+    if (key.entry != NULL)
+        assert_int_equal(store_delete(w->store, &key), 0);
+    store_turn_end(w->store);
+    sim_run_for(w->sim, 1000);
+    return true;
+}
+
+static void life_fill(struct world *w, size_t len_max)
+{
+    for (unsigned i = 0, refused = 0; i < 2000 && refused < 3; i++) {
+        size_t len = 1 + world_random(w, world_random(w, 4) == 0 ? len_max : len_max / 8);
+
+        refused += life_put(w, (unsigned)world_random(w, LIFE_KEYS), len) != 0;
+    }
+}
+
+/* Nobody has said how much of the disk is ours, and it is filled again and again, a part deleted each time, and the store
+ * started again: who deletes can always do so, in the end, and so all who write can again. */
+static void test_a_life_on_a_full_disk(void **state)
+{
+    (void)state;
+    for (uint64_t seed = world_seed_first(); seed < world_seed_first() + world_times(8); seed++) {
+        struct faulty f;
+        struct world *w = &f.w;
+        size_t len_max = seed % 2 == 0 ? 2 * SEGMENT : SEGMENT / 4;
+
+        begin(&f, seed, (enum store_fsync)(seed % 3));
+        w->options.segment_size = 4 * SEGMENT;
+        world_open(w);
+        sim_disk_capacity_set(w->node, sim_disk_used(w->node) + LIFE_BYTES);
+        for (unsigned round = 0; round < 8; round++) {
+            life_fill(w, len_max);
+            for (unsigned i = 0; i < LIFE_KEYS / 10; i++) {
+                unsigned number = (unsigned)world_random(w, LIFE_KEYS);
+
+                if (!life_delete(w, number))
+                    fail_msg("seed %lu round %u: a delete is refused", (unsigned long)seed, round);
+                if (world_random(w, 2) == 0)
+                    MAYBE(life_put(w, number, 1 + world_random(w, len_max)));
+            }
+            if (round % 2 == 1) {
+                world_see_marks(w);
+                if (world_random(w, 2) == 0)
+                    world_close(w);
+                else
+                    world_die(w, false);
+                world_open(w);
+            }
+        }
+        for (unsigned i = 0; i < LIFE_KEYS; i++)
+            if (!life_delete(w, i))
+                fail_msg("seed %lu: a delete is refused at the end", (unsigned long)seed);
+        sim_run_for(w->sim, 20000000);
+        assert_int_equal(life_put(w, 0, SEGMENT), 0);
+        end(&f);
+    }
+}
+
 /* ---- the end on a full disk --------------------------------------------------------------------- */
 
 /* A large value waits for room, and with it what came behind: it is not appended. `left`: for a checkpoint, perhaps. */
@@ -896,6 +990,7 @@ int main(void)
         cmocka_unit_test(test_a_full_disk),
         cmocka_unit_test(test_killed_again_on_a_full_disk),
         cmocka_unit_test(test_deletes_make_room_on_a_full_disk),
+        cmocka_unit_test(test_a_life_on_a_full_disk),
         cmocka_unit_test(test_a_close_does_not_wait_for_room),
         cmocka_unit_test(test_a_close_does_not_wait_for_a_copy),
         cmocka_unit_test(test_a_close_takes_the_room_that_comes),

@@ -66,7 +66,7 @@ static void test_which_victim(void **state)
     world_open(&w);
     overwrite(&w, 2500); /* nothing has been cleaned yet: the sequences have no gaps */
     assert_int_equal(w.store->stats.cleaner_segments, 0);
-    w.store->options.disk_max = store_log_segment_count(w.store->log) * SEGMENT; /* for the plan alone: room is short */
+    store_disk_max_set(w.store, store_log_segment_count(w.store->log) * SEGMENT); /* room is short */
 
     assert_true(is_older_chosen(&w, 16, 50, 4, 50));
     assert_false(is_older_chosen(&w, 16, 50, 15, 30));
@@ -89,7 +89,7 @@ static void test_which_never(void **state)
     w.options.disk_max = 64 * DISK;
     world_open(&w);
     overwrite(&w, 2500);
-    w.store->options.disk_max = store_log_segment_count(w.store->log) * SEGMENT;
+    store_disk_max_set(w.store, store_log_segment_count(w.store->log) * SEGMENT);
     for (uint32_t i = 0; i < store_log_segment_count(w.store->log); i++)
         store_log_segment(w.store->log, i)->live_bytes = SEGMENT;
     clean_plan_forget(w.store);
