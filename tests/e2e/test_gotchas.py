@@ -178,7 +178,7 @@ def test_late_reply_is_dropped(fake, weir_proxy):
     """17, 23, 24: a reply that comes after its time-out is dropped; requests behind it on the same connection
     get theirs; the connection is kept."""
     server = fake()
-    proxy = weir_proxy(redis_pool([server.address], timeout=400))
+    proxy = weir_proxy(redis_pool([server.address], timeout=1500))
     with proxy.connect() as c, proxy.connect() as d:
         c.send(resp("GET", "late"))
         peer = server.accept()
@@ -196,7 +196,7 @@ def test_late_reply_is_dropped(fake, weir_proxy):
 def test_reply_without_end(fake, weir_proxy):
     """17, 37: half a reply, then nothing: the client's connection ends, the server's serves nobody else."""
     server = fake()
-    proxy = weir_proxy(redis_pool([server.address], timeout=300))
+    proxy = weir_proxy(redis_pool([server.address], timeout=1500))
     with proxy.connect() as c:
         c.send(resp("GET", "a"))
         peer = server.accept()
@@ -289,7 +289,7 @@ def test_time_out_hurts_only_its_request(redis_server, weir_proxy):
     """23, 24: a stopped server: its keys time out, the other server's and the other pool's go on; when it
     wakes, its late replies are nobody's and the connection goes on."""
     servers = redis_server(2)
-    proxy = weir_proxy(range_pool(servers, name="p", timeout=300) +
+    proxy = weir_proxy(range_pool(servers, name="p", timeout=1500) +
                        redis_pool([servers[1]], name="q"))
     with proxy.connect("p") as c, proxy.connect("p") as d, proxy.connect("q") as e:
         c.ask(resp("MSET", "a", "1", "z", "2"), b"+OK\r\n")
@@ -319,7 +319,7 @@ def test_queue_time_out(fake, weir_proxy):
         s.setblocking(False)
         s.connect_ex(listener.getsockname())
         full.append(s)
-    proxy = weir_proxy(redis_pool([address], timeout=300))
+    proxy = weir_proxy(redis_pool([address], timeout=1000))
     with proxy.connect() as c:
         c.ask(resp("GET", "a"), TIMED_OUT)
         c.ask(resp("PING"), b"+PONG\r\n")
