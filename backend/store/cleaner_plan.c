@@ -130,7 +130,8 @@ static uint32_t urgency_of(const struct store *store, const struct clean_plan *p
     bool is_half_dead = store->options.disk_max == 0 && used_dead * 100 > used * DEAD_PERCENT_START &&
                         used_dead >= 2 * unit_of(store);
 
-    if (plan->dead < unit_of(store))
+    /* What has room for copies already counts for who is short: they need no segment of their own. */
+    if (plan->dead + (room_is_wanted(store) ? plan->copy_room : 0) < unit_of(store))
         return 0;
     if (room_is_wanted(store)) /* what was emptied may be enough: then it is a checkpoint that they wait for */
         return plan->going + plan->emptied > 0 && left >= start + store->blob_wanted ? 0 : CLEAN_URGENT;
@@ -173,6 +174,8 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
             plan->dead += dead;
         if (segment->kind == SEGMENT_BLOB && segment->state == SEGMENT_OPEN && segment->live_bytes == 0)
             plan->closing += dead;
+        if (segment->kind == SEGMENT_COLD && segment->state == SEGMENT_OPEN)
+            plan->copy_room += ROOM_OF(segment->size) - MIN(segment->used_bytes, ROOM_OF(segment->size));
         if (segment->state == SEGMENT_SEALED) {
             used += room;
             used_dead += dead;

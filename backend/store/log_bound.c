@@ -88,9 +88,7 @@ void log_bound_look(struct store_log *log)
         bound_ask(log);
 }
 
-void log_bound_wait(struct store_log *log)
+bool log_bound_may_grow(const struct store_log *log)
 {
-    if (log->options.disk_max == 0 && log->bound.bytes != 0 && log->state == LOG_RUNNING &&
-        !io_timer_is_running(&log->space_timer))
-        io_timer_start(log->io, &log->space_timer, LOG_TIMER_MS);
+    return log->options.disk_max == 0 && log->bound.bytes != 0 && log->state == LOG_RUNNING;
 }

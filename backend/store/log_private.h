@@ -346,7 +346,7 @@ MUST_USE bool log_given_is_told(struct store_log *log, uint64_t lsn);
 /* Once, before segments are made. */
 void log_bound_open(struct store_log *log, void (*done)(struct store_log *log, int err));
 void log_bound_look(struct store_log *log); /* asks, if the answer is old */
-void log_bound_wait(struct store_log *log); /* no segment may be made: others may leave room for one */
+bool log_bound_may_grow(const struct store_log *log); /* as others leave room */
 
 /* ---- log_ring.c ---- */
 int log_ring_open(struct store_log *log);

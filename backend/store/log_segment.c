@@ -18,7 +18,7 @@
  *     reserve, nobody having said how much of the disk is ours:   [a large record] [deletes] [the cleaner] [a checkpoint]
  *
  * The cleaner's is kept from the hot log only while the cleaner has no room in one that it has taken; else deletes would
- * end when it has.
+ * end when it has. Nor is it, whatever the bound, if it is all that keeps a dead segment from being free.
  *
  * A recovery takes what there is, and has more made if `disk_max` has no room for them: who was killed again and again
  * leaves no free one. What is more than `disk_max` then is removed when it is free again (log_give.c).
@@ -430,12 +430,15 @@ static uint64_t odd_free_bytes(const struct store_log *log)
     return bytes;
 }
 
+static bool is_blob_awaited(const struct store_log *log)
+{
+    return log->blob_bytes > 0 && io_now_ms(log->io) < log->blob_bytes_until_ms;
+}
+
 /* Of disk_max, and not for segments that are made ahead: what goes would be made again before who waits for it comes. */
 static uint64_t bytes_kept(const struct store_log *log)
 {
-    bool is_awaited = log->blob_bytes > 0 && io_now_ms(log->io) < log->blob_bytes_until_ms;
-
-    return log->copy_bytes + (is_awaited ? log->blob_bytes : 0);
+    return log->copy_bytes + (is_blob_awaited(log) ? log->blob_bytes : 0);
 }
 
 /* A start must not fail for want of a segment where all that are free have another size: what it makes, a few, may for a
@@ -465,7 +468,9 @@ void log_segments_make(struct store_log *log)
         log->ready_count + log->freeing_count >= wanted)
         return;
     if (!may_make(log)) {
-        log_bound_wait(log);
+        /* There may be room later, and nothing else that tells. */
+        if ((is_blob_awaited(log) || log_bound_may_grow(log)) && !io_timer_is_running(&log->space_timer))
+            io_timer_start(log->io, &log->space_timer, LOG_TIMER_MS);
         return;
     }
     log->making = log_segment_create(log, log->next_slot++, log->options.segment_size);
@@ -569,9 +574,23 @@ static bool has_copy_room(const struct store_log *log)
     return false;
 }
 
+/* After a start nothing lives in the hot segment of before, which stays all the same until there is another one
+ * (store_log_release()): for the last free one it comes back. */
+static bool is_last_hot_dead(const struct store_log *log)
+{
+    uint32_t at = log_used_place(log, log->prev_sequence);
+    const struct segment_info *info = at < log->used_count ? &log->used[at]->info : NULL;
+
+    return log->hot_segment == NULL && info != NULL && info->sequence == log->prev_sequence &&
+           info->state == SEGMENT_CLEANED && info->size == log->options.segment_size;
+}
+
 bool log_segment_available(const struct store_log *log, bool is_hot)
 {
     uint32_t stay = 0;
+
+    if (is_hot && is_last_hot_dead(log))
+        return log->ready_count > 0;
 
     if (log->is_full) {
         /* For a checkpoint, which makes others free (store_log_space_give()). */

@@ -540,46 +540,60 @@ static void life_fill(struct world *w, size_t len_max)
     }
 }
 
-/* Nobody has said how much of the disk is ours, and it is filled again and again, a part deleted each time, and the store
- * started again: who deletes can always do so, in the end, and so all who write can again. */
+/* It is filled again and again, a part deleted each time, and the store started again: who deletes can always do so, in the
+ * end, and so all who write can again. */
+static void life(uint64_t seed, bool has_bound)
+{
+    struct faulty f;
+    struct world *w = &f.w;
+    size_t len_max = seed % 2 == 0 ? 2 * SEGMENT : SEGMENT / 4;
+
+    begin(&f, seed, (enum store_fsync)(seed % 3));
+    w->options.segment_size = 4 * SEGMENT;
+    w->options.disk_max = has_bound ? LIFE_BYTES : 0;
+    world_open(w);
+    if (!has_bound)
+        sim_disk_capacity_set(w->node, sim_disk_used(w->node) + LIFE_BYTES);
+    for (unsigned round = 0; round < 8; round++) {
+        life_fill(w, len_max);
+        for (unsigned i = 0; i < LIFE_KEYS / 10; i++) {
+            unsigned number = (unsigned)world_random(w, LIFE_KEYS);
+
+            if (!life_delete(w, number))
+                fail_msg("seed %lu round %u: a delete is refused", (unsigned long)seed, round);
+            if (world_random(w, 2) == 0)
+                MAYBE(life_put(w, number, 1 + world_random(w, len_max)));
+        }
+        if (round % 2 == 1) {
+            world_see_marks(w);
+            if (world_random(w, 2) == 0)
+                world_close(w);
+            else
+                world_die(w, false);
+            world_open(w);
+        }
+    }
+    for (unsigned i = 0; i < LIFE_KEYS; i++)
+        if (!life_delete(w, i))
+            fail_msg("seed %lu: a delete is refused at the end", (unsigned long)seed);
+    sim_run_for(w->sim, 20000000);
+    assert_int_equal(life_put(w, 0, SEGMENT), 0);
+    end(&f);
+}
+
+/* Nobody has said how much of the disk is ours. */
 static void test_a_life_on_a_full_disk(void **state)
 {
     (void)state;
-    for (uint64_t seed = world_seed_first(); seed < world_seed_first() + world_times(8); seed++) {
-        struct faulty f;
-        struct world *w = &f.w;
-        size_t len_max = seed % 2 == 0 ? 2 * SEGMENT : SEGMENT / 4;
+    for (uint64_t seed = world_seed_first(); seed < world_seed_first() + world_times(8); seed++)
+        life(seed, false);
+}
 
-        begin(&f, seed, (enum store_fsync)(seed % 3));
-        w->options.segment_size = 4 * SEGMENT;
-        world_open(w);
-        sim_disk_capacity_set(w->node, sim_disk_used(w->node) + LIFE_BYTES);
-        for (unsigned round = 0; round < 8; round++) {
-            life_fill(w, len_max);
-            for (unsigned i = 0; i < LIFE_KEYS / 10; i++) {
-                unsigned number = (unsigned)world_random(w, LIFE_KEYS);
-
-                if (!life_delete(w, number))
-                    fail_msg("seed %lu round %u: a delete is refused", (unsigned long)seed, round);
-                if (world_random(w, 2) == 0)
-                    MAYBE(life_put(w, number, 1 + world_random(w, len_max)));
-            }
-            if (round % 2 == 1) {
-                world_see_marks(w);
-                if (world_random(w, 2) == 0)
-                    world_close(w);
-                else
-                    world_die(w, false);
-                world_open(w);
-            }
-        }
-        for (unsigned i = 0; i < LIFE_KEYS; i++)
-            if (!life_delete(w, i))
-                fail_msg("seed %lu: a delete is refused at the end", (unsigned long)seed);
-        sim_run_for(w->sim, 20000000);
-        assert_int_equal(life_put(w, 0, SEGMENT), 0);
-        end(&f);
-    }
+static void test_a_life_with_a_bound(void **state)
+{
+    (void)state;
+    for (uint64_t seed = world_seed_first() + 60; seed < world_seed_first() + 60 + world_times(6); seed++)
+        life(seed, true);
 }
 
 /* ---- the end on a full disk --------------------------------------------------------------------- */
@@ -991,6 +1005,7 @@ int main(void)
         cmocka_unit_test(test_killed_again_on_a_full_disk),
         cmocka_unit_test(test_deletes_make_room_on_a_full_disk),
         cmocka_unit_test(test_a_life_on_a_full_disk),
+        cmocka_unit_test(test_a_life_with_a_bound),
         cmocka_unit_test(test_a_close_does_not_wait_for_room),
         cmocka_unit_test(test_a_close_does_not_wait_for_a_copy),
         cmocka_unit_test(test_a_close_takes_the_room_that_comes),
