@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define NAME_FILE  "node.id"
@@ -203,4 +204,11 @@ int directory_shards(const char *path, uint32_t workers, const char *user, char 
     snprintf(error, error_size, "dir: %s has the data of %u shard%s: start with workers %u, or with another dir", path,
              count, count == 1 ? "" : "s", count);
     return ERR_INVALID;
+}
+
+uint64_t directory_file_system(const char *path)
+{
+    struct statvfs stat;
+
+    return statvfs(path, &stat) == 0 ? (uint64_t)stat.f_blocks * stat.f_frsize : 0;
 }

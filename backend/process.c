@@ -444,6 +444,7 @@ static int process_open_node(struct process *process)
     options.store.fsync = (enum store_fsync)conf->fsync;
     options.store.memory_max = conf->memory / config->workers;
     options.store.disk_max = conf->disk / config->workers;
+    options.store.file_system = directory_file_system(config->dir) / config->workers;
     options.store.segment_size = conf->segment_size;
     options.store.ring_size = conf->ring_size;
     options.store.direct = conf->direct == NODE_DIRECT_TRUE ||

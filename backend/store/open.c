@@ -549,11 +549,12 @@ static int open_memory(struct store *store)
  * that grows somewhat goes on with the files there are. */
 static uint32_t segment_size_of(const struct store_options *options)
 {
+    uint64_t bytes = options->disk_max != 0 ? options->disk_max : options->file_system;
     uint32_t size = SEGMENT_SIZE_MAX;
 
-    if (options->segment_size != 0 || options->disk_max == 0)
+    if (options->segment_size != 0 || bytes == 0)
         return options->segment_size != 0 ? options->segment_size : size;
-    while (size > SEGMENT_SIZE_MIN && options->disk_max / size < SEGMENTS_WANTED)
+    while (size > SEGMENT_SIZE_MIN && bytes / size < SEGMENTS_WANTED)
         size /= 2;
     return size;
 }

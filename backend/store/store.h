@@ -73,7 +73,8 @@ struct store_options {
     enum store_fsync fsync;
     uint64_t memory_max;         /* bytes accounted: index, entries, objects, store_others_set(); 0: no bound */
     uint64_t disk_max;           /* bytes of segments; 0: no bound */
-    uint32_t segment_size;       /* 0: a 512th of disk_max, from 2 to 64 MiB, a power of two */
+    uint64_t file_system;        /* bytes of it, our part of them; 0: not known */
+    uint32_t segment_size;       /* 0: a 512th of disk_max, else of file_system, from 2 to 64 MiB, a power of two */
     uint32_t ring_size;          /* 0: 4 MiB */
     bool direct;                 /* O_DIRECT where the file system lets us */
     bool touch_ahead;            /* memory is made ready by a thread before it is needed: 4 MiB more */

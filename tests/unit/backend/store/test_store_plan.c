@@ -207,11 +207,19 @@ static unsigned count_of_size(struct world *w, uint64_t size)
 static void test_the_size_by_default(void **state)
 {
     const struct {
-        uint64_t disk;
+        uint64_t disk, file_system;
         uint32_t size;
     } cases[] = {
-        {0, 64u << 20},         {16u << 20, 2u << 20}, {512u << 20, 2u << 20},    {2047ull << 20, 2u << 20},
-        {2048ull << 20, 4u << 20}, {5ull << 30, 8u << 20},  {100ull << 30, 64u << 20}, {1ull << 40, 64u << 20},
+        {0, 0, 64u << 20},
+        {16u << 20, 1ull << 40, 2u << 20},
+        {512u << 20, 1ull << 40, 2u << 20},
+        {2047ull << 20, 0, 2u << 20},
+        {2048ull << 20, 0, 4u << 20},
+        {5ull << 30, 0, 8u << 20},
+        {100ull << 30, 1u << 20, 64u << 20},
+        {1ull << 40, 0, 64u << 20},
+        {0, 5ull << 30, 8u << 20},
+        {0, 100ull << 30, 64u << 20},
     };
 
     (void)state;
@@ -221,6 +229,7 @@ static void test_the_size_by_default(void **state)
         world_init(&w, 6, NULL);
         w.options.segment_size = 0;
         w.options.disk_max = cases[i].disk;
+        w.options.file_system = cases[i].file_system;
         world_open(&w);
         world_set(&w, 0, 1, 1, 10);
         store_turn_end(w.store);
