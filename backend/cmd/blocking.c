@@ -12,6 +12,8 @@
  *   K3  A waiter whose command still finds nothing keeps its place and its deadline.
  *   K4  A key of another type wakes nobody.
  *   K5  What an EXEC changes wakes when the whole of it is done, also if it waits for a value in the middle.
+ *   K6  Of several keys that an EXEC has filled a waiter gets that which was changed first, whatever the order of its
+ *       words: who waits for another of them alone is not left without.
  */
 #include "backend/cmd/cmd_private.h"
 #include "backend/cmd/keymap.h"
@@ -44,6 +46,7 @@ struct blocked {
     const struct command *info;
     struct bytes *argv; /* owns, with the bytes behind */
     uint32_t argc;
+    uint32_t keys_first, keys_count; /* among argv */
     uint32_t links_count;
     bool has_timed_out, with_error, is_served;
     struct blocked_link links[];
@@ -176,6 +179,8 @@ static bool block(struct cmd *c, struct blocked *blocked, uint32_t first, uint32
 {
     if (!copy_words(blocked, c))
         return false;
+    blocked->keys_first = first;
+    blocked->keys_count = count;
     for (uint32_t i = 0; i < count; i++)
         if (!link_key(c->engine->blocked, blocked, c->db, c->argv[first + i]))
             return false;
@@ -312,11 +317,30 @@ static enum store_type type_waited_for(const struct blocked *blocked)
     UNREACHABLE("no such group");
 }
 
-static void serve_one(struct engine *engine, struct blocked *blocked)
+/* K6: the command looks at its keys in the order of its words. */
+static void key_to_front(struct blocked *blocked, struct bytes name)
+{
+    struct bytes *keys = blocked->argv + blocked->keys_first;
+    uint32_t at = 0;
+
+    while (!bytes_equal(keys[at], name)) {
+        at++;
+        ASSERT(at < blocked->keys_count);
+    }
+    for (; at > 0; at--) {
+        struct bytes before = keys[at - 1];
+
+        keys[at - 1] = keys[at];
+        keys[at] = before;
+    }
+}
+
+static void serve_one(struct engine *engine, struct blocked *blocked, struct bytes name)
 {
     struct session *session = blocked->session;
     struct cmd c;
 
+    key_to_front(blocked, name);
     cmd_init(&c, session, blocked->argv, blocked->argc);
     c.info = blocked->info;
     if (!dispatch_run(&c))
@@ -339,7 +363,7 @@ static void serve_key(struct engine *engine, struct blocked_key *key)
         if (found.entry == NULL)
             break;
         if (entry_type(found.entry) == type_waited_for(blocked) && blocked->session->fetches == NULL)
-            serve_one(engine, blocked);
+            serve_one(engine, blocked, key->node.name);
     }
     key->is_serving = false;
     key_put(engine->blocked, key);

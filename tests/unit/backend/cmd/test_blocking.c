@@ -79,6 +79,32 @@ static void test_first_come_first_served(void **state)
     world_close(&w);
 }
 
+/* An EXEC fills both keys of the first one: it gets what came first, and who waits for the other gets that. */
+static void test_the_key_changed_first_serves(void **state)
+{
+    struct waiter both, other;
+    struct cmd_world w;
+
+    (void)state;
+    world_open(&w);
+    waits(&w, &both, "blpop x a b 0");
+    waits(&w, &other, "blmpop 0 2 y a left");
+    world_ask(&w, "multi", "+OK\r\n");
+    world_ask(&w, "rpush b 1", "+QUEUED\r\n");
+    world_ask(&w, "rpush a 2", "+QUEUED\r\n");
+    world_ask(&w, "exec", "*2\r\n:1\r\n:1\r\n");
+    has(&w, &both, "*2\r\n$1\r\nb\r\n$1\r\n1\r\n");
+    has(&w, &other, "*2\r\n$1\r\na\r\n*1\r\n$1\r\n2\r\n");
+    world_ask(&w, "exists a b", ":0\r\n");
+    waits(&w, &both, "bzpopmin a b 0");
+    world_ask(&w, "multi", "+OK\r\n");
+    world_ask(&w, "zadd b 1 m", "+QUEUED\r\n");
+    world_ask(&w, "zadd a 2 m", "+QUEUED\r\n");
+    world_ask(&w, "exec", "*2\r\n:1\r\n:1\r\n");
+    has(&w, &both, "*3\r\n$1\r\nb\r\n$1\r\nm\r\n$1\r\n1\r\n");
+    world_close(&w);
+}
+
 static void test_another_type_serves_nobody(void **state)
 {
     struct waiter list, zset;
@@ -153,6 +179,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_first_come_first_served),
+        cmocka_unit_test(test_the_key_changed_first_serves),
         cmocka_unit_test(test_another_type_serves_nobody),
         cmocka_unit_test(test_chains),
         cmocka_unit_test(test_timeouts_and_unblock),
