@@ -6,7 +6,8 @@
  *     a key that has waiters changes ──> ready ──> blocked_serve(), right behind the command that changed it
  *
  *   K1  The one who has waited longest is served first; nobody else's command runs between the change and
- *       the service, so no other client sees the element that a waiter gets.
+ *       the service, so no other client sees the element that a waiter gets. If its command needs a cold value (of the
+ *       key that BLMOVE moves to) those who wait behind it do so until it has run again; who had not waited does not.
  *   K2  To serve is to run the waiter's own command, from a copy of its words, as its bytes lie in its
  *       connection; the connection then consumes the request without running it again.
  *   K3  A waiter whose command still finds nothing keeps its place and its deadline.
@@ -49,6 +50,7 @@ struct blocked {
     uint32_t keys_first, keys_count; /* among argv */
     uint32_t links_count;
     bool has_timed_out, with_error, is_served;
+    bool has_turn; /* K1: a value is on its way to it, and those behind it wait */
     struct blocked_link links[];
 };
 
@@ -120,8 +122,29 @@ static bool link_key(struct blocked_table *table, struct blocked *blocked, uint8
     return true;
 }
 
-static void unlink_all(struct blocked_table *table, struct blocked *blocked)
+static void key_ready(struct engine *engine, struct blocked_key *key)
 {
+    if (list_node_is_linked(&key->ready_node))
+        return;
+    list_push_back(&engine->blocked->ready, &key->ready_node);
+    engine->has_ready_keys = true;
+}
+
+/* Those behind it are served next. */
+static void turn_over(struct engine *engine, struct blocked *blocked)
+{
+    if (!blocked->has_turn)
+        return;
+    blocked->has_turn = false;
+    for (uint32_t i = 0; i < blocked->links_count; i++)
+        key_ready(engine, blocked->links[i].key);
+}
+
+static void unlink_all(struct engine *engine, struct blocked *blocked)
+{
+    struct blocked_table *table = engine->blocked;
+
+    turn_over(engine, blocked);
     for (uint32_t i = 0; i < blocked->links_count; i++) {
         struct blocked_key *key = blocked->links[i].key;
 
@@ -139,7 +162,7 @@ static void wake(struct blocked *blocked)
 {
     struct session *session = blocked->session;
 
-    unlink_all(session->engine->blocked, blocked);
+    unlink_all(session->engine, blocked);
     io_timer_stop(&blocked->timer);
     session->is_parked = false;
     session->io->resume(session);
@@ -200,8 +223,10 @@ void cmd_block(struct cmd *c, uint32_t first, uint32_t count, uint64_t timeout_m
     }
     c->is_parked = session->is_parked = true;
     fetch_settle(session);
-    if (blocked != NULL)
+    if (blocked != NULL) {
+        turn_over(c->engine, blocked);
         return; /* K3 */
+    }
     blocked = mem_zalloc(sizeof(*blocked) + count * sizeof(blocked->links[0]));
     if (blocked == NULL) {
         c->is_parked = session->is_parked = false;
@@ -245,7 +270,7 @@ void blocked_forget(struct session *session)
         return;
     session->blocked = NULL;
     session->engine->counters.blocked_clients--;
-    unlink_all(session->engine->blocked, blocked);
+    unlink_all(session->engine, blocked);
     io_timer_stop(&blocked->timer);
     mem_free(blocked->argv);
     mem_free(blocked);
@@ -268,15 +293,9 @@ bool blocked_unblock(struct session *session, bool with_error)
 void blocked_changed(struct engine *engine, uint8_t db, struct bytes name)
 {
     struct keymap_node *node = keymap_find(&engine->blocked->keys, db, name);
-    struct blocked_key *key;
 
-    if (LIKELY(node == NULL))
-        return;
-    key = CONTAINER_OF(node, struct blocked_key, node);
-    if (list_node_is_linked(&key->ready_node))
-        return;
-    list_push_back(&engine->blocked->ready, &key->ready_node);
-    engine->has_ready_keys = true;
+    if (UNLIKELY(node != NULL))
+        key_ready(engine, CONTAINER_OF(node, struct blocked_key, node));
 }
 
 void blocked_swapped(struct engine *engine, uint8_t a, uint8_t b)
@@ -335,7 +354,8 @@ static void key_to_front(struct blocked *blocked, struct bytes name)
     }
 }
 
-static void serve_one(struct engine *engine, struct blocked *blocked, struct bytes name)
+/* False: its command waits for a value. */
+static bool serve_one(struct engine *engine, struct blocked *blocked, struct bytes name)
 {
     struct session *session = blocked->session;
     struct cmd c;
@@ -344,11 +364,12 @@ static void serve_one(struct engine *engine, struct blocked *blocked, struct byt
     cmd_init(&c, session, blocked->argv, blocked->argc);
     c.info = blocked->info;
     if (!dispatch_run(&c))
-        return; /* K3; or a value is cold: then its connection runs it again */
+        return session->fetches == NULL; /* K3; or a value is cold: then its connection runs it again */
     MAYBE(engine);
     blocked->is_served = true;
     session->io->dirty(session);
     wake(blocked);
+    return true;
 }
 
 static void serve_key(struct engine *engine, struct blocked_key *key)
@@ -362,8 +383,12 @@ static void serve_key(struct engine *engine, struct blocked_key *key)
         store_find(engine->store, key->node.db, key->node.name, &found);
         if (found.entry == NULL)
             break;
-        if (entry_type(found.entry) == type_waited_for(blocked) && blocked->session->fetches == NULL)
-            serve_one(engine, blocked, key->node.name);
+        if (entry_type(found.entry) != type_waited_for(blocked))
+            continue;
+        if (blocked->session->fetches != NULL || !serve_one(engine, blocked, key->node.name)) {
+            blocked->has_turn = true;
+            break;
+        }
     }
     key->is_serving = false;
     key_put(engine->blocked, key);

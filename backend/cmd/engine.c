@@ -101,8 +101,10 @@ void engine_turn_begin(struct engine *engine)
 
 void engine_turn_end(struct engine *engine)
 {
-    if (UNLIKELY(engine->has_ready_keys))
+    if (UNLIKELY(engine->has_ready_keys)) {
+        engine_turn_begin(engine); /* they may be of the turn before: a client was freed at its end */
         blocked_serve(engine);
+    }
     engine->is_turn_open = false;
 }
 

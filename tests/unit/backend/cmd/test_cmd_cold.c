@@ -40,6 +40,89 @@ static void test_more_than_memory(void **state)
     mem_free(value);
 }
 
+/* Another client. */
+struct other {
+    struct session session;
+    bool is_resumed;
+};
+
+static void other_resumed(struct session *session)
+{
+    CONTAINER_OF(session, struct other, session)->is_resumed = true;
+}
+
+static const struct session_io other_io = {world_ignore, other_resumed, world_ignore};
+
+static enum cmd_result other_runs(struct cold_world *cw, struct other *other, const char *command)
+{
+    struct bytes words[WORLD_WORDS_MAX];
+    enum cmd_result result = engine_execute(&other->session, words, world_words(command, words));
+
+    engine_turn_end(cw->w.engine);
+    store_turn_end(cw->w.store);
+    return result;
+}
+
+static void other_waits(struct cold_world *cw, struct other *other, const char *command)
+{
+    *other = (struct other){0};
+    session_init(&other->session, cw->w.engine, &other_io);
+    other->session.is_authenticated = true;
+    assert_int_equal(other_runs(cw, other, command), CMD_PARKED);
+}
+
+/* Once it has been resumed. */
+static void other_has(struct cold_world *cw, struct other *other, const char *command, const char *reply)
+{
+    const struct chunk *chunk;
+
+    for (unsigned i = 0; i < 10000 && !other->is_resumed; i++)
+        sim_run_for(cw->w.sim, 100);
+    assert_true(other->is_resumed);
+    assert_int_equal(other_runs(cw, other, command), CMD_DONE);
+    chunk = other->session.out.first;
+    assert_int_equal(chunk->end - chunk->start, strlen(reply));
+    assert_memory_equal(chunk->data + chunk->start, reply, strlen(reply));
+}
+
+/* The first in the queue needs a cold value to be served: its turn is kept, and passes on if it takes nothing. */
+static void test_a_turn_is_kept_for_a_cold_value(void **state)
+{
+    struct other first, second;
+    struct cold_world cw;
+
+    (void)state;
+    cold_init(&cw, 0);
+    cold_ask(&cw, "rpush to a-value-that-is-worth-spilling", ":1\r\n");
+    for (unsigned how = 0; how < 3; how++) {
+        other_waits(&cw, &first, "blmove from to left left 0");
+        other_waits(&cw, &second, "blpop other from 0");
+        if (how == 1)
+            cold_ask(&cw, "set to a-string-that-is-worth-spilling", "+OK\r\n");
+        store_spill_all(cw.w.store);
+        cold_ask(&cw, "rpush from x", ":1\r\n");
+        assert_false(first.is_resumed);
+        assert_false(second.is_resumed);
+        if (how == 2)
+            session_deinit(&first.session);
+        else
+            other_has(&cw, &first, "blmove from to left left 0", how == 0 ? "$1\r\nx\r\n"
+                      : "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n");
+        if (how == 0) {
+            assert_non_null(second.session.blocked);
+            cold_ask(&cw, "rpush from y", ":1\r\n");
+        }
+        cold_ask(&cw, "ping", "+PONG\r\n");
+        other_has(&cw, &second, "blpop other from 0", how == 0 ? "*2\r\n$4\r\nfrom\r\n$1\r\ny\r\n"
+                  : "*2\r\n$4\r\nfrom\r\n$1\r\nx\r\n");
+        cold_ask(&cw, "exists from", ":0\r\n");
+        if (how < 2)
+            session_deinit(&first.session);
+        session_deinit(&second.session);
+    }
+    cold_deinit(&cw);
+}
+
 static void set_up_other_database(struct cold_world *cw)
 {
     cold_ask(cw, "select 1", "+OK\r\n");
@@ -247,6 +330,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_more_than_memory),
+        cmocka_unit_test(test_a_turn_is_kept_for_a_cold_value),
         cmocka_unit_test(test_exec_waits_in_the_middle),
         cmocka_unit_test(test_exec_is_left_in_the_middle),
         cmocka_unit_test(test_exec_dies_in_the_middle),
