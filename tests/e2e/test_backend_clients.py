@@ -6,6 +6,7 @@ import random
 import pytest
 
 import differential
+from blocking_differential import Waiters
 from clients_differential import Stream, channels, transactions
 from differential import over_seeds
 
@@ -49,3 +50,17 @@ def test_messages_are_those_of_redis(weir_backend, redis_server, resp, seeds):
         stream.run(4000)
         for kind in (b"message", b"pmessage", b"smessage"):
             assert stream.counts[kind] > 20, stream.counts
+
+
+@over_seeds(3)
+@pytest.mark.parametrize("resp", (2, 3))
+@pytest.mark.parametrize("is_cold", (False, True))
+def test_waiters_are_served_as_by_redis(weir_backend, redis_server, resp, is_cold, seeds):
+    """Eight clients wait for lists and sorted sets, and change them: who is served when, with what."""
+    ours, theirs = weir_backend(), redis_server()
+    served = 0
+    for seed in seeds:
+        waiters = Waiters(ours.port, theirs.port, seed, resp, is_cold)
+        waiters.run(500)
+        served += waiters.served
+    assert served > 100
