@@ -5,8 +5,8 @@ served, and with what, step by step.
     a waits  b waits  c changes a key, alone or in EXEC  ──> CLIENT LIST of both: the same ones wait on
                                                          ──> who does no more has a reply, the same from both
 
-Nobody waits with a timeout, so that time decides nothing. Not drawn is what Redis 7.0 does by chance or not at all, as
-docs/commands.md has it: SWAPDB under those who wait, and a *STORE over a key of another type, so DEL comes first.
+Nobody waits with a timeout, so that time decides nothing. Not drawn are SWAPDB, after which Redis 7.0 serves keys in the
+order of its hash table, and a *STORE over a key of another type (docs/commands.md has that difference): DEL comes first.
 
     Waiters(ours_port, theirs_port, seed, resp, is_cold).run(count)        raises differential.Difference
 """
