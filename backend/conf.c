@@ -305,7 +305,6 @@ int node_conf_read(const char *path, const struct conf_option *options, uint32_t
 
     *error = (struct conf_error){.text = ""};
     err = read_defaults(&reader, conf);
-    conf->log_level = -1;
     if (err == 0 && path != NULL)
         err = read_file(&reader, path, conf);
     sources.listen = sources.stats = reader.path;

@@ -24,7 +24,7 @@ struct node_conf {
     struct store_namespace namespaces[STORE_DBS];
     struct conf_address stats;
     const char *user, *group, *pid_file, *log_file;
-    int log_level;              /* -1: not set */
+    int log_level;
     bool cpu_affinity;
     uint64_t rlimit_nofile;
     /* These are applied by HUP: */

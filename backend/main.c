@@ -170,8 +170,7 @@ static int run(struct main_options *options, struct node_conf **conf, int argc, 
 {
     struct master_program program;
     struct log *log = NULL;
-    int err = log_create((*conf)->log_file, (*conf)->log_level >= 0 ? (*conf)->log_level : LOG_NOTICE, "weir-backend",
-                         &log);
+    int err = log_create((*conf)->log_file, (*conf)->log_level, "weir-backend", &log);
 
     if (err != 0) {
         fprintf(stderr, "weir-backend: cannot open the log file %s: %s\n", (*conf)->log_file, err_text(err));

@@ -142,6 +142,11 @@ static int process_may_change(void *arg, const struct master_config *from, const
         {"insecure", a->insecure == b->insecure},
         {"user", is_same_text(a->user, b->user)},
         {"group", is_same_text(a->group, b->group)},
+        {"rlimit_nofile", a->rlimit_nofile == b->rlimit_nofile},
+        {"cpu_affinity", a->cpu_affinity == b->cpu_affinity},
+        {"pid_file", is_same_text(a->pid_file, b->pid_file)},
+        {"log_file", is_same_text(a->log_file, b->log_file)},
+        {"log_level", a->log_level == b->log_level},
     };
 
     MAYBE(arg);

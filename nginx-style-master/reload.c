@@ -108,6 +108,18 @@ static void reload_failed(struct master *master, const char *error, int err)
     master_reply(master, master->reload_requester, &master->reload_request_id, err, error);
 }
 
+/* What says where they listen, if that is not the same; NULL: it is. */
+static const char *listen_change(const struct generation *generation, struct listener *const *bound,
+                                 const struct master_config *config, uint32_t workers)
+{
+    if (workers != generation->workers || config->listeners_count != generation->config.listeners_count)
+        return "workers";
+    for (uint32_t i = 0; i < config->listeners_count; i++)
+        if (bound[i] != generation->bound[i])
+            return config->listeners[i].for_whom == MASTER_FOR_STATS ? "stats" : "listen";
+    return NULL;
+}
+
 /* The directory has one writer, so the workers stay and change what can be changed. */
 static void reload_in_place(struct master *master, struct master_config *config,
                             const struct privilege *privilege, uint32_t workers)
@@ -116,13 +128,11 @@ static void reload_in_place(struct master *master, struct master_config *config,
     struct listener **bound = must_zalloc(MAX(config->listeners_count, 1u) * sizeof(*bound));
     char error[MASTER_ERROR_SIZE];
     int err = listeners_bind(&master->listeners, config, workers, false, bound, error);
-    bool is_bound = err == 0, is_same = is_bound && workers == generation->workers &&
-                                        config->listeners_count == generation->config.listeners_count;
+    bool is_bound = err == 0;
+    const char *change = is_bound ? listen_change(generation, bound, config, workers) : NULL;
 
-    for (uint32_t i = 0; is_same && i < config->listeners_count; i++)
-        is_same = bound[i] == generation->bound[i];
-    if (is_bound && !is_same) {
-        snprintf(error, sizeof(error), "listen, workers: a change needs a new start");
+    if (change != NULL) {
+        snprintf(error, sizeof(error), "%s: a change needs a new start", change);
         err = ERR_INVALID;
     } else if (is_bound && master->program->may_change != NULL) {
         err = master->program->may_change(master->program->arg, &generation->config, config, error);

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 import mc_differential
-from weirtest import LOOPBACK, Conn, can_connect, children_of, cmdline_of, wait_for
+from weirtest import LOOPBACK, Conn, can_connect, children_of, cmdline_of, free_port, program, wait_for
 
 
 def client(server, **keywords):
@@ -304,7 +304,9 @@ def test_disk_grows_in_place(weir_backend, tmp_path):
     wait_for(is_taken, "writes are taken again")
 
 
-@pytest.mark.parametrize("line", ["memcache_db: 3", "ring_size: 8mb", "namespaces: {0: {kind: cache}}"])
+@pytest.mark.parametrize("line", ["memcache_db: 3", "ring_size: 8mb", "namespaces: {0: {kind: cache}}",
+                                  "rlimit_nofile: 4096", "cpu_affinity: true", "pid_file: other.pid",
+                                  "log_file: other.log", "log_level: 6"])
 def test_reload_refuses_what_needs_a_start(weir_backend, tmp_path, line):
     conf = tmp_path / "backend.yml"
     conf.write_text("version: 1\nmemory: 64mb\n")
@@ -314,6 +316,22 @@ def test_reload_refuses_what_needs_a_start(weir_backend, tmp_path, line):
     server.send_signal(signal.SIGHUP)
     wait_for(lambda: line.split(":")[0] + ": a change needs a new start" in server.text(), "it is refused")
     assert r.config_get("maxmemory")["maxmemory"] == str(64 << 20)
+
+
+@pytest.mark.parametrize("key", ["listen", "stats"])
+def test_reload_names_the_address_that_is_another(stage, tmp_path, key):
+    conf = tmp_path / "backend.yml"
+    ports = {"listen": free_port(), "stats": free_port()}
+
+    def write():
+        conf.write_text("version: 1\ndir: data\n" + "".join(f"{k}: {LOOPBACK}:{p}\n" for k, p in ports.items()))
+    write()
+    server = stage.process([program("weir-backend"), "-c", str(conf)], "node")
+    server.wait_listening(ports["listen"])
+    ports[key] = free_port()
+    write()
+    server.send_signal(signal.SIGHUP)
+    wait_for(lambda: f": {key}: a change needs a new start" in server.text(), "it is refused")
 
 
 def test_quit_waits_for_answers(weir_backend):
