@@ -169,7 +169,7 @@ static int files_hold(struct backup *backup, uint32_t shard, const char *dir, co
 
 static int answer_failed(const char *what, int err, const struct node_answer *answer)
 {
-    fprintf(stderr, "weirctl: %s: %s\n", what, err != 0 ? err_text(err) : node_answer_item(answer, 0));
+    fprintf(stderr, "weirctl: %s: %s\n", what, err != 0 ? node_error_text(err) : node_answer_item(answer, 0));
     return err != 0 ? err : ERR_INVALID;
 }
 
@@ -261,8 +261,13 @@ static int node_backup(struct backup *backup, const char *host, uint16_t port)
 
     backup->is_staged = backup->tree.must_copy;
     backup->shards = 1; /* the first one knows */
-    for (uint32_t i = 0; i < backup->shards && err == 0; i++)
+    for (uint32_t i = 0; i < backup->shards && err == 0; i++) {
+        if (port + i > UINT16_MAX) {
+            fprintf(stderr, "weirctl: %s:%u: it says that it has %u shards, so it is no node\n", host, port, backup->shards);
+            return ERR_INVALID;
+        }
         err = shard_backup(backup, host, (uint16_t)(port + i), i);
+    }
     return err;
 }
 
@@ -404,7 +409,7 @@ static bool address_parse(const char *text, char *host, size_t size, uint16_t *p
     size_t len;
     uint64_t number;
 
-    if (colon == NULL || colon == text || !bytes_to_u64(bytes_of_string(colon + 1), 65535 - SHARDS_MAX, &number) ||
+    if (colon == NULL || colon == text || !bytes_to_u64(bytes_of_string(colon + 1), UINT16_MAX, &number) ||
         number == 0)
         return false;
     len = (size_t)(colon - text);

@@ -184,6 +184,11 @@ static int connect_any(const char *host, uint16_t port)
     return fd;
 }
 
+const char *node_error_text(int err)
+{
+    return err == ERR_INVALID ? "what answers there is no node" : err_text(err);
+}
+
 /* The password may have spaces in it. */
 static bool authenticate(int fd, const char *host, uint16_t port)
 {
@@ -202,7 +207,7 @@ static bool authenticate(int fd, const char *host, uint16_t port)
     err = exchange(fd, buffer_bytes(&request), &answer);
     buffer_deinit(&request);
     if (err != 0 || answer.is_error)
-        fprintf(stderr, "weirctl: %s:%u: %s\n", host, port, err != 0 ? err_text(err) : node_answer_item(&answer, 0));
+        fprintf(stderr, "weirctl: %s:%u: %s\n", host, port, err != 0 ? node_error_text(err) : node_answer_item(&answer, 0));
     if (err == 0 && answer.is_error)
         err = ERR_INVALID;
     node_answer_deinit(&answer);

@@ -20,3 +20,4 @@ const char *node_answer_item(const struct node_answer *answer, uint32_t i); /* "
 int node_connect(const char *host, uint16_t port);
 /* Words of a command, by spaces. 0, or an error: nobody answers, or not in its language. */
 MUST_USE int node_ask(int fd, const char *command, struct node_answer *out);
+const char *node_error_text(int err); /* of node_ask() */

@@ -54,6 +54,16 @@ static const char *fraction_parse(const char *at, uint64_t *ms)
     return digits > 0 ? at : NULL;
 }
 
+/* A date that is in no calendar would be another one without a word: February has no 30th. */
+static bool calendar_ms(const struct tm *parts, uint64_t *ms)
+{
+    struct tm same = *parts;
+    time_t at = timegm(&same);
+
+    *ms = (uint64_t)at * 1000;
+    return parts->tm_year >= 70 && same.tm_mday == parts->tm_mday && same.tm_sec == parts->tm_sec;
+}
+
 /* "2026-11-28 15:04:05.678Z" (or with a T), "@1796137445.678", "lsn:1234" */
 static bool until_parse(const char *text, struct cut_limit *out)
 {
@@ -70,20 +80,22 @@ static bool until_parse(const char *text, struct cut_limit *out)
     if (text[0] == '@') {
         if (text[1] < '0' || text[1] > '9')
             return false;
-        out->value = strtoull(text + 1, &end, 10) * 1000;
+        out->value = strtoull(text + 1, &end, 10);
         at = fraction_parse(end, &fraction);
-        out->value += fraction;
-        return at != NULL && *at == '\0' && out->value < UINT64_MAX / 1000;
+        if (at == NULL || *at != '\0' || out->value >= UINT64_MAX / 1000)
+            return false;
+        out->value = out->value * 1000 + fraction;
+        return true;
     }
     at = strptime(text, "%Y-%m-%d", &parts);
     if (at == NULL || (*at != ' ' && *at != 'T'))
         return false;
     at = strptime(at + 1, "%H:%M:%S", &parts);
     at = at != NULL ? fraction_parse(at, &fraction) : NULL;
-    if (at == NULL || strcmp(at, at[0] == 'Z' ? "Z" : "") != 0)
+    if (at == NULL || strcmp(at, at[0] == 'Z' ? "Z" : "") != 0 || !calendar_ms(&parts, &out->value))
         return false;
-    out->value = (uint64_t)timegm(&parts) * 1000 + fraction;
-    return parts.tm_year >= 70;
+    out->value += fraction;
+    return true;
 }
 
 static bool limit_check(struct restore *restore, const char *until)

@@ -432,8 +432,10 @@ def test_restore_to_a_point_in_time(weir_backend, tmp_path):
     assert "it goes back to" in told
     told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", f"@{end + 100:.0f}", code=1)
     assert "is later than" in told
-    told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", "yesterday", code=1)
-    assert "takes a time" in told
+    for wrong in ("yesterday", "2026-02-30 10:00:00Z", "2026-06-31 10:00:00Z", "2026-06-30 23:59:60Z", "@18446744073709552",
+                  "@36893488147419103", "@99999999999999999999"):
+        told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", wrong, code=1)
+        assert "takes a time" in told
     assert not os.path.exists(tmp_path / "x") and not os.path.exists(tmp_path / "x.part")
     assert "damage      0" in ctl("verify", tmp_path / "b")
     assert sequence.found(node.port) == len(sequence.answered)
@@ -609,7 +611,11 @@ def test_bad_backups_are_told(weir_backend, tmp_path, free_port):
     finally:
         del os.environ["WEIRCTL_AUTH"]
     assert "refused" in ctl("backup", f"127.0.0.1:{free_port()}", tmp_path / "c", code=1)
+    assert "no node" in ctl("backup", f"127.0.0.1:{node.stats_port}", tmp_path / "c", code=1)
     assert "neither a directory nor" in ctl("backup", tmp_path / "nothing", tmp_path / "c", code=1)
+    for last in (65535, 65534):  # the port of a node's only shard may be the last there is
+        told = ctl("backup", f"127.0.0.1:{last}", tmp_path / "c", code=1)
+        assert "neither a directory nor" not in told
     assert "no shard in it" in ctl("restore", tmp_path / "full", tmp_path / "c", code=1)
     assert "a node has it open" in ctl("restore", node.data, tmp_path / "c", code=1)
     assert "not empty" in ctl("restore", tmp_path / "b", tmp_path / "full", code=1)
