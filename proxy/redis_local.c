@@ -199,9 +199,8 @@ static bool hello_options(struct client *client, const struct resp_request *requ
     if (!client->is_authenticated) {
         client_reply_text_error(client,
                                 "NOAUTH HELLO must be called with the client already authenticated, "
-                                "otherwise the HELLO <proto> AUTH <user> <pass> option can be used to "
-                                "authenticate the client and select the RESP protocol version at the same "
-                                "time");
+                                "otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the "
+                                "client and select the RESP protocol version at the same time");
         return false;
     }
     return true;

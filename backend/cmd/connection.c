@@ -163,9 +163,9 @@ void cmd_hello(struct cmd *c)
         }
     }
     if (!session->is_authenticated) {
-        reply_error(c, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> "
-                       "AUTH <user> <pass> option can be used to authenticate the client and select the RESP "
-                       "protocol version at the same time");
+        reply_error(c, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH "
+                       "<user> <pass> option can be used to authenticate the client and select the RESP protocol "
+                       "version at the same time");
         return;
     }
     if (name.data != NULL && !session_text_set(c, &session->name, name))

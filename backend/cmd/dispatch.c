@@ -181,7 +181,7 @@ enum verdict { VERDICT_RUN, VERDICT_QUEUE, VERDICT_REFUSED, VERDICT_PARKED };
 
 static enum verdict refuse(struct cmd *c, const char *text)
 {
-    if (c->info->id == COMMAND_exec && transaction_is_open(c->session))
+    if (c->info->id == COMMAND_exec && (transaction_is_open(c->session) || !c->session->is_authenticated))
         transaction_refuse(c, text);
     else
         reply_error(c, text);

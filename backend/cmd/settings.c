@@ -54,6 +54,9 @@ struct settings_text {
 
 #define SET_MAX 64 /* pairs of one CONFIG SET */
 #define WHY_MAX 256
+#define HZ_MIN  1
+#define HZ_MAX  500
+#define TITLE_WRONG "template format is invalid or contains unknown variables"
 
 /* ---- from the client's words to the canonical text: NULL, or why not ------------------------- */
 
@@ -301,6 +304,136 @@ static const char *canonical_save(struct bytes value, struct buffer *out)
     return count % 2 != 0 ? "Invalid save parameters" : NULL;
 }
 
+/* ---- texts with a form, heeded by nobody ------------------------------------------------------ */
+
+/* "%f" without what says nothing, as Redis gives it back. */
+static const char *canonical_percentiles(struct bytes value, struct buffer *out)
+{
+    struct bytes word;
+    char text[32];
+    double percentile;
+
+    while (blank_word_next(&value, &word)) {
+        size_t len;
+
+        if (!parse_double(word, &percentile))
+            return "Invalid latency-tracking-info-percentiles parameters";
+        if (percentile < 0 || percentile > 100)
+            return "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]";
+        len = (size_t)snprintf(text, sizeof(text), "%f", percentile);
+        while (text[len - 1] == '0')
+            len--;
+        len -= text[len - 1] == '.';
+        buffer_append_string(out, out->len == 0 ? "" : " ");
+        buffer_append(out, text, len);
+    }
+    return NULL;
+}
+
+static const char *canonical_oom_values(struct bytes value, struct buffer *out)
+{
+    struct bytes rest = value, word;
+    size_t count = 0;
+    int64_t number;
+
+    while (blank_word_next(&rest, &word))
+        count++;
+    if (count != 3)
+        return "wrong number of arguments";
+    while (blank_word_next(&value, &word)) {
+        if (!bytes_to_i64(word, &number) || number < -2000 || number > 2000)
+            return "Invalid oom-score-adj-values, elements must be between -2000 and 2000.";
+        buffer_append_format(out, "%s%lld", out->len == 0 ? "" : " ", (long long)number);
+    }
+    return NULL;
+}
+
+/* The first of the setting's words says that none of the others holds. */
+static const char *canonical_flags(const struct setting *setting, struct bytes value, struct buffer *out,
+                                   char why[WHY_MAX])
+{
+    struct bytes given, words = bytes_of_string(setting->words), word;
+    uint32_t flags = 0, flag;
+
+    if (value.len == 0)
+        return canonical_enum(setting, value, out, why);
+    while (blank_word_next(&value, &given)) {
+        words = bytes_of_string(setting->words);
+        for (flag = 1; word_next(&words, &word) && !bytes_equal_nocase(word, given);)
+            flag <<= 1;
+        if (flag >> setting->most != 0)
+            return canonical_enum(setting, given, out, why);
+        flags |= flag;
+    }
+    words = bytes_of_string(setting->words);
+    for (flag = 1; word_next(&words, &word); flag <<= 1)
+        if (flag != 1 ? (flags & flag) != 0 : flags <= 1) {
+            buffer_append_string(out, out->len == 0 ? "" : " ");
+            buffer_append(out, word.data, word.len);
+        }
+    return NULL;
+}
+
+static const char *canonical_shutdown(const struct setting *setting, struct bytes value, struct buffer *out,
+                                      char why[WHY_MAX])
+{
+    const char *error = canonical_flags(setting, value, out, why);
+
+    /* Their order is the words'. */
+    if (error == NULL && bytes_equal(bytes_first(buffer_bytes(out), MIN(out->len, 11u)), BYTES("save nosave")))
+        return "shutdown options SAVE and NOSAVE can't be used simultaneously";
+    return error;
+}
+
+static bool is_title_variable(struct bytes name)
+{
+    struct bytes names = BYTES("title, listen-addr, server-mode, port, tls-port, config-file, unixsocket"), word;
+
+    while (word_next(&names, &word))
+        if (bytes_equal(word, name))
+            return true;
+    return false;
+}
+
+/* "{{" is a brace. What comes to nothing is refused, too. */
+static const char *canonical_title(struct bytes value, struct buffer *out)
+{
+    struct bytes rest = value;
+    bool is_empty = true;
+
+    while (rest.len > 0) {
+        const char *end;
+
+        is_empty = is_empty && rest.data[0] == ' ';
+        if (rest.data[0] != '{' || (rest.len > 1 && rest.data[1] == '{')) {
+            rest = bytes_skip(rest, rest.data[0] == '{' ? 2 : 1);
+            continue;
+        }
+        end = memchr(rest.data, '}', rest.len);
+        if (end == NULL || !is_title_variable(bytes_of(rest.data + 1, (size_t)(end - rest.data) - 1)))
+            return TITLE_WRONG;
+        rest = bytes_skip(rest, (size_t)(end - rest.data) + 1);
+    }
+    if (is_empty)
+        return TITLE_WRONG;
+    buffer_append(out, value.data, value.len);
+    return NULL;
+}
+
+/* What is out of its reach Redis brings into it. */
+static const char *canonical_hz(const struct setting *setting, struct bytes value, struct buffer *out,
+                                char why[WHY_MAX])
+{
+    const char *error = canonical_number(setting, value, out, why);
+    int64_t hz;
+
+    if (error == NULL && bytes_to_i64(value, &hz) && (hz < HZ_MIN || hz > HZ_MAX)) {
+        buffer_clear(out);
+        buffer_append_format(out, "%d", hz < HZ_MIN ? HZ_MIN : HZ_MAX);
+    }
+    return error;
+}
+
 /* What this server cannot do, said where Redis would just do it. */
 static const char *refusal(const struct settings *settings, enum setting_id id, struct bytes text)
 {
@@ -329,8 +462,16 @@ static const char *canonical(const struct settings *settings, enum setting_id id
 {
     const struct setting *setting = &settings_table[id];
 
-    if (id == SETTING_save)
-        return canonical_save(value, out);
+    switch ((int)id) {
+    case SETTING_save: return canonical_save(value, out);
+    case SETTING_hz: return canonical_hz(setting, value, out, why);
+    case SETTING_latency_tracking_info_percentiles: return canonical_percentiles(value, out);
+    case SETTING_oom_score_adj_values: return canonical_oom_values(value, out);
+    case SETTING_proc_title_template: return canonical_title(value, out);
+    case SETTING_shutdown_on_sigint:
+    case SETTING_shutdown_on_sigterm: return canonical_shutdown(setting, value, out, why);
+    default: break;
+    }
     switch ((enum setting_kind)setting->kind) {
     case KIND_BOOL: return canonical_bool(value, out);
     case KIND_NUMBER: return canonical_number(setting, value, out, why);

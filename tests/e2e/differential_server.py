@@ -69,11 +69,15 @@ CONFIGS = [b"maxmemory", b"timeout", b"save", b"appendfsync", b"notify-keyspace-
            b"client-output-buffer-limit", b"proto-max-bulk-len", b"latency-monitor-threshold", b"activerehashing",
            b"hash-max-listpack-entries", b"hash-max-ziplist-entries", b"lua-time-limit", b"list-max-listpack-size",
            b"databases", b"daemonize", b"nothing", b"MAXMEMORY-samples", b"maxmemory-samples", b"lfu-log-factor",
-           b"repl-diskless-load", b"acl-pubsub-default", b"min-slaves-to-write", b"maxmemory-clients"]
+           b"repl-diskless-load", b"acl-pubsub-default", b"min-slaves-to-write", b"maxmemory-clients",
+           b"hz", b"latency-tracking-info-percentiles", b"oom-score-adj-values", b"proc-title-template",
+           b"shutdown-on-sigterm"]
 VALUES = [b"", b"0", b"1", b"-1", b"100", b"yes", b"no", b"YES", b"1gb", b"1k", b"10MB", b"3gbb", b"x", b"everysec",
           b"always", b"AKE", b"Kgx", b"Q", b"900 1", b"900 1 60 5", b"900", b"normal 0 0 0", b"pubsub 1mb 1kb 10",
           b"replica 1 1", b"foo 1 1 1", b"normal a 1 1", b"99999999999999999999", b"536870912", b"2147483648",
-          b"swapdb", b"allchannels", b"5%", b"0%", b"101%", b"-1%", b"%"]
+          b"swapdb", b"allchannels", b"5%", b"0%", b"101%", b"-1%", b"%", b"50 99.90", b"1e-7", b"nan", b"1 2 3",
+          b"1 2 -2000", b"1 2 2001", b"{title}{port}", b"{title", b"{{x}", b"{x}", b"} {", b"now nosave", b"save now nosave",
+          b"default FORCE"]
 
 
 @family("server")

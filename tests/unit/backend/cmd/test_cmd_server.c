@@ -77,6 +77,18 @@ static void test_config_set_checks_values(void **state)
         {"CONFIG SET notify-keyspace-events Q",
          FAILED("notify-keyspace-events", "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")},
         {"CONFIG SET save 1", FAILED("save", "Invalid save parameters")},
+        {"CONFIG SET latency-tracking-info-percentiles 100.1",
+         FAILED("latency-tracking-info-percentiles",
+                "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]")},
+        {"CONFIG SET latency-tracking-info-percentiles nan",
+         FAILED("latency-tracking-info-percentiles", "Invalid latency-tracking-info-percentiles parameters")},
+        {"CONFIG SET oom-score-adj-values 1", FAILED("oom-score-adj-values", "wrong number of arguments")},
+        {"CONFIG SET proc-title-template {foo}",
+         FAILED("proc-title-template", "template format is invalid or contains unknown variables")},
+        {"CONFIG SET proc-title-template {title",
+         FAILED("proc-title-template", "template format is invalid or contains unknown variables")},
+        {"CONFIG SET shutdown-on-sigint now,",
+         FAILED("shutdown-on-sigint", "argument(s) must be one of the following: default, save, nosave, now, force")},
     };
 
     (void)state;
@@ -128,6 +140,8 @@ static void test_config_set_is_heeded(void **state)
     const struct settings *settings = w.engine->settings;
 
     (void)state;
+    world_ask(&w, "CONFIG SET hz 0", "+OK\r\n");
+    world_ask(&w, "CONFIG GET hz", "*2\r\n$2\r\nhz\r\n$1\r\n1\r\n");
     world_ask(&w, "CONFIG SET notify-keyspace-events gxAKm", "+OK\r\n");
     assert_int_equal(settings->notify, NOTIFY_ALL | NOTIFY_KEYSPACE | NOTIFY_KEY_MISS);
     world_ask(&w, "CONFIG GET notify-keyspace-events", "*2\r\n$22\r\nnotify-keyspace-events\r\n$3\r\nAKm\r\n");
