@@ -756,6 +756,7 @@ int master_run(const struct master_program *program)
 
     ASSERT(program->configure != NULL && program->worker_main != NULL && program->log != NULL);
     title_keep_argv(program->argc, program->argv);
+    signals_ignore();
     crash_setup(log_fd(program->log), program->name, program->version);
     master.shm.table_fd = master.shm.stats_fd = -1;
     master.upgrade.channel = -1;

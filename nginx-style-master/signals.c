@@ -17,12 +17,18 @@ static void mask_of(const int *signals, size_t count, sigset_t *out)
         sigaddset(out, signals[i]);
 }
 
+void signals_ignore(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+}
+
 int signals_open(enum signals_set set)
 {
     sigset_t mask;
     int fd;
 
-    signal(SIGPIPE, SIG_IGN);
+    signals_ignore();
     if (set == SIGNALS_MASTER) {
         /* A parent (nohup) may have left some ignored: an ignored signal never reaches a signalfd. */
         for (size_t i = 0; i < ARRAY_COUNT(all_signals); i++)
@@ -57,6 +63,7 @@ void signals_reset(void)
     for (size_t i = 0; i < ARRAY_COUNT(all_signals); i++)
         signal(all_signals[i], SIG_DFL);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -29,11 +29,13 @@ def ring_of(server, shard=0):
         return f"/dev/shm/weir-{f.read()}-{shard}"
 
 
-def run(*args, timeout=30, files_max=None):
+def run(*args, timeout=30, files_max=None, file_bytes_max=None):
     """Starts one that is to fail: (exit code, what it printed)."""
     def limit():
         if files_max is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+        if file_bytes_max is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
 
     done = subprocess.run([program("weir-backend"), *map(str, args)], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, timeout=timeout, preexec_fn=limit)
@@ -218,6 +220,32 @@ def test_too_few_files_are_named_as_the_cause(tmp_path):
 
 
 # Limits
+
+def test_files_that_may_not_grow_are_an_error_and_no_death(tmp_path):
+    """RLIMIT_FSIZE, whose signal ends who does not ignore it."""
+    code, printed = run("--dir", tmp_path / "d", "--listen", f"{LOOPBACK}:{free_port()}", "--stats",
+                        f"{LOOPBACK}:{free_port()}", file_bytes_max=1 << 20)
+    assert code == 1 and "start failed" in printed and "File too large" in printed
+
+
+def test_a_limit_on_files_that_comes_later_is_no_room(weir_backend):
+    server = weir_backend(None, "--segment_size", "1mb")
+    assert client(server).set("before", "1")
+    worker = next(pid for pid in children_of(server.pid) if "worker 0" in cmdline_of(pid))
+    old = resource.prlimit(worker, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+    def is_refused():
+        try:
+            client(server).set("k", os.urandom(200000))
+            return False
+        except redis.exceptions.ResponseError as error:
+            return "No room" in str(error)
+    wait_for(is_refused, "no room is told")
+    assert client(server).get("before") == b"1"
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, old)
+    assert worker in children_of(server.pid)
+    wait_for(lambda: not is_refused(), "writes are taken again")
+
 
 def test_key_that_is_too_long_is_an_error_and_no_death(weir_backend):
     server = weir_backend()
