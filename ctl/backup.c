@@ -285,7 +285,7 @@ static int ring_check(const struct shard *shard)
     struct ring ring;
     int err = ring_open(shard, &ring);
 
-    if (err == 0 && ring.state == RING_THERE) {
+    if (err == 0 && (ring.state == RING_THERE || ring.state == RING_DAMAGED)) {
         fprintf(stderr, "weirctl: %s: its node was killed, its last changes are in %s: start and stop it, then try again\n",
                 shard->dir, ring.path);
         err = ERR_INVALID;

@@ -48,12 +48,12 @@ static int file_read(const char *path, char **data, size_t *size, unsigned *mode
 
     if (fd < 0)
         return -errno;
-    if (fstat(fd, &status) != 0 || status.st_size <= 0 || (uint64_t)status.st_size > 2ull * RING_PAGES_MAX * PAGE_SIZE_) {
+    if (fstat(fd, &status) != 0 || status.st_size <= 0) {
         close(fd);
-        *size = 0; /* none that a node has made */
+        *size = 0; /* it was never begun */
         return 0;
     }
-    *size = (size_t)status.st_size;
+    *size = MIN((size_t)status.st_size, (size_t)(2ull * RING_PAGES_MAX * PAGE_SIZE_)); /* a ring is smaller */
     *mode = (unsigned)status.st_mode & 07777;
     *data = mem_alloc_aligned(*size, PAGE_SIZE_);
     while (*data != NULL && at < *size) {
@@ -72,6 +72,7 @@ int ring_open(const struct shard *shard, struct ring *out)
     char name[NAME_SIZE + 1];
     const struct ring_header *header;
     unsigned char boot[16];
+    enum ring_kind kind;
     size_t size = 0;
     int err;
 
@@ -95,9 +96,15 @@ int ring_open(const struct shard *shard, struct ring *out)
         ring_close(out);
         return err;
     }
+    if (size == 0)
+        return 0;
     out->page_count = ring_page_count(size);
     header = (const struct ring_header *)(const void *)out->data;
-    if (out->page_count == 0 || !ring_header_is_of(header, shard->file.shard, size, boot, shard->file.uuid))
+    kind = out->page_count == 0 ? RING_KIND_DAMAGED
+                                : ring_header_kind(header, shard->file.shard, size, boot, shard->file.uuid);
+    if (kind == RING_KIND_DAMAGED && shard->was_open)
+        out->state = RING_DAMAGED;
+    if (kind != RING_KIND_OURS)
         return 0;
     out->state = RING_THERE;
     out->appended = header->appended;

@@ -5,7 +5,8 @@
 
 enum ring_state {
     RING_NONE,    /* there is none, or the directory has no name */
-    RING_FOREIGN, /* of another directory or shard, or from before the host was restarted: a start does not use it */
+    RING_FOREIGN, /* from before the host was restarted, or never begun: a start does not use it */
+    RING_DAMAGED, /* its header or its size: a start is refused, if the node was killed */
     RING_THERE,
 };
 

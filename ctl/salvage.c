@@ -184,6 +184,8 @@ static void ring_look(struct salvage *salvage)
             report_damage(shard->report, ring.path, 0, "the log ring promises lsn %llu, and it and the files end at %llu",
                           (unsigned long long)ring.appended, (unsigned long long)MAX(last, rest.lsn));
     }
+    if (err == 0 && ring.state == RING_DAMAGED)
+        report_damage(shard->report, ring.path, 0, "the log ring's header or size is damaged");
     salvage->is_ring_lost = shard->was_open && ring.state != RING_THERE;
     ring_close(&ring);
 }

@@ -706,7 +706,10 @@ static int ring_check(struct verify *v)
     v->sum->has_ring = ring.state == RING_THERE;
     if (err == 0 && ring.state == RING_THERE)
         ring_judge(v, &ring);
-    (void)snprintf(v->sum->ring_path, sizeof(v->sum->ring_path), "%s", ring.state == RING_NONE ? "" : ring.path);
+    if (err == 0 && ring.state == RING_DAMAGED)
+        report_damage(v->shard->report, ring.path, 0, "the log ring's header or size is damaged: a start is refused");
+    (void)snprintf(v->sum->ring_path, sizeof(v->sum->ring_path), "%s",
+                   ring.state == RING_THERE || ring.state == RING_FOREIGN ? ring.path : "");
     ring_close(&ring);
     return err == ERR_CORRUPT ? 0 : err;
 }
@@ -779,7 +782,7 @@ static void summary_print(FILE *out, const struct shard *shard, const struct ver
     else if (sum->ring_path[0] != '\0')
         fprintf(out, "  log ring    %s %s\n", sum->ring_path,
                 sum->has_ring ? "has nothing that the files lack"
-                              : "is of another directory, or from before a restart of the host: a start does not use it");
+                              : "is from before a restart of the host, or has nothing in it: a start does not use it");
     if (sum->torn > 0)
         fprintf(out, "  torn tails  %llu: what was being written when the node ended; nothing durable is missing\n",
                 (unsigned long long)sum->torn);

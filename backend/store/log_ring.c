@@ -17,7 +17,8 @@
  *   W5  A ring made in the place of one that was lost says so until a recovery with it has ended: a start that fails leaves
  *       the next one what it has to tell.
  *   W6  A file that has the ring's name and others could have written to ends the start, and stays: it may be what a process
- *       of before has answered, under another user or with a mode that was changed.
+ *       of before has answered, under another user or with a mode that was changed. So does one whose header or size is
+ *       damaged, if the node did not stop cleanly.
  *
  * Without a path the same memory is our own, and nothing survives.
  */
@@ -38,9 +39,9 @@ static void ring_lay_out(struct log_ring *ring, void *base, uint32_t page_count)
     ring->data = ring->base + PAGE_SIZE_ + ring_table_size(page_count);
 }
 
-static bool ring_is_ours(const struct store_log *log)
+static enum ring_kind ring_kind(const struct store_log *log)
 {
-    return ring_header_is_of(ring_header(&log->ring), log->options.shard, log->ring.map_size, log->boot, log->shard.uuid);
+    return ring_header_kind(ring_header(&log->ring), log->options.shard, log->ring.map_size, log->boot, log->shard.uuid);
 }
 
 static void ring_format(struct store_log *log, bool is_lost)
@@ -82,8 +83,18 @@ static int ring_map(struct store_log *log, uint32_t page_count)
         return ring_error(log, err);
     ring_lay_out(ring, base, page_count);
     ring->is_shared = true;
-    ring->had_content = existed && ring_is_ours(log);
+    ring->had_content = existed && ring_kind(log) == RING_KIND_OURS;
     return 0;
+}
+
+/* W6. After a clean stop there was none, or nothing in it. */
+static int ring_damaged(const struct store_log *log, const char *what)
+{
+    if (!log->was_open)
+        return 0;
+    log_error(log->text, "store: the log ring is damaged, and the changes that only it has are not to be lost unasked; "
+              "remove it to go on without them shard=%u ring=%s what=\"%s\"", log->options.shard, log->options.ring_path, what);
+    return ERR_CORRUPT;
 }
 
 /* Maps the ring of a killed process, whatever its size (W4). 0, too, if there is none. */
@@ -98,10 +109,13 @@ static int ring_find(struct store_log *log)
     if (err != 0)
         return ring_error(log, err);
     if (page_count == 0)
-        return 0;
+        return ring_damaged(log, "its size");
     err = ring_map(log, page_count);
-    if (err == 0 && !log->ring.had_content)
-        log_ring_close(log);
+    if (err != 0 || log->ring.had_content)
+        return err;
+    if (ring_kind(log) == RING_KIND_DAMAGED)
+        err = ring_damaged(log, "its header");
+    log_ring_close(log);
     return err;
 }
 

@@ -41,11 +41,15 @@ void ring_header_make(struct ring_header *header, uint32_t shard, size_t size, c
     __atomic_store_n(&header->magic, RING_MAGIC, __ATOMIC_RELEASE);
 }
 
-bool ring_header_is_of(const struct ring_header *header, uint32_t shard, size_t size, const unsigned char boot[16],
-                       const unsigned char uuid[16])
+enum ring_kind ring_header_kind(const struct ring_header *header, uint32_t shard, size_t size, const unsigned char boot[16],
+                                const unsigned char uuid[16])
 {
+    if (header->magic == 0 || memcmp(header->boot, boot, 16) != 0)
+        return RING_KIND_OTHER;
     return header->magic == RING_MAGIC && header->version == RING_VERSION && header->shard == shard &&
-           header->size == size && memcmp(header->boot, boot, 16) == 0 && memcmp(header->uuid, uuid, 16) == 0;
+                   header->size == size && memcmp(header->uuid, uuid, 16) == 0
+               ? RING_KIND_OURS
+               : RING_KIND_DAMAGED;
 }
 
 /* ---- frames ----------------------------------------------------------------------------------- */

@@ -34,9 +34,14 @@ size_t ring_size(uint32_t page_count);
 /* Magic, version, shard, boot and directory begin with `header`; nothing is in it yet. */
 void ring_header_make(struct ring_header *header, uint32_t shard, size_t size, const unsigned char boot[16],
                       const unsigned char uuid[16]);
-/* Whether it is of that shard, of this boot of the host, and as large as it says. */
-bool ring_header_is_of(const struct ring_header *header, uint32_t shard, size_t size, const unsigned char boot[16],
-                       const unsigned char uuid[16]);
+enum ring_kind {
+    RING_KIND_OURS,    /* of that shard, of this boot of the host, and as large as it says */
+    RING_KIND_OTHER,   /* of another boot; or it was never begun */
+    RING_KIND_DAMAGED, /* of this boot, and something of what it says is not true */
+};
+/* What the ring is that has the name of this shard's, of `size` bytes. */
+enum ring_kind ring_header_kind(const struct ring_header *header, uint32_t shard, size_t size, const unsigned char boot[16],
+                                const unsigned char uuid[16]);
 /* All sealed frames that verify, in the order of their LSNs: the caller's, from mem_alloc(). `bad_off`: where the first one
  * lies that does not; 0: none does not. */
 struct ring_frame *ring_frames(const char *base, uint32_t page_count, uint32_t *count, uint64_t *bad_off);

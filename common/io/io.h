@@ -324,7 +324,8 @@ void io_touch(struct io *io, struct io_op *op, void *memory, size_t size);
  * Errors: ERR_EXISTS: what has the name is another user's, or open to others, or no file: it is left alone; -errno. */
 MUST_USE int io_shared_map(struct io *io, const char *path, size_t size, void **addr,
                            bool *existed);
-/* The size with which io_shared_map() would find what is there. Errors: -ENOENT: with none; as it has. */
+/* The size of what is there: io_shared_map() would find it, if it is a multiple of 4096. Errors: -ENOENT: nothing is, or it
+ * is empty; as it has. */
 MUST_USE int io_shared_size(struct io *io, const char *path, size_t *size);
 /* After ERR_EXISTS: what is there, and what is wanted, in words. */
 void io_shared_why(struct io *io, const char *path, char *out, size_t size);

@@ -102,7 +102,7 @@ int io_ev_shared_size(struct io *io, const char *path, size_t *size)
     if (fd < 0)
         return fd;
     close(fd);
-    return *size > 0 && *size % 4096 == 0 ? 0 : -ENOENT;
+    return *size > 0 ? 0 : -ENOENT;
 }
 
 static const char *kind_text(mode_t mode)

@@ -142,6 +142,40 @@ def test_a_ring_that_others_could_write_ends_the_start_and_stays(weir_backend, h
     has_all_of_the_ring(server)
 
 
+@pytest.mark.parametrize("how", ["magic", "shard", "uuid", "size in it", "shorter", "longer"])
+def test_a_damaged_ring_ends_the_start_and_stays(weir_backend, how):
+    """Killed before the first flush. Until somebody removes the ring no start goes on without it; verify says so."""
+    server = weir_backend(None, "--fsync", "no")
+    client(server).mset({f"k{i}": f"v{i}" for i in range(200)})
+    server.kill_all()
+    ring = ring_of(server)
+    with open(ring, "rb") as f:
+        whole = f.read()
+    at = {"magic": 1, "shard": 12, "uuid": 40, "size in it": 49}.get(how)
+    damaged = (whole[:-1] if how == "shorter" else whole + b"x" if how == "longer" else
+               whole[:at] + bytes([whole[at] ^ 2]) + whole[at + 1:])
+
+    def put(data):
+        with open(ring, "r+b") as f:
+            f.write(data)
+            f.truncate(len(data))
+    put(damaged)
+
+    def verified():  # what the kernel has not ended yet of a killed process may have the lock for a moment
+        done = subprocess.run([program("weirctl"), "verify", server.data], capture_output=True, text=True, timeout=30)
+        return done if "in use by a node" not in done.stdout else None
+    verify = wait_for(verified, "the killed one has gone")
+    assert verify.returncode == 1 and ring in verify.stdout and "header or size is damaged" in verify.stdout
+    for _ in range(2):
+        code, text = start_beside(server)
+        assert code == 1 and f"ring={ring}" in text and "remove it to go on without them" in text, text
+        with open(ring, "rb") as f:
+            assert f.read() == damaged
+    put(whole)
+    server.restart()
+    has_all_of_the_ring(server)
+
+
 def test_a_killed_node_goes_to_another_user_with_its_ring(stage):
     """Its directory alone is not enough, and nothing is lost by that."""
     if os.geteuid() != 0:

@@ -70,6 +70,9 @@ static void test_the_size_of_shared_memory_is_found(void **state)
             assert_int_equal(io_shared_size(io, path, &size), ERR_EXISTS);
             assert_int_equal(chmod(path, 0600), 0);
             assert_int_equal(truncate(path, SIZE + 1), 0);
+            assert_int_equal(io_shared_size(io, path, &size), 0);
+            assert_int_equal(size, SIZE + 1);
+            assert_int_equal(truncate(path, 0), 0);
             assert_int_equal(io_shared_size(io, path, &size), -ENOENT);
         }
         assert_int_equal(io_shared_remove(io, path), 0);
