@@ -440,8 +440,6 @@ static int process_open_node(struct process *process)
                                    .arg = process,
                                    .opened = process_opened};
 
-    snprintf(process->ring, sizeof(process->ring), "/dev/shm/weir-%s-%u", config->name, shard);
-    snprintf(process->dir, sizeof(process->dir), "%s/shard-%u", config->dir, shard);
     options.store.dir = process->dir;
     options.store.ring_path = process->ring;
     options.store.shard = shard;
@@ -499,6 +497,8 @@ static int process_worker_main(struct worker *worker)
     mem_purge_aside();
     if (worker_sandbox_calls(worker) != 0 && sandbox_err != 0)
         log_info(worker_log(worker), "shard: no sandbox why=\"%s\"", err_text(sandbox_err));
+    snprintf(process.ring, sizeof(process.ring), "/dev/shm/weir-%s-%u", process.config->name, worker_index(worker));
+    snprintf(process.dir, sizeof(process.dir), "%s/shard-%u", process.config->dir, worker_index(worker));
     handover_init(&process);
     process_watch(&process);
     handover_start(&process);

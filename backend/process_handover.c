@@ -33,6 +33,8 @@
 #include "common/base/mem.h"
 #include "nginx-style-master/link.h"
 
+#include <stdio.h>
+
 #define CLAIM_AGAIN_MS 20u
 #define CLAIMS_MAX     5u     /* an old worker that dies is forked again, and asked again */
 #define PREPARE_MS     60000u /* for a checkpoint; then without */
@@ -42,6 +44,7 @@
 #define GONE_MS        10000u /* for a new worker in the place of one that died with clients on their way to it */
 #define STATE_MAX      (3ull << 30)
 #define MESSAGES_MAX   256 /* a turn */
+#define PLACE_SIZE     (sizeof(((struct process *)NULL)->ring) + sizeof(((struct process *)NULL)->dir))
 
 enum handover_message {
     MESSAGE_BEAT = 1,
@@ -51,12 +54,19 @@ enum handover_message {
     MESSAGE_MORE,   /* of the state */
     MESSAGE_END,
     MESSAGE_REFUSED, /* the claim: what is on the disk could not be taken back */
+    MESSAGE_OTHER_DIR, /* the claim: what is there would be left behind */
 };
 
-/* The blob of WORKER_PASS_CLAIM. */
+/* The blob of WORKER_PASS_CLAIM; what names the shard's place lies behind it: place_of(). */
 struct claim {
     uint32_t shard, format;
 };
+
+/* Its ring has the name of the directory, which a directory that was moved or copied has, too. */
+static struct bytes place_of(const struct process *process, char out[PLACE_SIZE])
+{
+    return bytes_of(out, (size_t)snprintf(out, PLACE_SIZE, "%s %s", process->ring, process->dir));
+}
 
 static void handover_resume(struct process *process);
 static void handover_send(struct process *process);
@@ -373,6 +383,8 @@ static void link_message(struct process *process, struct link_message *message)
         go_on_alone(process);
     } else if (message->type == MESSAGE_REFUSED && state == HANDOVER_CLAIMING) {
         claim_failed(process, "it keeps its data in another format: stop the node, start the new binary");
+    } else if (message->type == MESSAGE_OTHER_DIR && state == HANDOVER_CLAIMING) {
+        claim_failed(process, "it keeps its data in another directory: an upgrade cannot change dir");
     }
     link_close(&message->fd);
 }
@@ -443,6 +455,8 @@ static void claim_send(struct process *process)
 {
     struct handover *handover = &process->handover;
     struct claim what = {.shard = worker_index(process->worker), .format = STORE_FORMAT};
+    char blob[sizeof(what) + PLACE_SIZE];
+    size_t len = sizeof(what) + place_of(process, blob + sizeof(what)).len;
     uint32_t slot = worker_predecessor(process->worker);
     int fds[2] = {-1, -1}, err = ERR_AGAIN;
 
@@ -451,12 +465,13 @@ static void claim_send(struct process *process)
         process_open(process);
         return;
     }
+    memcpy(blob, &what, sizeof(what));
     handover->state = HANDOVER_CLAIMING;
     if (slot != WORKER_SLOT_LATER)
         err = link_pair(fds);
     if (err == 0)
         err = worker_pass(process->worker, slot, WORKER_PASS_CLAIM, NULL, &fds[1], 1,
-                          bytes_of((const char *)&what, sizeof(what)), 0);
+                          bytes_of(blob, len), 0);
     if (err == 0) {
         link_start(process, fds[0]);
         return;
@@ -527,13 +542,19 @@ static void handover_begin_again(struct process *process, int fd)
     released(process);
 }
 
-static void claim_refuse(struct process *process, int fd, const struct claim *what)
+static void claim_refuse(struct process *process, int fd, const struct claim *what, struct bytes place)
 {
-    struct link_message refused = {.type = MESSAGE_REFUSED, .fd = -1};
+    bool is_format = what->format != STORE_FORMAT;
+    struct link_message refused = {.type = is_format ? MESSAGE_REFUSED : MESSAGE_OTHER_DIR, .fd = -1};
 
-    log_error(worker_log(process->worker), "shard: a new worker's claim is refused, its binary keeps data in another "
-                                           "format shard=%u format=%u ours=%u",
-              worker_index(process->worker), what->format, STORE_FORMAT);
+    if (is_format)
+        log_error(worker_log(process->worker), "shard: a new worker's claim is refused, its binary keeps data in another "
+                                               "format shard=%u format=%u ours=%u",
+                  worker_index(process->worker), what->format, STORE_FORMAT);
+    else
+        log_error(worker_log(process->worker), "shard: a new worker's claim is refused, its dir is another one shard=%u "
+                                               "ours=\"%s %s\" its=\"%.*s\"",
+                  worker_index(process->worker), process->ring, process->dir, BYTES_ARG(place));
     MAYBE(link_send(fd, &refused) == 0);
     link_close(&fd);
 }
@@ -542,6 +563,8 @@ void handover_claimed(struct process *process, const struct worker_passed *passe
 {
     struct handover *handover = &process->handover;
     struct claim what = {.shard = UINT32_MAX};
+    struct bytes place = BYTES_EMPTY;
+    char ours[PLACE_SIZE];
     int fd = passed->fds[0];
 
     for (uint32_t i = 1; i < passed->fds_count; i++) {
@@ -549,12 +572,14 @@ void handover_claimed(struct process *process, const struct worker_passed *passe
 
         link_close(&other);
     }
-    if (passed->blob.len == sizeof(what))
+    if (passed->blob.len >= sizeof(what)) {
         memcpy(&what, passed->blob.data, sizeof(what));
+        place = bytes_skip(passed->blob, sizeof(what));
+    }
     if (passed->kind != WORKER_PASS_CLAIM || what.shard != worker_index(process->worker)) {
         link_close(&fd);
-    } else if (what.format != STORE_FORMAT) {
-        claim_refuse(process, fd, &what);
+    } else if (what.format != STORE_FORMAT || !bytes_equal(place, place_of(process, ours))) {
+        claim_refuse(process, fd, &what, place);
     } else if (handover->state == HANDOVER_GONE) {
         handover_begin_again(process, fd);
     } else if (process->is_leaving || handover->state != HANDOVER_NONE || !process->is_open) {

@@ -513,3 +513,31 @@ def test_new_worker_is_killed_while_clients_come(start):
             pass
     print(f"{served} of {count} clients were still on their way")
     assert served > 0
+
+
+@pytest.mark.parametrize("how", ["another", "moved"])
+def test_another_directory_is_refused(stage, tmp_path, how):
+    """The new binary would serve an empty one, or a copy that is behind, to clients that notice nothing."""
+    conf, pid_path = tmp_path / "node.yml", str(tmp_path / "pid")
+    data, other = str(tmp_path / "data"), str(tmp_path / "other")
+
+    ports = {"listen": free_port(), "stats": free_port()}
+
+    def write(directory):
+        conf.write_text(f"version: 1\ndir: {directory}\npid_file: {pid_path}\n" +
+                        "".join(f"{key}: {LOOPBACK}:{port}\n" for key, port in ports.items()))
+    write(data)
+    node = stage.process([program("weir-backend"), "-c", str(conf)], "node")
+    node.wait_listening(ports["listen"])
+    with socket.create_connection((LOOPBACK, ports["listen"]), timeout=20) as s:
+        s.sendall(resp("SET", "k", "v"))
+        assert s.recv(100) == b"+OK\r\n"
+        if how == "moved":  # has the same node.id
+            shutil.copytree(data, other)
+        write(other)
+        node.send_signal(signal.SIGUSR2)
+        wait_for(lambda: "upgrade failed" in node.text(), "it is refused")
+        assert "its dir is another one" in node.text()
+        s.sendall(resp("GET", "k"))
+        assert s.recv(100) == b"$1\r\nv\r\n"
+    assert pid_in(pid_path) == node.pid
