@@ -407,7 +407,7 @@ static const char *local_line_check(const struct mc_line *line, struct mc_reques
     } else if (out->verb == MC_verbosity) {
         if (line->count < 1 || line->count > 2)
             return MC_ERROR_SYNTAX;
-        out->is_noreply = is_noreply_last(line, 1);
+        out->is_noreply = is_noreply_last(line, 0); /* it may be in the number's place: then nobody hears of that */
         if (!mc_number_u64(line->tokens[0], UINT32_MAX, &level, &out->is_canonical))
             return MC_ERROR_FORMAT;
     } else {

@@ -163,7 +163,7 @@ class Draw:
             self.touched(key)
             return self.same(b"touch %s %d%s\r\n" % (key, rng.choice(TIMES), noreply))
         return self.same(rng.choice([
-            b"version\r\n", b"verbosity 1\r\n", b"foo\r\n", b"get\r\n", b"incr k0\r\n", b"stats sizes\r\n",
+            b"version\r\n", b"verbosity 1\r\n", b"verbosity noreply\r\n", b"foo\r\n", b"get\r\n", b"incr k0\r\n", b"stats sizes\r\n",
             b"stats foo\r\n", b"incr k0 1 2 3 4\r\n", b"delete k0 5\r\n", b"stats detail bad\r\n", b"stats reset\r\n",
             b"shutdown\r\n", b"flush_all\r\n", b"flush_all noreply\r\n", b"delete k0 1 2\r\n"]))
 

@@ -174,6 +174,7 @@ mg
 md
 ma
 verbosity
+verbosity noreply
 verbosity x
 verbosity 1 noreply
 verbosity 1 2

@@ -280,6 +280,7 @@ static void test_m5_noreply_keeps_silent(void **state)
         V("delete " K251 " noreply\r\nget a\r\n", "get a\n"),
         V("flush_all x noreply\r\nget a\r\n", "get a\n"),
         V("verbosity x noreply\r\nget a\r\n", "get a\n"),
+        V("verbosity noreply\r\nget a\r\n", "get a\n"),
     };
 
     (void)state;
