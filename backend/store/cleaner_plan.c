@@ -70,10 +70,15 @@ static uint64_t batch_bytes(const struct store *store)
 
 /* ---- victims ---------------------------------------------------------------------------------- */
 
-/* A large record may have got more than it needs (G10): to copy it into another such file gains nothing. */
+/* A large record may have got more than it needs (G10): to copy it into another such file gains nothing. Nor does what was
+ * copied already leave less beside it when it is copied again, where records are no small part of a page: that would have
+ * no end. Unless it was ended early, by a stop. */
 static uint64_t room_of(const struct segment_info *segment)
 {
-    if (segment->kind == SEGMENT_BLOB && segment->record_bytes > 0)
+    bool is_ended_early = segment->used_bytes + segment->size / 4 < segment->size;
+
+    if (segment->record_bytes > 0 &&
+        (segment->kind == SEGMENT_BLOB || (segment->kind == SEGMENT_COLD && !is_ended_early)))
         return segment->record_bytes;
     return MAX(segment->record_bytes, ROOM_OF(segment->size));
 }
