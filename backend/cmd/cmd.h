@@ -69,6 +69,9 @@ bool key_read(struct cmd *c, struct bytes name, enum store_type type, struct sto
 bool key_write(struct cmd *c, struct bytes name, enum store_type type, struct store_key *out);
 /* After a store call: replies the error of `err` if any. True when err is 0. */
 bool cmd_stored(struct cmd *c, int err);
+/* Before what takes away and logs so many bytes beside its words, which the dispatch has asked for. False: there is no
+ * place for them, which was replied. */
+bool cmd_may_log(struct cmd *c, size_t bytes);
 void cmd_out_of_memory(struct cmd *c);
 /* Attributes as they are now, for changes that keep them. */
 struct store_attributes key_attributes(const struct store_key *key);

@@ -263,6 +263,8 @@ static void spop_one(struct cmd *c, struct store_key *key)
         return;
     }
     member = set_random(entry_object(key->entry), io_random64(c->engine->io), digits);
+    if (!cmd_may_log(c, member.len))
+        return;
     reply_bulk(c, member);
     if (change_one(c, key, SET_EFFECT_REMOVE, member))
         notify_change(c, NOTIFY_SET, "spop", key);
@@ -304,6 +306,10 @@ static void spop_some(struct cmd *c, struct store_key *key, uint64_t wanted)
         buffer_clear(pop.effects);
         if (cmd_stored(c, store_change(c->store, key)))
             cmd_out_of_memory(c);
+        return;
+    }
+    if (!cmd_may_log(c, pop.effects->len - start)) {
+        buffer_clear(pop.effects);
         return;
     }
     reply_set(c, wanted);

@@ -231,6 +231,14 @@ static size_t bytes_of_arguments(const struct cmd *c)
     return bytes;
 }
 
+bool cmd_may_log(struct cmd *c, size_t bytes)
+{
+    if (LIKELY(store_may_delete(c->store, bytes_of_arguments(c) + bytes)))
+        return true;
+    reply_error(c, ERROR_DISK_USED_UP);
+    return false;
+}
+
 /* EXEC cannot wait any more once it has begun: there is room for all of it, or nothing of it happens. */
 static size_t bytes_wanted(const struct cmd *c, uint32_t flags)
 {

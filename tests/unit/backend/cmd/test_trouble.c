@@ -269,6 +269,38 @@ static void test_what_is_kept_for_deletes_is_used_up(void **state)
     cold_deinit(&cw);
 }
 
+/* SPOP takes what its words do not name: what is left may have place for them, and none for that. */
+static void test_what_is_popped_has_no_place(void **state)
+{
+    static char member[20000], name[20000];
+    struct bytes probe[] = {BYTES("del"), bytes_of(name, sizeof(name))};
+
+    (void)state;
+    begin();
+    memset(name, 'n', sizeof(name));
+    for (unsigned i = 0; i < 5; i++) {
+        struct bytes words[] = {BYTES("sadd"), BYTES("long"), bytes_of(member, sizeof(member))};
+
+        memset(member, (int)('a' + i), sizeof(member));
+        cold_run(&cw, words, 3);
+        assert_string_equal(cw.w.reply, ":1\r\n");
+    }
+    fill();
+    for (unsigned i = 0; i < 200000; i++) {
+        cold_run(&cw, probe, 2);
+        if (strcmp(cw.w.reply, ":0\r\n") != 0)
+            break;
+        cold_ask(&cw, i % 2 == 0 ? "expire s 1000" : "persist s", ":1\r\n");
+    }
+    assert_string_equal(cw.w.reply, "-" USED_UP);
+    cold_ask(&cw, "expire s 1000", ":1\r\n"); /* words have a place */
+    refused("spop long 3", "-" USED_UP);
+    refused("spop long", "-" USED_UP);
+    cold_ask(&cw, "scard long", ":5\r\n");
+    info_says("store", "read_only:0");
+    cold_deinit(&cw);
+}
+
 /* The words and a long key behind them. */
 static void ask_long(const char *line, struct bytes key, const char *reply)
 {
@@ -345,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_a_flush_has_failed),
         cmocka_unit_test(test_the_disk_is_full),
         cmocka_unit_test(test_what_is_kept_for_deletes_is_used_up),
+        cmocka_unit_test(test_what_is_popped_has_no_place),
         cmocka_unit_test(test_a_key_is_too_long),
     };
 
