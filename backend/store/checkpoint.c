@@ -28,7 +28,7 @@
 #define SKIPPED_MAX        512u
 #define DUE_BYTES_MIN      (1ull << 30)
 #define FILE_WEIGHT_MAX    4u        /* of the file, in what full records of all pages weigh: above, it is made anew */
-#define KEY_BYTES          64u       /* in a full record, before there is one that tells */
+#define KEY_BYTES          64u       /* of a key of which no record tells, in a full one */
 #define META_STEP          (256u << 10)
 #define REMAKE_AGAIN_MS    60000u
 #define CHAIN_AGE_MAX      16u /* segments: an older chain gets its image whatever it costs */
@@ -254,6 +254,7 @@ static void checkpoint_end(struct store *store, int err)
         checkpoint_table_free(&c->table);
         c->table = c->next_table;
         c->meta = c->next;
+        c->old_file_end = c->is_full ? c->file_end : 0; /* what was before that has gone */
         c->file_end = c->next_end;
         c->is_broken = false;
         store->stats.checkpoints++;
@@ -832,9 +833,10 @@ static uint64_t full_bytes(const struct checkpoint_table *table)
 uint64_t checkpoint_room(const struct store *store)
 {
     const struct checkpoint *c = store->checkpoint;
-    uint64_t keys = store->index != NULL ? KEY_BYTES * index_count(store->index) : 0;
-    uint64_t wanted = (FILE_WEIGHT_MAX + 1) * MAX(full_bytes(&c->table), keys) + 2 * BUFFER_SIZE;
-    uint64_t there = c->file_end + (c->state != CHECKPOINT_IDLE && c->is_full ? c->next_end : 0);
+    uint64_t keys = store->index != NULL ? index_count(store->index) : 0;
+    uint64_t full = full_bytes(&c->table) + KEY_BYTES * (keys - MIN(keys, c->meta.keys));
+    uint64_t wanted = (FILE_WEIGHT_MAX + 1) * full + 2 * BUFFER_SIZE;
+    uint64_t there = c->file_end + c->old_file_end + (c->state != CHECKPOINT_IDLE && c->is_full ? c->next_end : 0);
 
     return wanted - MIN(wanted, there);
 }

@@ -86,9 +86,9 @@ void checkpoint_start(struct store *store, bool is_urgent, void (*done)(struct s
 bool checkpoint_is_running(const struct store *store);
 /* Bytes of records, copies too, since the last one began: what a recovery would read. */
 uint64_t checkpoint_log_bytes(const struct store *store);
-/* K7: the last one found no room, for which a free segment went: it is worth another try, soon. */
 /* Bytes that its files may come to take beside those that they have. */
 uint64_t checkpoint_room(const struct store *store);
+/* K7: the last one found no room, for which a free segment went: it is worth another try, soon. */
 bool checkpoint_has_got_room(const struct store *store);
 /* Whether enough has been logged since the last one. */
 bool checkpoint_is_due(const struct store *store);

@@ -37,6 +37,7 @@ struct checkpoint {
     struct checkpoint_table table;
     uint64_t generation, file_number; /* generation 0: there is none */
     uint64_t file_end;             /* of its META */
+    uint64_t old_file_end;         /* of the file before, which goes with the next one; 0: there is none, or a start found it */
     uint64_t file_numbers[2];      /* which data file each slot names; 0: none */
     uint64_t lsns[2];              /* and which LSN */
     uint64_t durable_lsn;          /* that a slot knew of at the start */

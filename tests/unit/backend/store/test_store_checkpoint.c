@@ -530,6 +530,18 @@ static uint64_t checkpoint_bytes(struct world *w)
     return c->file_number == file ? c->file_end - before : c->file_end;
 }
 
+static void many_fill(struct world *w, unsigned count)
+{
+    for (unsigned k = 0; k < count; k++) {
+        many_set(w, k, 0);
+        if (k % 64 == 63) {
+            store_turn_end(w->store);
+            sim_run_for(w->sim, 2000);
+        }
+    }
+    store_turn_end(w->store);
+}
+
 /* A checkpoint costs what has changed, also when keys went away, and also in the long run. */
 static void test_a_checkpoint_costs_what_has_changed(void **state)
 {
@@ -540,13 +552,7 @@ static void test_a_checkpoint_costs_what_has_changed(void **state)
     world_init(&w, 5, NULL);
     w.options.segment_size = 1u << 20;
     world_open(&w);
-    for (unsigned k = 0; k < 8000; k++) {
-        many_set(&w, k, 0);
-        if (k % 64 == 0) {
-            store_turn_end(w.store);
-            sim_run_for(w.sim, 2000);
-        }
-    }
+    many_fill(&w, 8000);
     full = checkpoint_bytes(&w);
     assert_true(full > 8000 * ENTRY_BYTES_MIN);
     many_live(&w, 80, 8000, false);
@@ -561,6 +567,43 @@ static void test_a_checkpoint_costs_what_has_changed(void **state)
     assert_true(sum < 10 * full);
     assert_true(checkpoint_bytes(&w) < 2 * CHECKPOINT_ALIGN); /* nothing has changed: META */
     checkpoint_and_compare(&w);
+    world_deinit(&w);
+}
+
+static uint64_t checkpoint_file_size(struct world *w, uint64_t number)
+{
+    char path[64];
+
+    (void)snprintf(path, sizeof(path), WORLD_DIR "/checkpoint.%llu", (unsigned long long)number);
+    return (uint64_t)MAX(sim_disk_size(w->node, path, false), 0);
+}
+
+/* Room for a file of four times what all keys weigh, and for the one that takes its place, of which those that are there are
+ * a part: so what is kept does not grow when one is made anew. */
+static void test_what_checkpoints_may_come_to_want(void **state)
+{
+    struct world w;
+    uint64_t full, number = 0;
+    unsigned both = 0;
+
+    (void)state;
+    world_init(&w, 6, NULL);
+    w.options.segment_size = 1u << 20;
+    world_open(&w);
+    many_fill(&w, 8000);
+    assert_in_range(checkpoint_room(w.store), 5 * 8000 * ENTRY_BYTES_MIN, 5 * 8000 * 80);
+    full = checkpoint_bytes(&w);
+    for (unsigned i = 0; i < 150; i++) {
+        const struct checkpoint *c = w.store->checkpoint;
+        uint64_t files = checkpoint_file_size(&w, c->file_number) + checkpoint_file_size(&w, c->file_number - 1);
+
+        both += number != 0 && c->file_number != number;
+        number = c->file_number;
+        assert_in_range(files + checkpoint_room(w.store), 5 * full, 5 * full + (768u << 10));
+        many_live(&w, 1000, 8000, false);
+        MAYBE(checkpoint_bytes(&w));
+    }
+    assert_true(both > 1);
     world_deinit(&w);
 }
 
@@ -880,6 +923,7 @@ int main(void)
         cmocka_unit_test(test_the_disk_says_what_memory_does),
         cmocka_unit_test(test_a_copy_is_not_left_for_the_original),
         cmocka_unit_test(test_a_checkpoint_costs_what_has_changed),
+        cmocka_unit_test(test_what_checkpoints_may_come_to_want),
         cmocka_unit_test(test_a_damaged_record_is_refused),
         cmocka_unit_test(test_older_versions_are_read),
         cmocka_unit_test(test_a_newer_version_is_refused),
