@@ -8,6 +8,7 @@
  *     of another size, or more than disk_max ──────────────────────────────────────────┴──> "lock" tells ──> removed
  *     ready ──(its room is for something else)─────────────────────────────────────────────────┘
  *
+ * What a start finds free and of another size goes with the next checkpoint, or when there is no room for one of ours.
  * A file is removed only while a higher sequence is on disk (G7), and when what it alone may tell is told (log_given.c).
  */
 #include "backend/store/format_private.h"
@@ -330,6 +331,22 @@ void store_log_release(struct store_log *log, uint64_t hot_from, uint64_t cold_f
         }
         log_used_remove(log, i);
         segment_give_back(log, segment);
+    }
+}
+
+void log_odd_remove(struct store_log *log)
+{
+    if (log->state != LOG_RUNNING || log->error != 0 || log->freeing_count > 0 || log->ready_count > log->reserve)
+        return;
+    for (uint32_t i = 0; i < log->used_count; i++) {
+        struct segment *segment = log->used[i];
+        bool was_free = segment->is_orphan && !segment->has_header;
+
+        if (!was_free || segment->info.size == log->options.segment_size || !is_releasable(log, segment, 0))
+            continue;
+        log_used_remove(log, i);
+        segment_give_back(log, segment);
+        return;
     }
 }
 

@@ -335,6 +335,9 @@ void log_space_fire(struct io_timer *timer);
 
 /* ---- log_give.c ---- */
 void log_segments_unlink(struct store_log *log); /* what is going, and told */
+/* There is no room for a free segment, and clients wait for one: one that a start found, of a size that new ones have not,
+ * goes before a checkpoint comes, for which there may be no room either. */
+void log_odd_remove(struct store_log *log);
 
 /* ---- log_given.c ---- */
 /* What "lock" tells, into given_lsn; one that tells nothing gets its page. Once, when the segments are known. */

@@ -259,6 +259,7 @@ static void make_given_up(struct io_op *op)
     if (segment == log->making) {
         log->making = NULL;
         log_segment_destroy(segment);
+        log_odd_remove(log);
         segment_is_made(log);
     } else {
         segment->is_stalled = true;
@@ -471,6 +472,7 @@ void log_segments_make(struct store_log *log)
         /* There may be room later, and nothing else that tells. */
         if ((is_blob_awaited(log) || log_bound_may_grow(log)) && !io_timer_is_running(&log->space_timer))
             io_timer_start(log->io, &log->space_timer, LOG_TIMER_MS);
+        log_odd_remove(log);
         return;
     }
     log->making = log_segment_create(log, log->next_slot++, log->options.segment_size);

@@ -596,6 +596,45 @@ static void test_a_life_with_a_bound(void **state)
         life(seed, true);
 }
 
+/* Others have taken the rest of the disk, and the free segments have a size that new ones have not: they go, without a
+ * checkpoint, for which there is no room either. */
+static void test_deletes_where_free_segments_have_another_size(void **state)
+{
+    const uint32_t sizes[] = {8u * SEGMENT, 2u * SEGMENT};
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= world_times(6); seed++) {
+        struct faulty f;
+        struct world *w = &f.w;
+        struct store_stats stats;
+
+        begin(&f, seed, (enum store_fsync)(seed % 3));
+        w->options.segment_size = 4 * SEGMENT;
+        world_open(w);
+        sim_disk_capacity_set(w->node, sim_disk_used(w->node) + LIFE_BYTES);
+        life_fill(w, SEGMENT / 4);
+        for (unsigned i = 0; i < LIFE_KEYS / 2; i++)
+            assert_true(life_delete(w, (unsigned)world_random(w, LIFE_KEYS)));
+        sim_run_for(w->sim, 20000000);
+        store_stats_get(w->store, &stats);
+        assert_true(stats.segments_free >= 4);
+        world_see_marks(w);
+        if (seed / 2 % 2 == 0)
+            world_close(w);
+        else
+            world_die(w, false);
+        sim_disk_capacity_set(w->node, sim_disk_used(w->node));
+        w->options.segment_size = sizes[seed % 2];
+        world_open(w);
+        for (unsigned i = 0; i < LIFE_KEYS; i++)
+            if (!life_delete(w, i))
+                fail_msg("seed %lu: a delete is refused", (unsigned long)seed);
+        sim_run_for(w->sim, 20000000);
+        assert_int_equal(life_put(w, 0, SEGMENT), 0);
+        end(&f);
+    }
+}
+
 /* ---- the end on a full disk --------------------------------------------------------------------- */
 
 /* A large value waits for room, and with it what came behind: it is not appended. `left`: for a checkpoint, perhaps. */
@@ -1006,6 +1045,7 @@ int main(void)
         cmocka_unit_test(test_deletes_make_room_on_a_full_disk),
         cmocka_unit_test(test_a_life_on_a_full_disk),
         cmocka_unit_test(test_a_life_with_a_bound),
+        cmocka_unit_test(test_deletes_where_free_segments_have_another_size),
         cmocka_unit_test(test_a_close_does_not_wait_for_room),
         cmocka_unit_test(test_a_close_does_not_wait_for_a_copy),
         cmocka_unit_test(test_a_close_takes_the_room_that_comes),
