@@ -37,7 +37,7 @@ struct settings {
     char *password; /* owns; NULL: none. requirepass */
     bool needs_password;
     uint64_t memory_max;
-    uint64_t disk_max;       /* maxdisk: of the log; 0: no bound */
+    uint64_t disk_max;       /* maxdisk: of the log; 0: what the file system has */
     uint8_t fsync;  /* enum store_fsync */
     bool evicts;    /* the first database is a cache */
     uint32_t clients_max;

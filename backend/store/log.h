@@ -81,7 +81,7 @@ struct store_log_options {
     const char *ring_path; /* NULL: no ring, appended == written */
     uint32_t shard, shard_count;
     uint32_t segment_size, ring_size; /* 0: 64 MiB, 4 MiB */
-    uint64_t disk_max;                /* of all segments; 0: none */
+    uint64_t disk_max;                /* of all segments; 0: what the file system has room for */
     enum store_fsync fsync;
     bool direct;
     void *arg;

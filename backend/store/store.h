@@ -72,7 +72,7 @@ struct store_options {
     uint32_t shard, shard_count; /* the directory remembers them: another count is refused */
     enum store_fsync fsync;
     uint64_t memory_max;         /* bytes accounted: index, entries, objects, store_others_set(); 0: no bound */
-    uint64_t disk_max;           /* bytes of segments; 0: no bound */
+    uint64_t disk_max;           /* bytes of segments; 0: what the file system has room for */
     uint64_t file_system;        /* bytes of it, our part of them; 0: not known */
     uint32_t segment_size;       /* 0: a 512th of disk_max, else of file_system, from 2 to 64 MiB, a power of two */
     uint32_t ring_size;          /* 0: 4 MiB */
