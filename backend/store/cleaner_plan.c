@@ -263,6 +263,8 @@ bool cleaner_wants_checkpoint(const struct store *store)
 
     bool is_wanted = room_is_wanted(store);
 
+    if (is_wanted && checkpoint_lsn(store) == 0) /* there was none: what one weighs is guessed, and nothing goes without one */
+        return true;
     if (plan->kept > 0 && is_wanted && store->now_ms >= cleaner->kept_again_ms)
         return true;
     if (total != 0 && plan->urgency > 0 && checkpoint_log_bytes(store) >= MAX(SINCE_MIN * unit, total / SINCE_SHARE))
