@@ -101,7 +101,7 @@ int ring_open(const struct shard *shard, struct ring *out)
     out->page_count = ring_page_count(size);
     header = (const struct ring_header *)(const void *)out->data;
     kind = out->page_count == 0 ? RING_KIND_DAMAGED
-                                : ring_header_kind(header, shard->file.shard, size, boot, shard->file.uuid);
+                                : ring_kind_of(out->data, out->page_count, shard->file.shard, boot, shard->file.uuid);
     if (kind == RING_KIND_DAMAGED && shard->was_open)
         out->state = RING_DAMAGED;
     if (kind != RING_KIND_OURS)

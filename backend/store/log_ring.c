@@ -2,7 +2,7 @@
 /*
  * The log ring: page writes until they are written, in memory that outlives the process.
  *
- *     header (4096): magic, version, shard, boot, uuid, size, appended
+ *     header (4096): magic, version, shard, boot, uuid, size; appended, doubt, lost; a hash of the first six (ring.h)
  *     table: for each page of the ring, if a page write begins there: its place on disk, bytes of sealed frames
  *     pages
  *
@@ -18,7 +18,8 @@
  *       the next one what it has to tell.
  *   W6  A file that has the ring's name and others could have written to ends the start, and stays: it may be what a process
  *       of before has answered, under another user or with a mode that was changed. So does one whose header or size is
- *       damaged, if the node did not stop cleanly.
+ *       damaged, if the node did not stop cleanly: that it is of another boot a header's hash vouches for, and what was
+ *       never begun has nothing behind its header.
  *
  * Without a path the same memory is our own, and nothing survives.
  */
@@ -41,17 +42,13 @@ static void ring_lay_out(struct log_ring *ring, void *base, uint32_t page_count)
 
 static enum ring_kind ring_kind(const struct store_log *log)
 {
-    return ring_header_kind(ring_header(&log->ring), log->options.shard, log->ring.map_size, log->boot, log->shard.uuid);
+    return ring_kind_of(log->ring.base, log->ring.page_count, log->options.shard, log->boot, log->shard.uuid);
 }
 
 static void ring_format(struct store_log *log, bool is_lost)
 {
-    struct ring_header *header = ring_header(&log->ring);
-
-    __atomic_store_n(&header->magic, 0, __ATOMIC_RELEASE);
-    memset(log->ring.table, 0, log->ring.page_count * sizeof(struct ring_entry));
-    ring_header_make(header, log->options.shard, log->ring.map_size, log->boot, log->shard.uuid);
-    header->lost = is_lost ? 1 : 0;
+    memset(log->ring.table, 0, ring_table_size(log->ring.page_count));
+    ring_header_make(ring_header(&log->ring), log->options.shard, log->ring.map_size, log->boot, log->shard.uuid, is_lost);
 }
 
 /* Tells of it, and returns what the start ends with. */

@@ -5,9 +5,12 @@
 #include "common/base/mem.h"
 
 #include <stdlib.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
-#define RING_MAGIC   0x474e4952474f4c57ull /* "WLOGRING" */
-#define RING_VERSION 1u
+#define RING_MAGIC          0x474e4952474f4c57ull /* "WLOGRING" */
+#define RING_VERSION        2u
+#define RING_VERSION_BEFORE 1u /* without a hash */
 
 size_t ring_table_size(uint32_t page_count)
 {
@@ -27,27 +30,46 @@ uint32_t ring_page_count(size_t size)
     return both > 0 && count <= RING_PAGES_MAX && ring_size((uint32_t)count) == size ? (uint32_t)count : 0;
 }
 
-void ring_header_make(struct ring_header *header, uint32_t shard, size_t size, const unsigned char boot[16],
-                      const unsigned char uuid[16])
+/* Never 0, which is "not begun". */
+static uint64_t check_of(const struct ring_header *header)
 {
+    uint64_t check = XXH3_64bits(header, offsetof(struct ring_header, appended));
+
+    return check != 0 ? check : 1;
+}
+
+/* Killed between any two of these stores it is not begun, or still of another boot. */
+void ring_header_make(struct ring_header *header, uint32_t shard, size_t size, const unsigned char boot[16],
+                      const unsigned char uuid[16], bool is_lost)
+{
+    __atomic_store_n(&header->appended, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&header->check, 0, __ATOMIC_RELEASE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    header->magic = RING_MAGIC;
     header->version = RING_VERSION;
     header->shard = shard;
     header->size = size;
-    header->appended = 0;
     header->doubt = 0;
-    header->lost = 0;
+    header->lost = is_lost ? 1 : 0;
     memcpy(header->boot, boot, 16);
     memcpy(header->uuid, uuid, 16);
-    __atomic_store_n(&header->magic, RING_MAGIC, __ATOMIC_RELEASE);
+    __atomic_store_n(&header->check, check_of(header), __ATOMIC_RELEASE);
 }
 
-enum ring_kind ring_header_kind(const struct ring_header *header, uint32_t shard, size_t size, const unsigned char boot[16],
-                                const unsigned char uuid[16])
+enum ring_kind ring_kind_of(const char *base, uint32_t page_count, uint32_t shard, const unsigned char boot[16],
+                            const unsigned char uuid[16])
 {
-    if (header->magic == 0 || memcmp(header->boot, boot, 16) != 0)
+    const struct ring_header *header = (const struct ring_header *)(const void *)base;
+    bool is_before = header->magic == RING_MAGIC && header->version == RING_VERSION_BEFORE && header->check == 0;
+
+    if (!is_before && header->check == 0 && header->appended == 0 && is_zero(base + PAGE_SIZE_, ring_table_size(page_count)))
         return RING_KIND_OTHER;
-    return header->magic == RING_MAGIC && header->version == RING_VERSION && header->shard == shard &&
-                   header->size == size && memcmp(header->uuid, uuid, 16) == 0
+    if (!is_before &&
+        (header->check != check_of(header) || header->magic != RING_MAGIC || header->version != RING_VERSION))
+        return RING_KIND_DAMAGED;
+    if (memcmp(header->boot, boot, 16) != 0)
+        return RING_KIND_OTHER;
+    return header->shard == shard && header->size == ring_size(page_count) && memcmp(header->uuid, uuid, 16) == 0
                ? RING_KIND_OURS
                : RING_KIND_DAMAGED;
 }

@@ -244,7 +244,7 @@ def test_verify_tells_what_only_the_ring_has(weir_backend):
     assert f"{ring}" in told and "a frame in the log ring does not verify" in told, told
     assert f"promises lsn {last}" in told, told
     with open(ring, "r+b") as f:
-        f.write(sound[:24] + bytes(16) + sound[40:])
+        f.write(sound[:8] + b"\1" + sound[9:16] + bytes(16) + sound[32:80] + bytes(8) + sound[88:])  # version 1 has no hash
     assert "from before a restart of the host" in ctl("verify", node.data)
     with open(ring, "r+b") as f:
         f.write(sound)

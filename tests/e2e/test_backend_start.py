@@ -5,6 +5,7 @@ import os
 import pwd
 import resource
 import signal
+import struct
 import subprocess
 import tempfile
 
@@ -142,7 +143,8 @@ def test_a_ring_that_others_could_write_ends_the_start_and_stays(weir_backend, h
     has_all_of_the_ring(server)
 
 
-@pytest.mark.parametrize("how", ["magic", "shard", "uuid", "size in it", "shorter", "longer"])
+@pytest.mark.parametrize("how", ["magic", "version", "shard", "boot", "uuid", "size in it", "hash", "no magic", "no header",
+                                 "shorter", "longer"])
 def test_a_damaged_ring_ends_the_start_and_stays(weir_backend, how):
     """Killed before the first flush. Until somebody removes the ring no start goes on without it; verify says so."""
     server = weir_backend(None, "--fsync", "no")
@@ -151,9 +153,10 @@ def test_a_damaged_ring_ends_the_start_and_stays(weir_backend, how):
     ring = ring_of(server)
     with open(ring, "rb") as f:
         whole = f.read()
-    at = {"magic": 1, "shard": 12, "uuid": 40, "size in it": 49}.get(how)
+    at = {"magic": 1, "version": 8, "shard": 12, "boot": 20, "uuid": 40, "size in it": 49, "hash": 80}.get(how)
+    zeroes = {"no magic": 8, "no header": 4096}.get(how)
     damaged = (whole[:-1] if how == "shorter" else whole + b"x" if how == "longer" else
-               whole[:at] + bytes([whole[at] ^ 2]) + whole[at + 1:])
+               bytes(zeroes) + whole[zeroes:] if zeroes else whole[:at] + bytes([whole[at] ^ 2]) + whole[at + 1:])
 
     def put(data):
         with open(ring, "r+b") as f:
@@ -174,6 +177,34 @@ def test_a_damaged_ring_ends_the_start_and_stays(weir_backend, how):
     put(whole)
     server.restart()
     has_all_of_the_ring(server)
+
+
+def test_a_ring_of_the_version_before_is_read(weir_backend):
+    """It has no hash, and is whole."""
+    server = weir_backend(None, "--fsync", "no")
+    client(server).mset({f"k{i}": f"v{i}" for i in range(200)})
+    server.kill_all()
+    with open(ring_of(server), "r+b") as f:
+        for at, value in ((8, struct.pack("<I", 1)), (80, bytes(8))):
+            f.seek(at)
+            f.write(value)
+    for _ in range(2):
+        server.restart(signal.SIGKILL)
+        has_all_of_the_ring(server)
+
+
+@pytest.mark.parametrize("how", ["blank", "begun"])
+def test_a_ring_whose_making_was_interrupted_is_none(weir_backend, how):
+    """Nothing was answered with it."""
+    server = weir_backend(None, "--fsync", "always")
+    client(server).set("a", "1")
+    server.kill_all()
+    with open(ring_of(server), "r+b") as f:
+        head, size = f.read(56), os.fstat(f.fileno()).st_size
+        f.seek(0)
+        f.write((head if how == "begun" else b"").ljust(size, b"\0"))
+    server.restart()
+    assert client(server).get("a") == b"1" and client(server).info("persistence")["log_ring_lost"] == 1
 
 
 def test_a_killed_node_goes_to_another_user_with_its_ring(stage):

@@ -2,6 +2,7 @@
 /*
  * What a recovery finds after a death at any moment: kills with the ring, power cuts, again and again.
  */
+#include "backend/store/ring.h"
 #include "tests/unit/backend/store/log_test.h"
 
 /* One random thing that a store does. */
@@ -178,6 +179,41 @@ static void test_a_ring_of_another_user_ends_the_start(void **state)
     assert_int_equal(world_start(&w), 0);
     world_check_prefix(&w, UINT64_MAX);
     world_deinit(&w);
+}
+
+/* A whole ring's header, with any bit of its constant part or hash turned, is damaged: never of another boot, nor not begun. One
+ * without a hash is not begun only if nothing is in it. */
+static void test_no_bit_of_a_rings_header_makes_it_another(void **state)
+{
+    static const unsigned char boot[16] = {1, 2, 3}, other_boot[16] = {4}, uuid[16] = {5, 6};
+    static char base[2 * 4096] __attribute__((aligned(4096)));
+    struct ring_header *header = (struct ring_header *)(void *)base;
+    const size_t check = offsetof(struct ring_header, check);
+
+    (void)state;
+    assert_int_equal(ring_kind_of(base, 4, 3, boot, uuid), RING_KIND_OTHER);
+    base[4096] = 1; /* something in its table */
+    assert_int_equal(ring_kind_of(base, 4, 3, boot, uuid), RING_KIND_DAMAGED);
+    ring_header_make(header, 3, ring_size(4), boot, uuid, false);
+    header->appended = 7;
+    assert_int_equal(ring_kind_of(base, 4, 3, boot, uuid), RING_KIND_OURS);
+    assert_int_equal(ring_kind_of(base, 4, 3, other_boot, uuid), RING_KIND_OTHER);
+    for (size_t bit = 0; bit < 8 * (check + sizeof(header->check)); bit++) {
+        if (bit / 8 >= offsetof(struct ring_header, appended) && bit / 8 < check)
+            continue;
+        base[bit / 8] = (char)(base[bit / 8] ^ 1 << bit % 8);
+        assert_int_equal(ring_kind_of(base, 4, 3, boot, uuid), RING_KIND_DAMAGED);
+        base[bit / 8] = (char)(base[bit / 8] ^ 1 << bit % 8);
+    }
+    header->check = 0;
+    assert_int_equal(ring_kind_of(base, 4, 3, boot, uuid), RING_KIND_DAMAGED);
+    header->version = 1; /* which has none */
+    assert_int_equal(ring_kind_of(base, 4, 3, boot, uuid), RING_KIND_OURS);
+    header->version = 2;
+    base[4096] = 0;
+    assert_int_equal(ring_kind_of(base, 4, 3, boot, uuid), RING_KIND_DAMAGED);
+    header->appended = 0;
+    assert_int_equal(ring_kind_of(base, 4, 3, boot, uuid), RING_KIND_OTHER);
 }
 
 /* What was sealed and not written yet takes more segments than are free: they are smaller now, the free ones of before are
@@ -404,6 +440,7 @@ int main(void)
         cmocka_unit_test(test_another_ring_size_loses_nothing_that_was_sealed),
         cmocka_unit_test(test_a_ring_gets_its_new_size),
         cmocka_unit_test(test_a_ring_of_another_user_ends_the_start),
+        cmocka_unit_test(test_no_bit_of_a_rings_header_makes_it_another),
         cmocka_unit_test(test_what_the_ring_has_takes_many_small_segments),
         cmocka_unit_test(test_without_a_ring_what_was_written_is_there),
         cmocka_unit_test(test_a_power_cut_loses_nothing_that_was_durable),
