@@ -60,19 +60,36 @@ static int name_make(int dir, const char *user, char name[DIRECTORY_NAME_SIZE])
     return err;
 }
 
-static int name_read(int dir, const char *user, char name[DIRECTORY_NAME_SIZE])
+/* -ENOENT: it has none. */
+static int name_look(int dir, char name[DIRECTORY_NAME_SIZE])
 {
     int fd = openat(dir, NAME_FILE, O_RDONLY | O_CLOEXEC);
     ssize_t len;
 
     if (fd < 0)
-        return errno == ENOENT ? name_make(dir, user, name) : -errno;
+        return -errno;
     len = read(fd, name, DIRECTORY_NAME_SIZE - 1);
     close(fd);
     if (len < 0 || !is_name(name, (size_t)len))
         return ERR_CORRUPT;
     name[len] = '\0';
     return 0;
+}
+
+static int name_read(int dir, const char *user, char name[DIRECTORY_NAME_SIZE])
+{
+    int err = name_look(dir, name);
+
+    return err == -ENOENT ? name_make(dir, user, name) : err;
+}
+
+static int name_fail(const char *dir, int err, char *error, size_t size)
+{
+    if (err != ERR_CORRUPT)
+        return fail(error, size, "read or write " NAME_FILE " in", dir, err);
+    snprintf(error, size, "dir: %s/" NAME_FILE " is damaged: write the NAME of its log rings /dev/shm/weir-NAME-0 ... "
+             "into it, 32 digits; or remove it, the start makes another, and goes on without what such a ring has", dir);
+    return err;
 }
 
 int directory_open(const char *start_dir, const char *dir, const char *user, char *path, size_t path_size,
@@ -101,15 +118,7 @@ int directory_open(const char *start_dir, const char *dir, const char *user, cha
         give_away(fd, user);
     err = name_read(fd, user, name);
     close(fd);
-    if (err == ERR_CORRUPT) {
-        snprintf(error, error_size, "dir: %s/" NAME_FILE " is damaged: write the NAME of its log rings /dev/shm/weir-NAME-0 ... "
-                 "into it, 32 digits; or remove it, the start makes another, and goes on without what such a ring has",
-                 absolute);
-        return err;
-    }
-    if (err != 0)
-        return fail(error, error_size, "read or write " NAME_FILE " in", absolute, err);
-    return 0;
+    return err == 0 ? 0 : name_fail(absolute, err, error, error_size);
 }
 
 /* "shard-12"; false: another name. */
@@ -185,6 +194,15 @@ static int shard_make(int parent, uint32_t shard, const char *user)
     return 0;
 }
 
+static int count_check(const char *path, uint32_t count, uint32_t workers, char *error, size_t error_size)
+{
+    if (count == 0 || count == workers)
+        return 0;
+    snprintf(error, error_size, "dir: %s has the data of %u shard%s: start with workers %u, or with another dir", path,
+             count, count == 1 ? "" : "s", count);
+    return ERR_INVALID;
+}
+
 int directory_shards(const char *path, uint32_t workers, const char *user, char *error, size_t error_size)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -199,11 +217,54 @@ int directory_shards(const char *path, uint32_t workers, const char *user, char 
         close(fd);
     if (err != 0)
         return fail(error, error_size, "make the shards of", path, err);
-    if (count == 0 || count == workers)
-        return 0;
-    snprintf(error, error_size, "dir: %s has the data of %u shard%s: start with workers %u, or with another dir", path,
-             count, count == 1 ? "" : "s", count);
-    return ERR_INVALID;
+    return count_check(path, count, workers, error, error_size);
+}
+
+static int writable(const char *path)
+{
+    return faccessat(AT_FDCWD, path, W_OK | X_OK, AT_EACCESS) == 0 ? 0 : -errno;
+}
+
+static int parent_check(const char *dir)
+{
+    char parent[PATH_MAX];
+    size_t len = strlen(dir);
+
+    while (len > 1 && dir[len - 1] == '/')
+        len--;
+    while (len > 0 && dir[len - 1] != '/')
+        len--;
+    if ((size_t)snprintf(parent, sizeof(parent), "%.*s", (int)len, len > 0 ? dir : "") >= sizeof(parent))
+        return -ENAMETOOLONG;
+    return writable(len > 0 ? parent : ".");
+}
+
+int directory_check(const char *dir, uint32_t workers, char *error, size_t error_size)
+{
+    char name[DIRECTORY_NAME_SIZE];
+    uint32_t count = 0;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err;
+
+    if (fd < 0 && errno == ENOENT) {
+        err = parent_check(dir);
+        return err == 0 ? 0 : fail(error, error_size, "make", dir, err);
+    }
+    if (fd < 0)
+        return fail(error, error_size, "open", dir, -errno);
+    err = name_look(fd, name);
+    if (err == -ENOENT)
+        err = writable(dir);
+    if (err != 0) {
+        close(fd);
+        return name_fail(dir, err, error, error_size);
+    }
+    err = shards_count(fd, &count);
+    close(fd);
+    if (err == 0 && count == 0)
+        err = writable(dir);
+    if (err != 0)
+        return fail(error, error_size, "make the shards of", dir, err);
+    return count_check(dir, count, workers, error, error_size);
 }
 
 uint64_t directory_file_system(const char *path)

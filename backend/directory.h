@@ -20,5 +20,8 @@ MUST_USE int directory_open(const char *start_dir, const char *dir, const char *
  * with data and not just so many. So a wrong `workers` changes nothing and adds nothing. */
 MUST_USE int directory_shards(const char *path, uint32_t workers, const char *user, char *error, size_t error_size);
 
+/* What the two would refuse of a `dir`, as far as it can be known without making anything. */
+MUST_USE int directory_check(const char *dir, uint32_t workers, char *error, size_t error_size);
+
 /* Bytes of the file system that it is on, used or not; 0: it does not say. */
 uint64_t directory_file_system(const char *path);

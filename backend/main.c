@@ -158,7 +158,12 @@ static int parse_options(int argc, char **argv, struct main_options *options)
 static int test(const struct main_options *options, const struct node_conf *conf)
 {
     const char *path = options->process.conf_path;
+    char error[MASTER_ERROR_SIZE];
 
+    if (process_check(&options->process, error) != 0) {
+        fprintf(stderr, "weir-backend: %s\n", error);
+        return 1;
+    }
     fprintf(stderr, "weir-backend: configuration %s%s%s is ok\n", path != NULL ? "file '" : "of the command line",
             path != NULL ? path : "", path != NULL ? "'" : "");
     printf("%u shard(s) from %s on, dir %s, fsync %s\n", conf->workers != 0 ? conf->workers : master_cpu_count(),

@@ -71,9 +71,8 @@ static void config_settings(struct process_config *config)
              node_conf_fsync_names[conf->fsync], conf->clients_max, conf->password != NULL ? conf->password : "");
 }
 
-static int process_configure(void *arg, struct master_config *out, char error[MASTER_ERROR_SIZE])
+static int config_read(const struct process_options *options, struct process_config **out, char error[MASTER_ERROR_SIZE])
 {
-    const struct process_options *options = arg;
     struct process_config *config = must_zalloc(sizeof(*config));
     struct conf_error conf_error;
     int err = node_conf_read(options->conf_path, options->options, options->options_count, &config->conf, &conf_error);
@@ -84,15 +83,20 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
         return err;
     }
     config->workers = config->conf->workers != 0 ? config->conf->workers : master_cpu_count();
-    err = directory_open(options->start_dir, config->conf->dir, config->conf->user, config->dir, sizeof(config->dir),
-                         config->name, error, MASTER_ERROR_SIZE);
-    if (err == 0)
-        err = directory_shards(config->dir, config->workers, config->conf->user, error, MASTER_ERROR_SIZE);
-    if (err != 0) {
-        node_conf_destroy(&config->conf);
-        mem_free(config);
-        return err;
-    }
+    *out = config;
+    return 0;
+}
+
+static void config_free(struct process_config *config)
+{
+    node_conf_destroy(&config->conf);
+    mem_free(config->listeners);
+    explicit_bzero(config->settings, sizeof(config->settings));
+    mem_free(config);
+}
+
+static void config_fill(struct process_config *config, struct master_config *out)
+{
     config->listeners = must_zalloc((config->workers + 1) * sizeof(*config->listeners));
     config_listeners(config);
     config_settings(config);
@@ -114,7 +118,41 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
         .settings = config->settings,
         .arg = config,
     };
-    return 0;
+}
+
+static int process_configure(void *arg, struct master_config *out, char error[MASTER_ERROR_SIZE])
+{
+    const struct process_options *options = arg;
+    struct process_config *config;
+    int err = config_read(options, &config, error);
+
+    if (err != 0)
+        return err;
+    err = directory_open(options->start_dir, config->conf->dir, config->conf->user, config->dir, sizeof(config->dir),
+                         config->name, error, MASTER_ERROR_SIZE);
+    if (err == 0)
+        err = directory_shards(config->dir, config->workers, config->conf->user, error, MASTER_ERROR_SIZE);
+    if (err == 0)
+        config_fill(config, out);
+    else
+        config_free(config);
+    return err;
+}
+
+int process_check(const struct process_options *options, char error[MASTER_ERROR_SIZE])
+{
+    struct master_config master_config;
+    struct process_config *config;
+    int err = config_read(options, &config, error);
+
+    if (err != 0)
+        return err;
+    config_fill(config, &master_config);
+    err = directory_check(config->conf->dir, config->workers, error, MASTER_ERROR_SIZE);
+    if (err == 0)
+        err = master_check(&master_config, config->conf->log_file, config->conf->pid_file, error);
+    config_free(config);
+    return err;
 }
 
 static bool is_same_text(const char *a, const char *b)
@@ -163,10 +201,7 @@ static void process_release(void *arg, struct master_config *master_config)
     struct process_config *config = master_config->arg;
 
     MAYBE(arg);
-    node_conf_destroy(&config->conf);
-    mem_free(config->listeners);
-    explicit_bzero(config->settings, sizeof(config->settings));
-    mem_free(config);
+    config_free(config);
 }
 
 /* ---- in a worker ----------------------------------------------------------------------------------------- */

@@ -17,5 +17,7 @@ struct process_options {
     struct log *log; /* borrows */
 };
 
+/* For -t: what a start would refuse beside the settings themselves. 0, or negative with a text. */
+MUST_USE int process_check(const struct process_options *options, char error[MASTER_ERROR_SIZE]);
 /* Fills in the program for master_run(). `options` is borrowed for its whole life. */
 void process_program(const struct process_options *options, int argc, char **argv, struct master_program *out);

@@ -135,6 +135,11 @@ struct master_program {
  * the log and on stderr). In children it does not return. */
 MUST_USE int master_run(const struct master_program *program);
 
+/* For -t: what a start with that configuration would refuse, as far as it can be known without doing anything. NULL: no such
+ * file. 0, or negative with a text. */
+MUST_USE int master_check(const struct master_config *config, const char *log_file, const char *pid_file,
+                          char error[MASTER_ERROR_SIZE]);
+
 /* How many cores this process may use: `workers: auto`. */
 uint32_t master_cpu_count(void);
 

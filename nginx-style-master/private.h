@@ -185,6 +185,9 @@ void master_enter_start_dir(struct master *master);
 void master_leave_start_dir(struct master *master);
 
 /* reload.c */
+/* Of a configuration alone, by a master that runs or by none. */
+MUST_USE int reload_config_check(const struct master_config *config, struct privilege *privilege, uint32_t *workers,
+                                 char *error);
 /* Asks the program. On success the configuration is the caller's. */
 MUST_USE int reload_config_get(struct master *master, struct master_config *config,
                                struct privilege *privilege, uint32_t *workers, char *error);

@@ -31,6 +31,24 @@ void master_sets_forget(struct master *master)
     master->sets_count = 0;
 }
 
+int reload_config_check(const struct master_config *config, struct privilege *privilege, uint32_t *workers, char *error)
+{
+    int err = privilege_resolve(config->user, config->group, privilege, error, MASTER_ERROR_SIZE);
+
+    *workers = config->workers == 0 ? master_cpu_count() : config->workers;
+    if (err == 0 && *workers > MASTER_WORKERS_MAX) {
+        snprintf(error, MASTER_ERROR_SIZE, "workers: %u are too many, at most %u", *workers,
+                 MASTER_WORKERS_MAX);
+        err = ERR_INVALID;
+    }
+    if (err == 0 && config->settings != NULL && strlen(config->settings) > WORKER_TEXT_MAX) {
+        snprintf(error, MASTER_ERROR_SIZE, "the settings are longer than %u bytes",
+                 WORKER_TEXT_MAX);
+        err = ERR_INVALID;
+    }
+    return err;
+}
+
 int reload_config_get(struct master *master, struct master_config *config,
                       struct privilege *privilege, uint32_t *workers, char *error)
 {
@@ -46,22 +64,11 @@ int reload_config_get(struct master *master, struct master_config *config,
             snprintf(error, MASTER_ERROR_SIZE, "the configuration is refused: %s", err_text(err));
         return err;
     }
-    *workers = config->workers == 0 ? master_cpu_count() : config->workers;
-    err = privilege_resolve(config->user, config->group, privilege, error, MASTER_ERROR_SIZE);
-    if (err == 0 && *workers > MASTER_WORKERS_MAX) {
-        snprintf(error, MASTER_ERROR_SIZE, "workers: %u are too many, at most %u", *workers,
-                 MASTER_WORKERS_MAX);
-        err = ERR_INVALID;
-    }
+    err = reload_config_check(config, privilege, workers, error);
     if (err == 0 && master->shm.table != NULL && *workers * 2 > master->shm.table->slots_count) {
         snprintf(error, MASTER_ERROR_SIZE,
                  "workers: at most %u without stopping first (the shared table is that large)",
                  master->shm.table->slots_count / 2);
-        err = ERR_INVALID;
-    }
-    if (err == 0 && config->settings != NULL && strlen(config->settings) > WORKER_TEXT_MAX) {
-        snprintf(error, MASTER_ERROR_SIZE, "the settings are longer than %u bytes",
-                 WORKER_TEXT_MAX);
         err = ERR_INVALID;
     }
     if (err != 0 && master->program->release != NULL)

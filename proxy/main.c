@@ -220,6 +220,17 @@ static int open_log(struct main_options *options, const struct conf *conf, struc
     return err;
 }
 
+static int test(const struct process_options *options)
+{
+    char error[MASTER_ERROR_SIZE];
+    int exit_code = check_configuration(options->conf_path, options->stats_port);
+
+    if (exit_code != 0 || process_check(options, error) == 0)
+        return exit_code;
+    fprintf(stderr, "weir-proxy: %s\n", error);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     struct main_options options = {
@@ -239,7 +250,7 @@ int main(int argc, char **argv)
     if (options.process.conf_path == NULL)
         options.process.conf_path = default_conf();
     if (options.is_test)
-        return check_configuration(options.process.conf_path, options.process.stats_port);
+        return test(&options.process);
     if (conf_load(options.process.conf_path, &conf, &error) != 0) {
         fprintf(stderr, "weir-proxy: %s\n", error.text);
         return 1;

@@ -106,13 +106,12 @@ static void config_add_pools(const struct conf *conf, struct master_listener *li
     }
 }
 
-static int process_configure(void *arg, struct master_config *out, char error[MASTER_ERROR_SIZE])
+/* All but the control socket, for which a directory may have to be made. */
+static int config_make(const struct process_options *options, struct master_config *out, char error[MASTER_ERROR_SIZE])
 {
-    const struct process_options *options = arg;
     struct process_config *config;
     struct conf_error conf_error;
     struct stats_plan plan;
-    uint32_t listeners_count;
     struct conf *conf;
     int err = conf_load(options->conf_path, &conf, &conf_error);
 
@@ -126,17 +125,14 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
         conf_destroy(&conf);
         return ERR_FULL;
     }
-    listeners_count = conf->pools_count + 1;
     config = must_zalloc(sizeof(*config));
     config->conf = conf;
     config->listeners = must_zalloc(sizeof(*config->listeners) * (conf->pools_count + 2));
     config_add_pools(conf, config->listeners);
     config_add_stats(options, conf, &config->listeners[conf->pools_count]);
-    listeners_count += config_add_control(options, config, &config->listeners[conf->pools_count],
-                                          &config->listeners[conf->pools_count + 1]);
     *out = (struct master_config){
         .listeners = config->listeners,
-        .listeners_count = listeners_count,
+        .listeners_count = conf->pools_count + 1,
         .workers = conf->process.workers,
         .replace = MASTER_REPLACE_OVERLAP,
         .cpu_affinity_auto = conf->process.cpu_affinity_auto,
@@ -153,6 +149,18 @@ static int process_configure(void *arg, struct master_config *out, char error[MA
     return 0;
 }
 
+static int process_configure(void *arg, struct master_config *out, char error[MASTER_ERROR_SIZE])
+{
+    const struct process_options *options = arg;
+    int err = config_make(options, out, error);
+    struct process_config *config = out->arg;
+
+    if (err == 0)
+        out->listeners_count += config_add_control(options, config, &config->listeners[config->conf->pools_count],
+                                                   &config->listeners[config->conf->pools_count + 1]);
+    return err;
+}
+
 static void process_release(void *arg, struct master_config *master_config)
 {
     struct process_config *config = master_config->arg;
@@ -161,6 +169,21 @@ static void process_release(void *arg, struct master_config *master_config)
     conf_destroy(&config->conf);
     mem_free(config->listeners);
     mem_free(config);
+}
+
+int process_check(const struct process_options *options, char error[MASTER_ERROR_SIZE])
+{
+    struct master_config master_config = {0};
+    struct process_config *config;
+    int err = config_make(options, &master_config, error);
+
+    if (err != 0)
+        return err;
+    config = master_config.arg;
+    err = master_check(&master_config, options->log_path != NULL ? options->log_path : config->conf->process.log_file,
+                       options->pid_path != NULL ? options->pid_path : config->conf->process.pid_file, error);
+    process_release(NULL, &master_config);
+    return err;
 }
 
 /* The slot of a server of the old configuration by the names of its pool and itself. */

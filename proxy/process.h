@@ -19,6 +19,8 @@ struct process_options {
     struct log *log; /* borrows */
 };
 
+/* For -t: what a start would refuse beside the settings themselves. 0, or negative with a text. */
+MUST_USE int process_check(const struct process_options *options, char error[MASTER_ERROR_SIZE]);
 /* Fills in the program for master_run(). `options` and `log` are borrowed for its whole life. */
 void process_program(const struct process_options *options, struct log *log, int argc, char **argv,
                      struct master_program *out);

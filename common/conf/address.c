@@ -7,6 +7,8 @@
 
 #include "common/conf/reader.h"
 
+#include <arpa/inet.h>
+#include <stdio.h>
 #include <sys/un.h>
 
 _Static_assert(CONF_UNIX_PATH_MAX == sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1, "the system's");
@@ -91,6 +93,17 @@ static int read_listen_path(struct conf_reader *reader, const struct conf_item *
     return 0;
 }
 
+/* "::1", "fe80::1%eth0" */
+static bool is_ipv6(struct bytes host)
+{
+    const char *zone = memchr(host.data, '%', host.len);
+    struct in6_addr addr;
+    char text[INET6_ADDRSTRLEN];
+
+    return (size_t)snprintf(text, sizeof(text), "%.*s", (int)(zone != NULL ? (size_t)(zone - host.data) : host.len),
+                            host.data) < sizeof(text) && inet_pton(AF_INET6, text, &addr) == 1;
+}
+
 int conf_set_listen(struct conf_reader *reader, const struct conf_item *item, void *target)
 {
     struct conf_address *address = (struct conf_address *)((char *)target + item->key->offset);
@@ -119,6 +132,10 @@ int conf_set_listen(struct conf_reader *reader, const struct conf_item *item, vo
     if (text.len > 255 || (text.len > 0 && memchr(text.data, ' ', text.len) != NULL))
         return conf_fail(reader, item->value->at,
                          "conf: directive \"%s\" has an invalid value; \"%.*s\" is no host name",
+                         item->name, CONF_SHOW(text));
+    if (text.len > 0 && memchr(text.data, ':', text.len) != NULL && !is_ipv6(text))
+        return conf_fail(reader, item->value->at,
+                         "conf: directive \"%s\" has an invalid value; \"%.*s\" is no IPv6 address, and no other host has a colon",
                          item->name, CONF_SHOW(text));
     address->host = conf_copy(reader->arena, text);
     return 0;

@@ -278,6 +278,39 @@ def test_wrong_options_are_named(args, text):
     assert code == 1 and text in said and said.count("\n") == 1, said
 
 
+@pytest.mark.parametrize("key, value, text", [
+    ("--user", "nosuch", 'user: there is no user "nosuch"'),
+    ("--listen", "127.0.0.1:12345:1", '"127.0.0.1:12345" is no IPv6 address'),
+    ("--listen", "nosuch.invalid:12345", 'the name "nosuch.invalid" has no address'),
+    ("--dir", "none/dir", "cannot make"), ("--dir", "file", "Not a directory"), ("--dir", "damaged", "node.id is damaged"),
+    ("--dir", "shards", "has the data of 2 shards"),
+    ("--log_file", "none/log", "none/log"), ("--log_file", "folder", "Is a directory"),
+    ("--pid_file", "none/pid", "none/pid"), ("--pid_file", "folder", "Is a directory"),
+])
+def test_a_test_of_the_settings_refuses_what_the_start_does(tmp_path, key, value, text):
+    """-t, and changes nothing."""
+    if key == "--user" and os.geteuid() != 0:
+        return  # nobody else can change: there the wish is void
+    for path in ("damaged", "shards/shard-0", "shards/shard-1", "folder"):
+        os.makedirs(tmp_path / path)
+    for path in ("file", "damaged/node.id", "shards/shard-1/x"):
+        (tmp_path / path).write_text("x")
+    (tmp_path / "shards" / "node.id").write_text("0" * 32)
+    os.chdir(tmp_path)
+    args = {"--listen": f"{LOOPBACK}:{free_port()}", "--stats": f"{LOOPBACK}:{free_port()}", "--dir": "new", "--workers": 1,
+            "--insecure": "true"}
+    good = [word for pair in args.items() for word in pair]
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    assert run("-t", *good)[0] == 0
+    args[key] = value
+    bad = [word for pair in args.items() for word in pair]
+    code, said = run("-t", *bad)
+    assert code == 1 and text in said and said.count("\n") == 1, said
+    assert before == sorted(str(path) for path in tmp_path.rglob("*"))
+    code, said = run(*bad)
+    assert code == 1 and text in said, said
+
+
 def test_too_few_files_are_named_as_the_cause(tmp_path):
     code, said = run("--listen", f"{LOOPBACK}:{free_port()}", "--stats", f"{LOOPBACK}:{free_port()}", "--dir", tmp_path,
                      files_max=40)

@@ -68,6 +68,27 @@ def test_test_conf(tmp_path):
     assert run("-t", "-c", tmp_path)[0] == 1
 
 
+@pytest.mark.parametrize("key, text", [
+    ("user: nosuch", 'user: there is no user "nosuch"'),
+    ("log: {file: none/log}", "none/log"),
+    ("pid_file: none/pid", "none/pid"),
+    ("stats: {listen: nosuch.invalid:22222, insecure: true}", 'the name "nosuch.invalid" has no address'),
+    ("", "none/socket"),
+])
+def test_test_conf_refuses_what_the_start_does(tmp_path, key, text):
+    """Without making anything."""
+    if "user" in key and os.geteuid() != 0:
+        return  # nobody else can change: there the wish is void
+    conf = write(tmp_path / "conf.yml", f"weir:\n  version: 1\n  {key}\n" +
+                 redis_pool(["127.0.0.1:1"], listen=f"{LOOPBACK}:{free_port()}" if key else str(tmp_path / "none/socket")))
+    options = ["-c", conf, *([] if "stats" in key else ["-s", free_port()])]
+    code, _, err = run("-t", *options, cwd=tmp_path)
+    assert code == 1 and text in err, err
+    assert os.listdir(tmp_path) == ["conf.yml"]
+    code, _, err = run(*options, cwd=tmp_path)
+    assert code == 1 and text in err, err
+
+
 def test_default_file_is_twemproxys(tmp_path):
     os.mkdir(tmp_path / "conf")
     write(tmp_path / "conf" / "nutcracker.yml", redis_pool(["127.0.0.1:1"]))

@@ -29,6 +29,7 @@ static const struct {
      "conf: directive \"listen\" has an invalid \"hostname:port\" format string"},
     {"p:\n  listen: 127.0.0.1:0\n" S, "2:11",
      "conf: directive \"listen\" has an invalid port in \"hostname:port\" format string"},
+    {"p:\n  listen: 127.0.0.1:12345:1\n" S, "2:11", "\"127.0.0.1:12345\" is no IPv6 address, and no other host has a colon"},
     {"p:\n  listen: 127.0.0.1:65536\n" S, "2:11", "has an invalid port in \"hostname:port\""},
     {"p:\n  listen: 127.0.0.1:-1\n" S, "2:11", "has an invalid port in \"hostname:port\""},
     {"p:\n  listen: /tmp/s 0999\n" S, "2:11",
