@@ -179,6 +179,7 @@ static int run(struct main_options *options, struct node_conf **conf, int argc, 
 
     if (err != 0) {
         fprintf(stderr, "weir-backend: cannot open the log file %s: %s\n", (*conf)->log_file, err_text(err));
+        node_conf_destroy(conf);
         return 1;
     }
     if ((*conf)->pid_file != NULL)
