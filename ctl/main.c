@@ -24,30 +24,33 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
+#define PROXY "Ccs" /* which one is asked */
+
 static const struct command {
     const char *name, *args, *text;
     int args_min, args_max;
+    const char *options; /* those that it takes, by their letters in long_options */
 } commands[] = {
-    {"status", "", "master, workers, pools, what was set since the last reload", 0, 0},
-    {"top", "", "requests, errors and times by pool, server and command, again and again", 0, 0},
-    {"slowlog", "[COUNT]", "the latest slow requests, and where their time went", 0, 1},
-    {"hotkeys", "[COUNT]", "the keys that are asked for most", 0, 1},
-    {"bigkeys", "[COUNT]", "the largest values seen", 0, 1},
-    {"clients", "", "who is connected", 0, 0},
-    {"stats", "", "everything, as JSON", 0, 0},
-    {"where", "[POOL] KEY", "which server a key is on, and why; with -c from the file alone", 1, INT_MAX},
-    {"config", "", "the configuration in force", 0, 0},
-    {"set", "[KEY VALUE]", "change a value until the next reload; alone: what can be changed", 0, 2},
-    {"log-level", "N", "0 (emerg) to 11, or + or -", 1, 1},
-    {"reload", "", "put the changed file in force", 0, 0},
-    {"reopen", "", "open the log file again", 0, 0},
-    {"upgrade", "[BINARY]", "put a new binary in place of the running one", 0, 1},
-    {"quit", "", "finish what is in flight, then end the proxy", 0, 0},
-    {"stop", "", "end the proxy now", 0, 0},
-    {"verify", "DIR", "check a storage node's directory, or a backup, from end to end", 1, 1},
-    {"backup", "NODE|DIR DEST", "a backup of a node that runs (HOST:PORT), or of a stopped one's directory", 2, 2},
-    {"restore", "BACKUP DIR", "a node's directory out of a backup, with --until as it was at a time", 2, 2},
-    {"salvage", "DIR OUT", "a new directory out of what can be read of a damaged one", 2, 2},
+    {"status", "", "master, workers, pools, what was set since the last reload", 0, 0, PROXY},
+    {"top", "", "requests, errors and times by pool, server and command, again and again", 0, 0, PROXY "in"},
+    {"slowlog", "[COUNT]", "the latest slow requests, and where their time went", 0, 1, PROXY},
+    {"hotkeys", "[COUNT]", "the keys that are asked for most", 0, 1, PROXY},
+    {"bigkeys", "[COUNT]", "the largest values seen", 0, 1, PROXY},
+    {"clients", "", "who is connected", 0, 0, PROXY},
+    {"stats", "", "everything, as JSON", 0, 0, PROXY},
+    {"where", "[POOL] KEY", "which server a key is on, and why; with -c from the file alone", 1, INT_MAX, PROXY},
+    {"config", "", "the configuration in force", 0, 0, PROXY},
+    {"set", "[KEY VALUE]", "change a value until the next reload; alone: what can be changed", 0, 2, PROXY},
+    {"log-level", "N", "0 (emerg) to 11, or + or -", 1, 1, PROXY},
+    {"reload", "", "put the changed file in force", 0, 0, PROXY},
+    {"reopen", "", "open the log file again", 0, 0, PROXY},
+    {"upgrade", "[BINARY]", "put a new binary in place of the running one", 0, 1, PROXY},
+    {"quit", "", "finish what is in flight, then end the proxy", 0, 0, PROXY},
+    {"stop", "", "end the proxy now", 0, 0, PROXY},
+    {"verify", "DIR", "check a storage node's directory, or a backup, from end to end", 1, 1, ""},
+    {"backup", "NODE|DIR DEST", "a backup of a node that runs (HOST:PORT), or of a stopped one's directory", 2, 2, "k"},
+    {"restore", "BACKUP DIR", "a node's directory out of a backup, with --until as it was at a time", 2, 2, "ku"},
+    {"salvage", "DIR OUT", "a new directory out of what can be read of a damaged one", 2, 2, ""},
 };
 
 static void usage(FILE *to)
@@ -76,13 +79,19 @@ static void usage(FILE *to)
           to);
 }
 
-static bool parse_options(int argc, char **argv, struct ctl_options *out, int *exit_code)
+#define GIVEN_SIZE (ARRAY_COUNT(long_options) + 1) /* with the one that there is not */
+
+/* `given`: their letters, each once. */
+static bool parse_options(int argc, char **argv, struct ctl_options *out, char given[GIVEN_SIZE], int *exit_code)
 {
+    size_t given_count = 0;
     int option;
     char *end;
 
     *exit_code = CTL_USAGE;
     while ((option = getopt_long(argc, argv, "c:s:i:n:hV", long_options, NULL)) != -1) {
+        if (strchr(given, option) == NULL)
+            given[given_count++] = (char)option;
         switch (option) {
         case 'C':
             out->control = optarg;
@@ -131,6 +140,20 @@ static bool parse_options(int argc, char **argv, struct ctl_options *out, int *e
         }
     }
     return true;
+}
+
+/* One that is not heeded would be believed to be. */
+static bool options_fit(const struct command *command, const char *given)
+{
+    const char *letter = given + strspn(given, command->options);
+    const struct option *option = long_options;
+
+    if (*letter == '\0')
+        return true;
+    while (option->val != *letter)
+        option++;
+    fprintf(stderr, "weirctl: %s takes no --%s\n", command->name, option->name);
+    return false;
 }
 
 static const struct command *find(const char *name)
@@ -191,9 +214,9 @@ int main(int argc, char **argv)
     struct ctl_options options = {.stats_port = -1, .interval_s = 1};
     const struct command *command;
     int exit_code, words_count;
-    char **words;
+    char **words, given[GIVEN_SIZE] = "";
 
-    if (!parse_options(argc, argv, &options, &exit_code))
+    if (!parse_options(argc, argv, &options, given, &exit_code))
         return exit_code;
     words = argv + optind;
     words_count = argc - optind;
@@ -214,6 +237,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "weirctl: it is weirctl %s %s\n", command->name, command->args);
         return CTL_USAGE;
     }
+    if (!options_fit(command, given))
+        return CTL_USAGE;
     if (strcmp(command->name, "top") == 0)
         return ctl_top(&options);
     if (strcmp(command->name, "verify") == 0)

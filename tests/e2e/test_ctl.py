@@ -287,6 +287,20 @@ def test_usage():
     assert "line break" in ctl.fails(2, "where", "a\nstop")
 
 
+def test_an_option_of_another_command_is_refused(tmp_path):
+    """All that a command does not heed, before anything is done."""
+    for words, name in ((["backup", "127.0.0.1:1", tmp_path / "b", "--until", "lsn:1"], "backup takes no --until"),
+                        (["restore", tmp_path, tmp_path / "r", "-n", "1"], "restore takes no --count"),
+                        (["verify", "--copy", tmp_path], "verify takes no --copy"),
+                        (["salvage", tmp_path, tmp_path / "s", "--copy"], "salvage takes no --copy"),
+                        (["status", "-i", "2"], "status takes no --interval"),
+                        (["verify", "--control", "x", tmp_path], "verify takes no --control"),
+                        (["set", "-n", "3", "-n", "4"], "set takes no --count")):
+        done = subprocess.run([program("weirctl"), *map(str, words)], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and name in done.stderr, done
+    assert os.listdir(tmp_path) == []
+
+
 # The socket's own protocol: one line, one answer, then it is closed.
 def ask(path, data, shutdown=False):
     with Conn(path=path) as c:
