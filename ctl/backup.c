@@ -66,6 +66,7 @@ struct backup {
     uint32_t shards;
     bool is_stopped; /* its files hold still by themselves */
     bool is_staged;  /* copies are made from the stages */
+    bool is_nobody;  /* nobody listens there */
     int stages[SHARDS_MAX], targets[SHARDS_MAX];
     uint64_t given_lsns[SHARDS_MAX];
     char stage_paths[SHARDS_MAX][SHARD_DIR_MAX + 32]; /* "": none */
@@ -134,9 +135,12 @@ static void stages_remove(struct backup *backup)
 /* The files that a shard holds, by name. */
 static int files_hold(struct backup *backup, uint32_t shard, const char *dir, const char *names, uint32_t count)
 {
-    int from = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), to, err = 0;
+    int from, to, err = tree_outside(backup->tree.path, dir);
     char name[32];
 
+    if (err != 0)
+        return err;
+    from = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (from < 0) {
         fprintf(stderr, "weirctl: %s: the shard's folder: %s; a backup is made on the machine where the node is\n", dir,
                 err_text(-errno));
@@ -239,10 +243,10 @@ static int shard_backup(struct backup *backup, const char *host, uint16_t port, 
 {
     struct node_answer answer;
     char what[300], id[32];
-    int fd = node_connect(host, port), err;
+    int fd = node_connect(host, port, &backup->is_nobody), err;
 
     if (fd < 0)
-        return ERR_NOT_FOUND;
+        return fd;
     (void)snprintf(what, sizeof(what), "%s:%u", host, port);
     err = node_ask(fd, "DEBUG BACKUP START", &answer);
     if (err != 0 || answer.is_error)
@@ -252,6 +256,26 @@ static int shard_backup(struct backup *backup, const char *host, uint16_t port, 
     if (err == 0)
         err = shard_held(backup, shard, fd, what, id);
     close(fd);
+    return err;
+}
+
+/* Before anything is made: its first shard's folder lies in the node's. */
+static int node_outside(struct backup *backup, const char *host, uint16_t port, const char *dest)
+{
+    struct node_answer answer;
+    char dir[SHARD_DIR_MAX], *slash;
+    int fd = node_connect(host, port, &backup->is_nobody), err;
+
+    if (fd < 0)
+        return fd;
+    err = node_ask(fd, "CONFIG GET dir", &answer);
+    close(fd);
+    (void)snprintf(dir, sizeof(dir), "%s", node_answer_item(&answer, 1));
+    slash = strrchr(dir, '/');
+    if (slash != NULL)
+        *slash = '\0';
+    err = err == 0 && slash != NULL ? tree_outside(dest, dir) : 0; /* who is no node will be told so */
+    node_answer_deinit(&answer);
     return err;
 }
 
@@ -442,16 +466,26 @@ static void told_done(const struct backup *backup)
            size_text(backup->tree.copied_bytes, copied), (unsigned long long)(wall_ms() - backup->start_ms));
 }
 
-static int source_backup(struct backup *backup, const char *source)
+static int backup_make(struct backup *backup, const char *source, const char *host, uint16_t port)
+{
+    int err = host[0] != '\0' ? node_backup(backup, host, port) : directory_backup(backup, source);
+
+    if (err == 0 && backup->is_staged)
+        err = stages_copy(backup);
+    stages_remove(backup);
+    return err == 0 ? info_put(backup) : err;
+}
+
+/* host "": it is a directory. */
+static int source_find(struct backup *backup, const char *source, const char *dest, char *host, size_t size, uint16_t *port)
 {
     struct stat status;
-    char host[256];
-    uint16_t port;
 
+    host[0] = '\0';
     if (stat(source, &status) == 0 && S_ISDIR(status.st_mode))
-        return directory_backup(backup, source);
-    if (address_parse(source, host, sizeof(host), &port))
-        return node_backup(backup, host, port);
+        return tree_outside(dest, source);
+    if (address_parse(source, host, size, port))
+        return node_outside(backup, host, *port, dest);
     fprintf(stderr, "weirctl: %s: neither a directory nor an address of a node, like 127.0.0.1:7000\n", source);
     return ERR_INVALID;
 }
@@ -459,19 +493,19 @@ static int source_backup(struct backup *backup, const char *source)
 int ctl_backup(const char *source, const char *dest, bool must_copy)
 {
     struct backup *backup = must_zalloc(sizeof(*backup));
+    char host[256];
+    uint16_t port = 0;
+    bool is_nobody;
     int err;
 
     backup->start_ms = wall_ms();
-    err = tree_begin(&backup->tree, dest);
+    err = source_find(backup, source, dest, host, sizeof(host), &port);
+    if (err == 0)
+        err = tree_begin(&backup->tree, dest);
     if (err == 0) {
         backup->tree.must_copy = must_copy;
         backup->held_ms = wall_ms(); /* U6 */
-        err = source_backup(backup, source);
-        if (err == 0 && backup->is_staged)
-            err = stages_copy(backup);
-        stages_remove(backup);
-        if (err == 0)
-            err = info_put(backup);
+        err = backup_make(backup, source, host, port);
         if (err == 0)
             err = tree_end(&backup->tree);
         else
@@ -481,6 +515,7 @@ int ctl_backup(const char *source, const char *dest, bool must_copy)
         told_done(backup);
         range_print(backup->tree.path);
     }
+    is_nobody = backup->is_nobody;
     mem_free(backup);
-    return err == 0 ? CTL_OK : CTL_FAILED;
+    return err == 0 ? CTL_OK : is_nobody ? CTL_NOBODY : CTL_FAILED;
 }

@@ -44,7 +44,7 @@ static int find_by_conf(const char *conf_path, char *out, size_t size)
 
     if (conf_load(conf_path, &conf, &error) != 0) {
         fprintf(stderr, "weirctl: %s\n", error.text);
-        return CTL_USAGE;
+        return CTL_FAILED;
     }
     if (conf->process.control != NULL)
         code = put(conf->process.control, out, size);

@@ -214,13 +214,13 @@ static bool authenticate(int fd, const char *host, uint16_t port)
     return err == 0;
 }
 
-int node_connect(const char *host, uint16_t port)
+int node_connect(const char *host, uint16_t port, bool *is_nobody)
 {
     int fd = connect_any(host, port);
 
-    if (fd >= 0 && !authenticate(fd, host, port)) {
-        close(fd);
-        return -1;
-    }
-    return fd;
+    *is_nobody = fd < 0;
+    if (fd < 0 || authenticate(fd, host, port))
+        return fd < 0 ? ERR_NOT_FOUND : fd;
+    close(fd);
+    return ERR_INVALID;
 }

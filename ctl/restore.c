@@ -103,11 +103,6 @@ static bool limit_check(struct restore *restore, const char *until)
     char taken[TIME_TEXT_MAX];
     uint64_t last = restore->source.taken_ms;
 
-    if (!until_parse(until, &restore->limit)) {
-        fprintf(stderr, "weirctl: --until takes a time (UTC), as in \"2026-11-28 15:04:05.678Z\" or @1796137445.678, or "
-                "lsn:N, not \"%s\"\n", until);
-        return false;
-    }
     restore->has_limit = true;
     if (!restore->limit.is_time && restore->source.count > 1) {
         fprintf(stderr, "weirctl: --until lsn:N is for one shard, each has its own; %s has %u: a time is wanted\n",
@@ -287,9 +282,18 @@ static void told_done(const struct restore *restore)
 int ctl_restore(const char *source, const char *dir, const char *until, bool must_copy)
 {
     struct restore *restore = must_zalloc(sizeof(*restore));
-    int locks[SHARDS_MAX], err = source_open(&restore->source, source);
+    int locks[SHARDS_MAX], err;
     bool is_locked = false;
 
+    if (until != NULL && !until_parse(until, &restore->limit)) {
+        fprintf(stderr, "weirctl: --until takes a time (UTC), as in \"2026-11-28 15:04:05.678Z\" or @1796137445.678, or "
+                "lsn:N, not \"%s\"\n", until);
+        mem_free(restore);
+        return CTL_USAGE;
+    }
+    err = source_open(&restore->source, source);
+    if (err == 0)
+        err = source_outside(&restore->source, dir);
     if (err == 0) {
         err = source_lock(&restore->source, locks);
         is_locked = err == 0;

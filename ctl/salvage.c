@@ -290,6 +290,8 @@ int ctl_salvage(const char *dir, const char *out)
     command->dir = dir;
     err = shards_each(dir, stdout, count_each, command);
     if (err == 0 || err == ERR_CORRUPT)
+        err = tree_outside(out, dir);
+    if (err == 0)
         err = tree_begin(&command->tree, out);
     if (err == 0) {
         err = shards_each(dir, sink != NULL ? sink : stdout, salvage_each, command);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ctl/source.h"
 
+#include "ctl/tree.h"
+
 #include "common/base/err.h"
 #include "common/base/mem.h"
 
@@ -99,6 +101,15 @@ int source_open(struct source *source, const char *dir)
         return 0;
     }
     source_close(source);
+    return err;
+}
+
+int source_outside(const struct source *source, const char *path)
+{
+    int err = tree_outside(path, source->dir);
+
+    for (uint32_t i = 0; i < source->count && err == 0; i++)
+        err = tree_outside(path, source->shards[i].dir);
     return err;
 }
 

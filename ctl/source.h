@@ -27,6 +27,8 @@ struct source {
 MUST_USE int source_open(struct source *source, const char *dir);
 /* When the backup in that directory was taken; 0: it is none. */
 uint64_t source_taken_ms(const char *dir);
+/* Whether what is to be made at `path` is not inside of it, nor of a shard that is a link to elsewhere; else told. */
+MUST_USE int source_outside(const struct source *source, const char *path);
 void source_close(struct source *source);
 /* Locks all of it, so that no node starts on it; the descriptors end with source_unlock(). Told. */
 MUST_USE int source_lock(struct source *source, int locks[SHARDS_MAX]);

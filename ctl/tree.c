@@ -66,12 +66,58 @@ int tree_remove(const char *path)
 
 /* ---- begin ------------------------------------------------------------------------------------ */
 
+static void path_parent(const char *path, char parent[TREE_PATH_MAX])
+{
+    size_t len = strlen(path);
+
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    while (len > 0 && path[len - 1] != '/')
+        len--;
+    (void)snprintf(parent, TREE_PATH_MAX, "%.*s", len > 0 ? (int)len : 1, len > 0 ? path : ".");
+}
+
+/* Up from the folder that it will be in, as that is on the disk, to the root, which is its own parent. */
+int tree_outside(const char *path, const char *source)
+{
+    struct stat wanted, at = {0}, child;
+    char parent[TREE_PATH_MAX];
+    int fd, up, err = 0;
+
+    path_parent(path, parent);
+    fd = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || stat(source, &wanted) != 0 || fstat(fd, &at) != 0) {
+        if (fd >= 0)
+            close(fd);
+        return 0; /* told by who makes or reads it */
+    }
+    do {
+        child = at;
+        if (at.st_dev == wanted.st_dev && at.st_ino == wanted.st_ino)
+            err = ERR_INVALID;
+        up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        close(fd);
+        fd = up;
+    } while (err == 0 && fd >= 0 && fstat(fd, &at) == 0 && (at.st_dev != child.st_dev || at.st_ino != child.st_ino));
+    if (fd >= 0)
+        close(fd);
+    if (err != 0)
+        fprintf(stderr, "weirctl: %s: it is inside of %s, which is only read: choose another place\n", path, source);
+    return err;
+}
+
 static int is_free(const char *path)
 {
+    struct stat status;
     struct dirent *entry;
-    DIR *dir = opendir(path);
+    DIR *dir;
     int count = 0;
 
+    if (lstat(path, &status) == 0 && S_ISLNK(status.st_mode)) {
+        fprintf(stderr, "weirctl: %s: it is a symbolic link, which no directory can replace: name what it leads to\n", path);
+        return ERR_EXISTS;
+    }
+    dir = opendir(path);
     if (dir == NULL)
         return errno == ENOENT ? 0 : told(path, "", -errno);
     while ((entry = readdir(dir)) != NULL)
@@ -283,14 +329,11 @@ static void fds_close(struct tree *tree)
 
 static int parent_sync(const char *path)
 {
-    char parent[TREE_PATH_MAX], *slash;
+    char parent[TREE_PATH_MAX];
     int fd, err = 0;
 
-    (void)snprintf(parent, sizeof(parent), "%s", path);
-    slash = strrchr(parent, '/');
-    if (slash != NULL)
-        slash[slash == parent] = '\0';
-    fd = open(slash != NULL ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    path_parent(path, parent);
+    fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd) != 0)
         err = -errno;
     if (fd >= 0)

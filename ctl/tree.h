@@ -6,7 +6,8 @@
  *                                                                          └─────────> tree_drop: removed
  *
  *   N1  D has its name only when everything in it, and every name, is durable.
- *   N2  Nothing is ever written over: every file is made new (O_EXCL), and D must not exist, or be empty.
+ *   N2  Nothing is ever written over: every file is made new (O_EXCL), and D must not exist, or be empty. It is no link, as
+ *       a directory cannot take the place of one.
  *   N3  What a killed one left behind (D.part, locked by nobody) the next one removes.
  *   N4  A file is either the very one of the source (a link), or a whole copy: never a link to something that is
  *       written to afterwards. Who may be linked is the caller's to know.
@@ -27,6 +28,8 @@ struct tree {
     bool must_copy;            /* --copy, or a link was not possible */
 };
 
+/* Whether `path` is to be made inside of the directory `source`, whatever they are called: then ERR_INVALID, told. */
+MUST_USE int tree_outside(const char *path, const char *source);
 /* 0, or an error that was told on stderr. */
 MUST_USE int tree_begin(struct tree *tree, const char *path);
 /* A folder in it, with owner and mode of `like` (a descriptor). Its descriptor is the tree's; or an error, told. */

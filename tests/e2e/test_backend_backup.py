@@ -434,7 +434,7 @@ def test_restore_to_a_point_in_time(weir_backend, tmp_path):
     assert "is later than" in told
     for wrong in ("yesterday", "2026-02-30 10:00:00Z", "2026-06-31 10:00:00Z", "2026-06-30 23:59:60Z", "@18446744073709552",
                   "@36893488147419103", "@99999999999999999999"):
-        told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", wrong, code=1)
+        told = ctl("restore", tmp_path / "b", tmp_path / "x", "--until", wrong, code=2)
         assert "takes a time" in told
     assert not os.path.exists(tmp_path / "x") and not os.path.exists(tmp_path / "x.part")
     assert "damage      0" in ctl("verify", tmp_path / "b")
@@ -610,11 +610,12 @@ def test_bad_backups_are_told(weir_backend, tmp_path, free_port):
         ctl("backup", address, tmp_path / "b")
     finally:
         del os.environ["WEIRCTL_AUTH"]
-    assert "refused" in ctl("backup", f"127.0.0.1:{free_port()}", tmp_path / "c", code=1)
+    assert "refused" in ctl("backup", f"127.0.0.1:{free_port()}", tmp_path / "c", code=3)
+    assert "127.0.0.1:1" in ctl("backup", "127.0.0.1:1", tmp_path / "c", code=3)
     assert "no node" in ctl("backup", f"127.0.0.1:{node.stats_port}", tmp_path / "c", code=1)
     assert "neither a directory nor" in ctl("backup", tmp_path / "nothing", tmp_path / "c", code=1)
     for last in (65535, 65534):  # the port of a node's only shard may be the last there is
-        told = ctl("backup", f"127.0.0.1:{last}", tmp_path / "c", code=1)
+        told = ctl("backup", f"127.0.0.1:{last}", tmp_path / "c", code=3)
         assert "neither a directory nor" not in told
     assert "no shard in it" in ctl("restore", tmp_path / "full", tmp_path / "c", code=1)
     assert "a node has it open" in ctl("restore", node.data, tmp_path / "c", code=1)
@@ -624,6 +625,49 @@ def test_bad_backups_are_told(weir_backend, tmp_path, free_port):
     assert (tmp_path / "full" / "file").read_text() == "precious"
     assert sorted(os.listdir(tmp_path / "full")) == ["file"] and not os.path.exists(tmp_path / "c")
     assert "NODE|DIR DEST" in ctl("backup", address, code=2)
+
+
+def test_nothing_is_made_inside_of_what_is_read(weir_backend, tmp_path):
+    """By whatever name; and nothing in the place of a link, which is told before anything is done."""
+    def folders():  # all that is made is one; files come and go while the node runs
+        return sorted(os.path.join(folder, name) for folder, names, _ in os.walk(tmp_path) for name in names)
+
+    node = weir_backend(None, *SEGMENT, "--workers", "2")
+    redis_client(node).set("a", "1")
+    address, data = f"127.0.0.1:{node.port}", node.data
+    (tmp_path / "alias").symlink_to(data)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    ctl("backup", address, tmp_path / "b")
+    shutil.copytree(tmp_path / "b", tmp_path / "linked")
+    os.rename(tmp_path / "linked" / "shard-1", tmp_path / "elsewhere")
+    (tmp_path / "linked" / "shard-1").symlink_to(tmp_path / "elsewhere")
+    before = folders()
+
+    def refused(verb, source, dest, text="is only read"):
+        assert text in ctl(verb, source, dest, code=1)
+        assert before == folders()
+
+    for inside in (f"{data}/x", f"{data}/shard-1/x/", tmp_path / "alias" / "x", tmp_path / "alias" / "shard-0" / ".." / "x"):
+        refused("backup", address, inside)
+    for link in ("link", "link/", "nowhere"):
+        refused("backup", address, f"{tmp_path}/{link}", "symbolic link")
+        refused("restore", tmp_path / "b", f"{tmp_path}/{link}", "symbolic link")
+        refused("salvage", tmp_path / "b", f"{tmp_path}/{link}", "symbolic link")
+    node.stop()
+    for verb in ("backup", "restore", "salvage"):
+        refused(verb, data, f"{data}/shard-1/x")
+        refused(verb, data, tmp_path / "alias" / "x")
+        refused(verb, tmp_path / "alias", f"{data}/x")
+        refused(verb, tmp_path / "b", tmp_path / "b" / "x")
+    for verb in ("backup", "restore"):
+        refused(verb, tmp_path / "linked", tmp_path / "elsewhere" / "x")
+    ctl("backup", data, f"{data}.b")
+    before = folders()
+    os.chdir(tmp_path / "b")
+    refused("restore", ".", "x")
+    ctl("restore", ".", "../r")
 
 
 def test_killed_during_a_backup(weir_backend, tmp_path):
