@@ -260,6 +260,25 @@ def explain(label, request, ours, theirs, history):
 
 # Running
 
+def settings(port):
+    """What CONFIG GET * says; {} of a server that is gone."""
+    try:
+        with Client(port) as c:
+            items = [item[1] for item in c.ask("CONFIG", "GET", "*")[1]]
+            return dict(zip(items[::2], items[1::2]))
+    except OSError:
+        return {}
+
+
+def settings_put_back(port, before):
+    """A stream leaves none to the next: with a min-slaves-to-write not even FLUSHALL would run."""
+    changed = [name for name, text in settings(port).items() if before.get(name, text) != text]
+    with Client(port) as c:
+        for name in changed:
+            answer = c.ask("CONFIG", "SET", name, before[name])
+            assert answer == (b"+", b"OK"), (name, before[name], answer)
+
+
 def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, between=None, each_time=None,
         every=20):
     """`count` commands of these families (None: all) to both ports. between(done) is called now and then (one pipeline of
@@ -271,6 +290,7 @@ def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, betwee
     draw = Mix(rng, names).request
     label = f"--families {','.join(names)} --seed {seed} --resp {resp}"
     history, done = [], 0
+    before = [(port, settings(port)) for port in (ours, theirs)]
     a, b = Client(ours, resp=resp), Client(theirs, resp=resp)
     try:
         for client in (a, b):
@@ -303,6 +323,8 @@ def run(ours, theirs, names=None, seed=1, count=2000, resp=2, flush=True, betwee
     finally:
         a.close()
         b.close()
+    for port, texts in before:
+        settings_put_back(port, texts)
     return done
 
 
@@ -413,6 +435,7 @@ def main():
         if port is None:
             port = free_port()
             server = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+                                       "--enable-debug-command", "yes",
                                        "--dir", directory], stdout=subprocess.DEVNULL)
             time.sleep(0.5)
         try:

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 import acknowledged
+import differential
 import weirtest
 from weirtest import Closed, Conn, Delta, Process, memcache_pool, redis_pool, resp
 
@@ -144,3 +145,18 @@ def test_a_reckoning_sees(monkeypatch, found, promised, why):
 class Ponger:
     def resp(self, *words):
         return b"+PONG\r\n"
+
+
+def test_a_stream_leaves_no_settings_behind(weir_backend, redis_server):
+    """A min-slaves-to-write would refuse the next one's FLUSHALL."""
+    ports = weir_backend().port, redis_server().port
+
+    def set_both(_):
+        for port in ports:
+            with differential.Client(port) as c:
+                assert c.ask("CONFIG", "SET", "min-slaves-to-write", "2", "timeout", "100") == (b"+", b"OK")
+
+    before = [differential.settings(port) for port in ports]
+    for seed in range(2):
+        differential.run(*ports, ["strings"], seed=seed, count=40, each_time=set_both)
+        assert before == [differential.settings(port) for port in ports]
