@@ -34,6 +34,12 @@ void session_wait_for_state(struct session *session);
 /* Every session of the list runs again. */
 void sessions_resume(struct list *list);
 
+/* ---- growth.c ---- */
+
+#define GROWTH_ASKED (1u << 20) /* less is not worth asking for */
+/* By how much the command, as it stands, makes a string longer, beyond its own arguments; 0: by little. */
+uint64_t command_growth(struct cmd *c);
+
 /* ---- fetch.c ---- */
 
 /* Starts to fetch this cold key's value and those of the command's other keys that are cold; the session then waits.

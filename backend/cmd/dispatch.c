@@ -250,6 +250,7 @@ static size_t bytes_wanted(const struct cmd *c, uint32_t flags)
 static enum verdict check_write(struct cmd *c, uint32_t flags, bool is_queued)
 {
     bool must_wait;
+    uint64_t growth;
     const char *error = dispatch_write_error(c->engine, is_queued ? flags | CMD_DENYOOM : flags, bytes_wanted(c, flags),
                                              &must_wait);
 
@@ -263,7 +264,8 @@ static enum verdict check_write(struct cmd *c, uint32_t flags, bool is_queued)
         session_wait_for_log(c->session);
         return VERDICT_PARKED;
     }
-    return VERDICT_RUN;
+    growth = command_growth(c);
+    return LIKELY(growth == 0) || store_may_grow(c->store, growth) ? VERDICT_RUN : refuse(c, ERROR_MEMORY);
 }
 
 /* The session's own state: what only some of them have. */

@@ -235,6 +235,17 @@ int store_may_write(struct store *store, size_t grows)
     return 0;
 }
 
+/* As if it were there already: what SET brings has been received, and counts. */
+bool store_may_grow(struct store *store, uint64_t bytes)
+{
+    bool is_full;
+
+    store->others_bytes += bytes;
+    is_full = store_is_memory_full(store);
+    store->others_bytes -= bytes;
+    return !is_full;
+}
+
 void store_atomic_begin(struct store *store)
 {
     store->is_atomic = true;

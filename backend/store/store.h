@@ -161,6 +161,8 @@ void store_fetch_cancel(struct store_waiter *waiter);
  * small. 0; ERR_FULL: memory (only for commands that may grow); -ENOSPC: disk, and the cleaner cannot help; -EROFS: a write or a flush failed, the shard is read-only; ERR_AGAIN: the log or the
  * cleaner is behind, park the client and try when `state` is told. */
 int store_may_write(struct store *store, size_t grows);
+/* Whether memory has room for that much beside what may be written in any case. */
+bool store_may_grow(struct store *store, uint64_t bytes);
 /* Whether what is kept on a full disk for those that only take away has so many bytes. */
 bool store_may_delete(struct store *store, size_t bytes);
 

@@ -100,6 +100,27 @@ def test_what_a_slow_reader_is_sent_does_not_change(weir_backend, change):
         assert int(re.search(rb"mem_clients_normal:(\d+)", writer.ask("INFO", "memory")[1])[1]) < len(value)
 
 
+def test_what_makes_a_string_long_is_asked_for(weir_backend):
+    """A few bytes that would take five times the memory: nothing is made, also not in a transaction. What is long already may
+    be changed, and grow as far as there is room."""
+    ours = weir_backend(None, "--memory", "100mb")
+    far = (["SETBIT", "k", "4294967295", "1"], ["SETRANGE", "k", "536870911", "x"], ["BITFIELD", "k", "GET", "u8", "0", "SET", "u8",
+            "4294967288", "1"], ["BITFIELD", "k", "OVERFLOW", "SAT", "INCRBY", "u8", "#536870911", "1"])
+    with differential.Client(ours.port) as c:
+        for words in far:
+            assert c.ask(*words)[1].startswith(b"OOM "), words
+            assert c.ask("EXISTS", "k") == (b":", b"0")
+            assert c.ask("MULTI") == (b"+", b"OK") and c.ask(*words)[1].startswith(b"OOM ")
+            assert c.ask("EXEC")[1].startswith(b"EXECABORT")
+        assert c.ask("SETRANGE", "k", str(60 << 20), "x") == (b":", b"%d" % ((60 << 20) + 1))
+        assert c.ask("SETBIT", "k", str((60 << 23) - 1), "1") == (b":", b"0")
+        assert c.ask("SETRANGE", "k", str(90 << 20), "x") == (b":", b"%d" % ((90 << 20) + 1))
+        for words in far:
+            assert c.ask(*words)[1].startswith(b"OOM "), words
+        assert c.ask("SETBIT", "k", str((90 << 23) - 1), "1") == (b":", b"0")
+        assert c.ask("STRLEN", "k") == (b":", b"%d" % ((90 << 20) + 1))
+
+
 def test_data_is_twenty_times_the_memory(weir_backend):
     """Values of 1.5 KiB, written, read in another order, and read again after a kill; the memory stays as it was told."""
     ours = weir_backend(None, "--memory", "4mb")
