@@ -39,8 +39,6 @@
 #define LOOK_BYTES        (4u << 10)
 #define TLS_HANDSHAKE     0x16
 #define ARGS_MAX          EFFECT_ARGUMENTS_MAX /* as Redis 7.0: what bounds a request is client-query-buffer-limit */
-#define UNAUTH_ARGS_MAX   10u
-#define UNAUTH_BULK_MAX   16384u
 
 enum client_pause {
     PAUSE_OUTPUT = 1,  /* C4 */
@@ -234,8 +232,8 @@ static void resp_limits(const struct client *client, struct proto_limits *limits
     limits->args_max = ARGS_MAX;
     limits->bulk_max = client->node->engine->settings->bulk_max;
     if (UNLIKELY(!client->session.is_authenticated)) {
-        limits->args_max = UNAUTH_ARGS_MAX;
-        limits->bulk_max = UNAUTH_BULK_MAX;
+        limits->args_max = INT32_MAX; /* Redis's: it is the password that it lacks first */
+        limits->is_unauthenticated = true;
     }
 }
 

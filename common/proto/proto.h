@@ -24,6 +24,7 @@ struct proto_limits {
     uint32_t args_max;         /* RESP: of one request (1048576) */
     uint32_t line_max;         /* inline or memcache command line (64 KiB) */
     uint64_t bulk_max;         /* one RESP bulk (512 MiB) */
+    bool is_unauthenticated;   /* RESP: as Redis no more than 10 arguments of 16 KiB, whatever else would be allowed */
     uint32_t value_max;        /* memcache value (1 MiB by default, as memcached) */
     uint32_t key_max;          /* memcache: 250 */
     bool has_control_keys;     /* memcache text: keys may have control bytes but NUL, as memcached's; a proxy's may not */

@@ -14,12 +14,17 @@
 #include "common/proto/resp.h"
 #include "common/base/mem.h"
 
+#define UNAUTH_ARGS_MAX 10u
+#define UNAUTH_BULK_MAX 16384u
+
 #define ARGS_CAP_START 64u
 #define ARGS_CAP_KEPT  1024u
 #define INLINE_CAP_KEPT 65536u
 
 #define BAD_MULTIBULK "Protocol error: invalid multibulk length"
 #define BAD_BULK      "Protocol error: invalid bulk length"
+#define UNAUTH_MULTIBULK "Protocol error: unauthenticated multibulk length"
+#define UNAUTH_BULK      "Protocol error: unauthenticated bulk length"
 #define BAD_DOLLAR    "Protocol error: expected '$', got '%c'"
 #define BAD_CRLF      "Protocol error: expected CRLF after bulk"
 #define BAD_QUOTES    "Protocol error: unbalanced quotes in request"
@@ -190,6 +195,8 @@ static ALWAYS_INLINE enum parse_result read_args(struct resp_parser *parser, str
             result = read_length(&p, end, limits->bulk_max, &len);
             if (UNLIKELY(result == PARSE_BAD))
                 return bad(parser, out, BAD_BULK);
+            if (UNLIKELY(result == PARSE_OK && len > UNAUTH_BULK_MAX) && limits->is_unauthenticated)
+                return bad(parser, out, UNAUTH_BULK);
         }
         parser->scan_off = (uint32_t)(header - data.data);
         parser->args_left = total - argc;
@@ -246,6 +253,8 @@ static ALWAYS_INLINE enum parse_result parse_multibulk(struct resp_parser *parse
         return bad(parser, out, BAD_MULTIBULK);
     if (UNLIKELY(result == PARSE_MORE))
         return more(parser, data.len + 1);
+    if (UNLIKELY(count > UNAUTH_ARGS_MAX) && limits->is_unauthenticated)
+        return bad(parser, out, UNAUTH_MULTIBULK);
     out->total_argc = parser->arg_count = (uint32_t)count;
     result = read_args(parser, args, limits, data, (size_t)(p - data.data), 0, (uint32_t)count, true,
                        out);

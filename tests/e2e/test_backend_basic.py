@@ -431,6 +431,21 @@ def test_a_cache_of_collections_stays_full(weir_backend):
     assert r.dbsize() * each > (16 << 20) * 0.7, (r.dbsize(), each)
 
 
+def test_lengths_before_the_password_are_told_as_redis_does(weir_backend, redis_server):
+    """What is no number, or more than anybody may send, is told first."""
+    ours, theirs = weir_backend(None, "--password", "secret word"), redis_server(None, "--requirepass", "secret word")
+    for count in (b"10", b"11", b"2147483647", b"2147483648", b"99999999999999999999", b"x", b"11x", b"011", b"0", b"-1"):
+        data = b"*%s\r\n" % count
+        assert ask(ours.port, data + b"x\r\n") == ask(theirs.port, data + b"x\r\n"), data
+    for size in (b"16385", b"536870912", b"536870913", b"99999999999999999999", b"x", b"16385x", b"020000", b"-1"):
+        data = b"*2\r\n$4\r\nAUTH\r\n$%s\r\n" % size
+        assert ask(ours.port, data) == ask(theirs.port, data), data
+    with Conn(ours.port) as c:
+        assert c.resp("AUTH", "x" * 16384).startswith(b"-WRONGPASS")
+        assert c.resp("AUTH", "secret word") == c.resp("SET", "k", "x" * 16385) == b"+OK\r\n"
+        assert c.resp("DEL", *map(str, range(11))) == b":0\r\n"
+
+
 def test_wrong_passwords_are_counted(weir_backend):
     """In each protocol; what is refused for want of a password is none."""
     server = weir_backend(None, "--password", "secret word")
