@@ -152,13 +152,15 @@ static int config_make(const struct process_options *options, struct master_conf
 static int process_configure(void *arg, struct master_config *out, char error[MASTER_ERROR_SIZE])
 {
     const struct process_options *options = arg;
+    struct process_config *config;
     int err = config_make(options, out, error);
-    struct process_config *config = out->arg;
 
-    if (err == 0)
-        out->listeners_count += config_add_control(options, config, &config->listeners[config->conf->pools_count],
-                                                   &config->listeners[config->conf->pools_count + 1]);
-    return err;
+    if (err != 0)
+        return err;
+    config = out->arg;
+    out->listeners_count += config_add_control(options, config, &config->listeners[config->conf->pools_count],
+                                               &config->listeners[config->conf->pools_count + 1]);
+    return 0;
 }
 
 static void process_release(void *arg, struct master_config *master_config)
