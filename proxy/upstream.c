@@ -14,12 +14,14 @@
  *   U3  Anything unexpected (bytes that no request waits for, a VALUE for another key, a frame that does
  *       not parse, a reply to a request not yet sent whole) retires the connection. Nothing is
  *       resynchronised. A time-out or a client that left is not doubt: the request stays as a tombstone.
- *   U4  Tombstones are bounded in number and age; beyond, the connection is retired.
+ *   U4  Tombstones that are overdue are bounded in number, and the first of all in age; beyond, the connection is
+ *       retired. Those of a client that left are none of the server's fault: they count in `inflight_count`, which
+ *       is bounded, and are waited for as if it were there.
  */
 #include "proxy/proxy_private.h"
 #include "common/base/fsm.h"
 
-#define UPSTREAM_TOMBSTONES_MAX 64
+#define UPSTREAM_OVERDUE_MAX    64
 #define UPSTREAM_TOMBSTONE_AGE_MAX_MS 10000
 #define UPSTREAM_RETRIES_MAX    1
 #define UPSTREAM_MOVES_MAX      2 /* to a server that takes connections and closes each */
@@ -690,8 +692,9 @@ static bool upstream_time_out(struct upstream *upstream, struct queue_node **lin
     return upstream->state != UPSTREAM_CLOSED;
 }
 
-/* Requests are in the order of their times: the first that is young ends the walk. */
-static bool upstream_time_out_old(struct upstream *upstream, uint64_t limit_us)
+/* Requests are in the order of their times: the first that is young ends the walk. `overdue_count`: the
+ * old ones, tombstones too, whose replies are still to come. */
+static bool upstream_time_out_old(struct upstream *upstream, uint64_t limit_us, uint32_t *overdue_count)
 {
     struct queue_node **link = &upstream->inflight.first;
     bool has_timed_out = false;
@@ -699,6 +702,8 @@ static bool upstream_time_out_old(struct upstream *upstream, uint64_t limit_us)
     while (*link != NULL) {
         struct request *request = CONTAINER_OF(*link, struct request, upstream_node);
 
+        if (request->sent_us <= limit_us)
+            ++*overdue_count;
         if (!request->is_tombstone) {
             if (request->sent_us > limit_us)
                 break;
@@ -718,6 +723,7 @@ void upstream_tick(struct upstream *upstream, uint64_t now_ms)
         upstream->state == UPSTREAM_READY ? conf->reply_timeout_ms : conf->queue_timeout_ms;
     uint64_t age_max_ms = UPSTREAM_TOMBSTONE_AGE_MAX_MS;
     struct request *head;
+    uint32_t overdue_count = 0;
     bool has_timed_out = false;
 
     upstream_gauges(upstream, true);
@@ -733,7 +739,7 @@ void upstream_tick(struct upstream *upstream, uint64_t now_ms)
         uint64_t now_us = now_ms * 1000;
 
         has_timed_out = upstream_time_out_old(
-            upstream, now_us - MIN(now_us, (uint64_t)timeout_ms * 1000));
+            upstream, now_us - MIN(now_us, (uint64_t)timeout_ms * 1000), &overdue_count);
         age_max_ms = MIN(age_max_ms, (uint64_t)timeout_ms * 2);
     }
     if (has_timed_out)
@@ -741,7 +747,7 @@ void upstream_tick(struct upstream *upstream, uint64_t now_ms)
     if (upstream->state == UPSTREAM_CLOSED)
         return;
     head = upstream_head(upstream);
-    if (upstream->tombstone_count > UPSTREAM_TOMBSTONES_MAX)
+    if (overdue_count > UPSTREAM_OVERDUE_MAX)
         upstream_retire(upstream, ERROR_timeout, "too many replies are overdue");
     else if (head != NULL && head->is_tombstone && now_ms * 1000 > head->sent_us + age_max_ms * 1000)
         upstream_retire(upstream, ERROR_timeout, "a reply is long overdue");

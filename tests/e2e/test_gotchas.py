@@ -174,6 +174,29 @@ def test_reply_of_a_client_that_left(fake, weir_proxy):
         c.expect(b"$4\r\nmine\r\n")
 
 
+@pytest.mark.parametrize("timeout", [None, 15000])
+def test_many_replies_of_a_client_that_left(fake, weir_proxy, timeout):
+    """17, 23: a client leaves with a long pipeline in flight. The server owes what it owes, and is not late: another
+    client's write that waits behind it on the same connection is answered, not failed as if it had timed out."""
+    server = fake()
+    proxy = weir_proxy(redis_pool([server.address], **({"timeout": timeout} if timeout else {})))
+    with proxy.connect() as c:
+        c.send(resp("SET", "first", "1"))
+        peer = server.accept()
+        peer.expect(resp("SET", "first", "1")).send(b"+OK\r\n")
+        c.expect(b"+OK\r\n")
+        gets = b"".join(resp("GET", f"secret{i}") for i in range(500))
+        leaving = proxy.connect()
+        leaving.send(gets)
+        peer.expect(gets)
+        c.send(resp("SET", "mine", "1"))
+        peer.expect(resp("SET", "mine", "1"))
+        leaving.reset()
+        assert c.is_quiet(0.5)
+        peer.send(b"$6\r\nsecret\r\n" * 500 + b"+OK\r\n")
+        c.expect(b"+OK\r\n")
+
+
 def test_late_reply_is_dropped(fake, weir_proxy):
     """17, 23, 24: a reply that comes after its time-out is dropped; requests behind it on the same connection
     get theirs; the connection is kept."""
