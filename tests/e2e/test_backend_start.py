@@ -40,6 +40,7 @@ def run(*args, timeout=30, files_max=None, file_bytes_max=None):
 
     done = subprocess.run([program("weir-backend"), *map(str, args)], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, timeout=timeout, preexec_fn=limit)
+    assert "Sanitizer" not in done.stdout, done.stdout
     return done.returncode, done.stdout
 
 
