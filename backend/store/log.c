@@ -494,6 +494,7 @@ void store_log_room_check(struct store_log *log)
     bool is_full;
 
     log_bound_look(log);
+    log_spares_trim(log);
     is_full = store_log_is_disk_full(log);
     /* Errors told of a full disk are over as well. */
     log->room_is_wanted |= log->was_full && !is_full;

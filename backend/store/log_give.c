@@ -5,7 +5,7 @@
  *     cleaned ──release, give back──> how many names has the file?
  *                                       one:      footer away, durably ──> header says free, durably ──> ready
  *                                       more:     a backup has it, it stays as it is ──┐
- *     of another size, or more than disk_max ──────────────────────────────────────────┴──> "lock" tells ──> removed
+ *     of another size, or more than there are to be ───────────────────────────────────────┴──> "lock" tells ──> removed
  *     ready ──(its room is for something else)─────────────────────────────────────────────────┘
  *
  * What a start finds free and of another size goes with the next checkpoint, or when there is no room for one of ours.
@@ -14,6 +14,8 @@
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
 
+#define SPARES_MIN   16u
+#define SPARES_SHARE 4u  /* of those in use */
 #define BLOB_WAIT_MS 1000u /* who was told to wait comes back in the next turns, or has gone */
 
 void store_log_cleaned(struct store_log *log, uint64_t sequence)
@@ -157,11 +159,21 @@ static void segment_unlink(struct store_log *log, struct segment *segment)
     going_unlink(log, segment);
 }
 
+/* So many may lie there free where nobody has said how much of the disk is ours: what comes free between two checkpoints, and a
+ * part of what is used. The rest is for others. */
+static uint32_t spares_max(const struct store_log *log)
+{
+    return log->reserve + 1 + SPARES_MIN + log->used_count / SPARES_SHARE;
+}
+
 /* More than there may be; and without this one clients can go on. */
 static bool is_surplus(const struct store_log *log)
 {
-    return log->options.disk_max != 0 && log->disk_bytes > log->options.disk_max &&
-           log->ready_count + log->freeing_count > log->reserve + 1;
+    uint32_t count = log->ready_count + log->freeing_count;
+
+    if (log->options.disk_max == 0)
+        return count > spares_max(log);
+    return log->disk_bytes > log->options.disk_max && count > log->reserve + 1;
 }
 
 /* A backup has it under another name: then it must stay as it is, and we take another file. */
@@ -232,6 +244,18 @@ static bool spare_give(struct store_log *log)
     if (segment != NULL)
         spare_remove(log, segment);
     return segment != NULL;
+}
+
+void log_spares_trim(struct store_log *log)
+{
+    struct segment *segment;
+
+    if (log->options.disk_max != 0 || log->ready_count <= spares_max(log) || log->freeing_count > 0 ||
+        log->state != LOG_RUNNING || log->error != 0)
+        return;
+    segment = spare_take(log, spares_max(log));
+    if (segment != NULL)
+        spare_remove(log, segment);
 }
 
 void store_log_copy_room(struct store_log *log)

@@ -335,6 +335,7 @@ void log_space_fire(struct io_timer *timer);
 
 /* ---- log_give.c ---- */
 void log_segments_unlink(struct store_log *log); /* what is going, and told */
+void log_spares_trim(struct store_log *log);     /* one at a time, if there are many */
 /* There is no room for a free segment, and clients wait for one: one that a start found, of a size that new ones have not,
  * goes before a checkpoint comes, for which there may be no room either. */
 void log_odd_remove(struct store_log *log);
