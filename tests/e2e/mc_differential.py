@@ -351,6 +351,7 @@ def run(ours, theirs, seed, count, is_cold=False, each_time=None):
             texts[0].socket.close()
             binaries[0].close()
             texts[0], binaries[0] = Text(ours), Binary(ours)
+            texts[0].ask(b"")  # its first line says which protocol it is: "foo" may be of either
             draw.restarted()
         kind = draw.rng.randrange(10)
         if kind < 7:

@@ -130,6 +130,7 @@ def test_server_commands_are_those_of_redis(weir_backend, redis_server, resp, se
         ours, theirs = weir_backend(), redis_server(None, "--enable-debug-command", "yes")
         with differential.Client(ours.port) as c:  # which has a bound from the start
             assert c.ask("CONFIG", "SET", "maxmemory", "0") == (b"+", b"OK")
+            assert c.ask("CONFIG", "SET", "hz", "100") == (b"+", b"OK")  # as weirtest starts a redis-server
         differential.run(ours.port, theirs.port, ["server"], seed=seed, count=3000, resp=resp)
 
 

@@ -67,7 +67,8 @@ NODE = {
     ("r2", 7): (b"", "keep"),  # as many arguments as Redis takes, of which none has come
     # Redis 7's words, where the proxy has twemproxy's. A wrong password does not take away what a right one gave.
     ("r11", 1): (WRONGPASS + NOAUTH * 2, "stop"), ("r11", 2): (b"+OK\r\n" + WRONGPASS + b"$1\r\na\r\n", "stop"),
-    ("r11", 4): (b"-ERR Protocol error: invalid bulk length\r\n", "close"), ("r11", 5): (WRONGPASS * 1000, "stop"),
+    ("r11", 3): (NOAUTH + b"-EXECABORT Transaction discarded because of: " + NOAUTH[1:] + NOAUTH, "stop"),
+    ("r11", 4): (b"-ERR Protocol error: unauthenticated bulk length\r\n", "close"), ("r11", 5): (WRONGPASS * 1000, "stop"),
     ("r11b", 0): (b"-ERR AUTH <password> called without any password configured for the default user. Are you sure "
                   b"your configuration is correct?\r\n", "keep"),
     # What the proxy denies.

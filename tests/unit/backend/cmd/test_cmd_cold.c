@@ -120,6 +120,7 @@ static void test_a_turn_is_kept_for_a_cold_value(void **state)
             session_deinit(&first.session);
         session_deinit(&second.session);
     }
+    sim_run_for(cw.w.sim, 1000000); /* the read of who has left ends, too */
     cold_deinit(&cw);
 }
 
