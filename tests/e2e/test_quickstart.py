@@ -46,12 +46,12 @@ def ports_of(process):
 
 
 def end_and_look(process, signo, tmp_path):
-    pids = descendants(process.pid)
-    assert len(pids) >= 5  # masters, and the node's workers and stats process (those of a killed master are nobody's)
+    begins = {pid: weirtest.begin_of(pid) for pid in descendants(process.pid)}
+    assert len(begins) >= 5  # masters, and the node's workers and stats process (those of a killed master are nobody's)
     process.send_signal(signo)
     assert process.wait() == 0
     assert "everything is stopped" in process.text()
-    wait_for(lambda: not [pid for pid in pids if weirtest.cmdline_of(pid)], "all are gone")
+    wait_for(lambda: not [pid for pid, begin in begins.items() if begin and weirtest.begin_of(pid) == begin], "all are gone")
     assert not [name for name in os.listdir(tmp_path) if name.startswith("weir-quickstart")]
 
 
@@ -92,15 +92,17 @@ def test_two_at_once_do_not_meet(quickstart, tmp_path):
 def test_a_killed_master_is_followed_by_another(quickstart, tmp_path):
     process = quickstart()
     port = ports_of(process)["redis"]
-    masters = [pid for pid in weirtest.children_of(process.pid)
-               if "weir-proxy" in weirtest.cmdline_of(pid)]
-    assert len(masters) == 1
+
+    def proxies():
+        return [pid for pid in weirtest.children_of(process.pid) if "weir-proxy" in weirtest.cmdline_of(pid)]
+
+    wait_for(lambda: len(proxies()) == 1, "it has its name")  # which it may just be getting
+    masters = proxies()
     with Conn(port) as c:
         c.ask(resp("SET", "a", "1"), b"+OK\r\n")
     os.kill(masters[0], signal.SIGKILL)
     wait_for(lambda: "new master takes over" in process.text(), "quickstart sees it")
-    wait_for(lambda: [pid for pid in weirtest.children_of(process.pid)
-                      if "weir-proxy" in weirtest.cmdline_of(pid) and pid not in masters])
+    wait_for(lambda: [pid for pid in proxies() if pid not in masters])
 
     def is_served():
         try:

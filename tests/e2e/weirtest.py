@@ -175,6 +175,16 @@ def cmdline_of(pid):
         return ""
 
 
+def begin_of(pid):
+    """When it began, in ticks since the host did; None: it is gone. Another process may have got its number."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as f:
+            fields = f.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
 class Process:
     """A program in a session of its own, its output in a file, always ended."""
 
