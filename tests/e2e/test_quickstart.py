@@ -45,6 +45,15 @@ def ports_of(process):
         "stats": r"127\.0\.0\.1:(\d+)/stats"}.items()}
 
 
+def children(process, name):
+    return [pid for pid in weirtest.children_of(process.pid) if name in weirtest.cmdline_of(pid)]
+
+
+def the_child(process, name):
+    wait_for(lambda: len(children(process, name)) == 1, f"{name} has its name")  # which it may just be getting
+    return children(process, name)[0]
+
+
 def end_and_look(process, signo, tmp_path):
     begins = {pid: weirtest.begin_of(pid) for pid in descendants(process.pid)}
     assert len(begins) >= 5  # masters, and the node's workers and stats process (those of a killed master are nobody's)
@@ -92,17 +101,12 @@ def test_two_at_once_do_not_meet(quickstart, tmp_path):
 def test_a_killed_master_is_followed_by_another(quickstart, tmp_path):
     process = quickstart()
     port = ports_of(process)["redis"]
-
-    def proxies():
-        return [pid for pid in weirtest.children_of(process.pid) if "weir-proxy" in weirtest.cmdline_of(pid)]
-
-    wait_for(lambda: len(proxies()) == 1, "it has its name")  # which it may just be getting
-    masters = proxies()
+    masters = [the_child(process, "weir-proxy")]
     with Conn(port) as c:
         c.ask(resp("SET", "a", "1"), b"+OK\r\n")
     os.kill(masters[0], signal.SIGKILL)
     wait_for(lambda: "new master takes over" in process.text(), "quickstart sees it")
-    wait_for(lambda: [pid for pid in proxies() if pid not in masters])
+    wait_for(lambda: [pid for pid in children(process, "weir-proxy") if pid not in masters])
 
     def is_served():
         try:
@@ -122,9 +126,7 @@ def test_data_is_there_after_a_stop_and_after_kills(quickstart, tmp_path):
             assert c.resp("SET", f"key-{number}", number) == b"+OK\r\n"
     end_and_look(process, signal.SIGINT, tmp_path)
     process = quickstart()
-    nodes = [pid for pid in weirtest.children_of(process.pid) if "weir-backend" in weirtest.cmdline_of(pid)]
-    assert len(nodes) == 1
-    for worker in weirtest.children_of(nodes[0]):
+    for worker in weirtest.children_of(the_child(process, "weir-backend")):
         if "worker" in weirtest.cmdline_of(worker):
             os.kill(worker, signal.SIGKILL)
 
