@@ -7,8 +7,8 @@
  *     |<------------------- bound ---------------------->|
  *
  * Kept is what the checkpoints of this shard may come to want (those of the others are not known: they get room as on any full
- * disk, K7), and a segment for each shard of the node: to each of them all that is left is its own. So the reserve is made while there is room for it, clients are told before the file system has to refuse, and
- * what frees room has some.
+ * disk, K7), and a segment for each shard of the node: to each of them all that is left is its own. So the reserve is made
+ * while there is room for it, clients are told before the file system has to refuse, and what frees room has some.
  *
  *   Q1  Segments that grow leave the bound as it is, as they take from what is left what they add to what is held; so an
  *       answer is good until others use the file system. It is asked again after a second, and when so much of the room

@@ -784,8 +784,8 @@ static void close_end(struct store_log *log, int err)
 /* Nothing that belongs to us is with io. */
 bool log_is_quiet(const struct store_log *log)
 {
-    return log->making == NULL && log->freeing_count == 0 && !log->given.is_writing && !log->bound.is_asking && log->writes_submitted == 0 && log->flush_count == 0 &&
-           log->reads_submitted == 0 && list_is_empty(&log->reads_done);
+    return log->making == NULL && log->freeing_count == 0 && !log->given.is_writing && !log->bound.is_asking &&
+           log->writes_submitted == 0 && log->flush_count == 0 && log->reads_submitted == 0 && list_is_empty(&log->reads_done);
 }
 
 static bool is_closed(const struct store_log *log)
