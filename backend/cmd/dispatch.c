@@ -206,14 +206,12 @@ void session_wait_for_log(struct session *session)
 }
 
 /* A key that the store has no room for. No read can find one, so only writes ask; few have an argument of that length. */
-static bool has_key_too_long(const struct cmd *c)
+static bool has_key_too_long(const struct cmd *c, size_t bytes_of_all)
 {
     struct command_keys keys;
-    bool is_long = false;
 
-    for (uint32_t i = 1; i < c->argc; i++)
-        is_long |= c->argv[i].len > STORE_KEY_MAX;
-    if (LIKELY(!is_long) || !(c->info->flags & CMD_WRITE) || command_keys(c->info, c->argv, c->argc, &keys) != 0)
+    if (LIKELY(bytes_of_all <= STORE_KEY_MAX) || !(c->info->flags & CMD_WRITE) ||
+        command_keys(c->info, c->argv, c->argc, &keys) != 0)
         return false;
     for (uint32_t r = 0; r < keys.range_count; r++)
         for (uint32_t i = 0; i < keys.ranges[r].count; i++)
@@ -240,20 +238,24 @@ bool cmd_may_log(struct cmd *c, size_t bytes)
 }
 
 /* EXEC cannot wait any more once it has begun: there is room for all of it, or nothing of it happens. */
-static size_t bytes_wanted(const struct cmd *c, uint32_t flags)
+static size_t bytes_wanted(const struct cmd *c, uint32_t flags, size_t bytes_of_all)
 {
     if (!(flags & CMD_WRITE))
         return 1;
-    return UNLIKELY(c->info->id == COMMAND_exec) ? 1 + transaction_bytes(c->session) : bytes_of_arguments(c);
+    return UNLIKELY(c->info->id == COMMAND_exec) ? 1 + transaction_bytes(c->session) : bytes_of_all;
 }
 
 static enum verdict check_write(struct cmd *c, uint32_t flags, bool is_queued)
 {
     bool must_wait;
     uint64_t growth;
-    const char *error = dispatch_write_error(c->engine, is_queued ? flags | CMD_DENYOOM : flags, bytes_wanted(c, flags),
-                                             &must_wait);
+    size_t bytes = bytes_of_arguments(c);
+    const char *error;
 
+    if (UNLIKELY(has_key_too_long(c, bytes)))
+        return refuse(c, ERROR_KEY_LENGTH);
+    error = dispatch_write_error(c->engine, is_queued ? flags | CMD_DENYOOM : flags, bytes_wanted(c, flags, bytes),
+                                 &must_wait);
     if (UNLIKELY(error != NULL)) {
         /* A queue takes memory, whatever is in it; the disk is only the business of what writes. */
         if (!(flags & CMD_WRITE) && strcmp(error, ERROR_MEMORY) != 0)
@@ -306,8 +308,6 @@ static enum verdict check(struct cmd *c)
     if (UNLIKELY(is_queued) && (c->info->flags & CMD_NO_MULTI))
         return refuse(c, "ERR Command not allowed inside a transaction");
     if ((flags & (CMD_WRITE | CMD_DENYOOM)) != 0 || UNLIKELY(is_queued)) {
-        if (UNLIKELY(has_key_too_long(c)))
-            return refuse(c, ERROR_KEY_LENGTH);
         verdict = check_write(c, flags, is_queued);
         if (UNLIKELY(verdict != VERDICT_RUN))
             return verdict;

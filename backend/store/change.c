@@ -37,7 +37,7 @@ int store_append(struct store *store, struct record *record, uint64_t *address)
     }
     err = store_log_append(store->log, record, address);
     if (err == 0)
-        store->stats.record_bytes_client += record_size(record);
+        store->stats.record_bytes_client += record->size;
     return err;
 }
 
@@ -151,9 +151,13 @@ static int entry_put_into(struct store *store, uint64_t hash, struct entry **at,
     struct entry *old = *at;
 
     if (now == NULL) {
-        store_count_entry(store, old, -1);
+        bool counts_as_before = old->type_flags == entry_type_flags(parts) && !store_is_flushed(store, old);
+
+        if (!counts_as_before)
+            store_count_entry(store, old, -1);
         entry_compose(old, parts);
-        store_count_entry(store, old, 1);
+        if (!counts_as_before)
+            store_count_entry(store, old, 1);
         checkpoint_touch(store, hash);
         return 0;
     }
@@ -388,7 +392,8 @@ static int store_put_whole(struct store *store, struct store_key *key, struct re
         parts->object->chain_sequence = 0;
     }
     store_live_remove(store, old_address, old_bytes);
-    store_live_add(store, address, store_record_bytes(key->entry));
+    DCHECK(store->log == NULL || record->size == store_record_bytes(key->entry));
+    store_live_add(store, address, record->size);
     if (old_object != NULL)
         store_object_destroy(store, old_object);
     if (parts->object != NULL)

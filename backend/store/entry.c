@@ -1,30 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/store/entry.h"
 
-size_t entry_size_of(const struct entry_parts *parts)
-{
-    size_t size = sizeof(struct entry) + parts->key.len;
-
-    size += parts->expire_ms != 0 ? 8u : 0u;
-    size += (uint32_t)parts->mc_flags != 0 ? 4u : 0u;
-    size += parts->key.len >= ENTRY_KEY_LONG ? 2u : 0u;
-    if (parts->is_cold)
-        return size;
-    return size + (parts->object != NULL ? sizeof(struct object *) : parts->value.len);
-}
-
-static uint8_t type_flags_of(const struct entry_parts *parts)
-{
-    uint8_t flags = parts->type;
-
-    flags |= parts->object != NULL ? ENTRY_OBJECT : 0;
-    flags |= parts->is_cold ? ENTRY_COLD : 0;
-    flags |= parts->expire_ms != 0 ? ENTRY_EXPIRES : 0;
-    flags |= (uint32_t)parts->mc_flags != 0 ? ENTRY_MC_FLAGS : 0;
-    flags |= parts->is_main ? ENTRY_MAIN : 0;
-    return flags;
-}
-
 /* What lies between header and key; returns where the key goes. */
 static char *options_compose(struct entry *at, const struct entry_parts *parts)
 {
@@ -62,7 +38,7 @@ void entry_compose(struct entry *at, const struct entry_parts *parts)
 
     at->address = parts->address;
     entry_lsn_set(at, parts->lsn);
-    at->type_flags = type_flags_of(parts);
+    at->type_flags = entry_type_flags(parts);
     at->db_access = (uint8_t)(parts->db | (parts->access & 3) << 4 |
                               (uint8_t)(parts->mc_flags >> 32) << 6);
     at->key_len_ = (uint8_t)MIN(parts->key.len, ENTRY_KEY_LONG);

@@ -245,7 +245,32 @@ struct entry_parts {
     struct bytes value;    /* inline string; cold: only its len counts */
     struct object *object; /* not NULL: an object */
 };
-size_t entry_size_of(const struct entry_parts *parts);
+
+static inline size_t entry_size_of(const struct entry_parts *parts)
+{
+    size_t size = sizeof(struct entry) + parts->key.len;
+
+    size += parts->expire_ms != 0 ? 8u : 0u;
+    size += (uint32_t)parts->mc_flags != 0 ? 4u : 0u;
+    size += parts->key.len >= ENTRY_KEY_LONG ? 2u : 0u;
+    if (parts->is_cold)
+        return size;
+    return size + (parts->object != NULL ? sizeof(struct object *) : parts->value.len);
+}
+
+/* What entry.type_flags will be. */
+static inline uint8_t entry_type_flags(const struct entry_parts *parts)
+{
+    unsigned flags = parts->type;
+
+    flags |= parts->object != NULL ? ENTRY_OBJECT : 0;
+    flags |= parts->is_cold ? ENTRY_COLD : 0;
+    flags |= parts->expire_ms != 0 ? ENTRY_EXPIRES : 0;
+    flags |= (uint32_t)parts->mc_flags != 0 ? ENTRY_MC_FLAGS : 0;
+    flags |= parts->is_main ? ENTRY_MAIN : 0;
+    return (uint8_t)flags;
+}
+
 /* Writes entry_size_of() bytes to `at`. Neither key nor value may overlap it. */
 void entry_compose(struct entry *at, const struct entry_parts *parts);
 /* The parts of an entry; views into it. */

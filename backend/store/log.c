@@ -139,7 +139,7 @@ void log_frame_seal(struct store_log *log, bool continues)
     frame.size = (uint32_t)(page->at - page->frame_at);
     frame_seal(&frame, page->data + page->frame_at);
     log->chain = frame.chain;
-    page->frame_at = page->limit = 0;
+    page->frame_at = page->limit = page->found = 0;
     page->frame_count++;
     page->segment->chain_end = frame.chain;
     log->stats.frames++;
@@ -351,6 +351,7 @@ int store_log_append(struct store_log *log, struct record *record, uint64_t *add
     }
     record->lsn = ++log->last_lsn;
     record->epoch = log->epoch;
+    record->size = size;
     record_encode(record, page->data + page->at);
     *address = page->address + (page->at >> 4);
     page->at += size;
@@ -487,6 +488,16 @@ bool store_log_has_room(struct store_log *log)
     /* Who was told "no" waits to be told. */
     log->room_is_wanted |= !has_room;
     return has_room;
+}
+
+bool store_log_has_room_at_hand(const struct store_log *log, size_t bytes)
+{
+    return log->page.at + bytes <= log->page.found;
+}
+
+void store_log_room_found(struct store_log *log)
+{
+    log->page.found = log->page.limit;
 }
 
 void store_log_room_check(struct store_log *log)

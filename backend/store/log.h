@@ -150,6 +150,10 @@ uint64_t store_log_last_lsn(const struct store_log *log); /* given to a record *
 void store_log_lsn_floor(struct store_log *log, uint64_t lsn);
 /* Whether appends may go on without the log falling further behind; else wait for room(). */
 bool store_log_has_room(struct store_log *log);
+/* So many bytes fit into the open frame, behind whose start room was found: there is no need to ask for it again. */
+bool store_log_has_room_at_hand(const struct store_log *log, size_t bytes);
+/* All that who grows has to ask was asked, and there is room. */
+void store_log_room_found(struct store_log *log);
 /* Calls room() if it is due: for timers, so that whoever waits is told whatever made the room. */
 void store_log_room_check(struct store_log *log);
 int store_log_error(const struct store_log *log); /* 0, or why it has failed */

@@ -41,7 +41,7 @@ void log_leave_check(struct store_log *log)
         return;
     log->is_given_up = true;
     log->error = -ENOSPC;
-    log->page.limit = 0;
+    log->page.limit = log->page.found = 0;
     io_timer_stop(&log->timer);
     log_warn(log->text, "store: there is no room on the disk, and none has come while it closes: changes that waited for it "
              "were given up, none of them was answered shard=%u dir=%s lsn=%llu", log->options.shard, log->dir,

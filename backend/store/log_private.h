@@ -108,6 +108,7 @@ struct log_queue {
 struct log_page {
     char *data;
     size_t cap, at, limit; /* records may go up to `limit` without another look; 0: the slow way */
+    size_t found;          /* `limit`, once room was asked for behind the open frame's start, and was there; or 0 */
     size_t frame_at;       /* of the open frame; 0: none */
     size_t heap;           /* what it counts in log->heap_bytes; 0: it lies in the ring */
     uint32_t record_count, frame_count;

@@ -580,11 +580,15 @@ static bool has_copy_room(const struct store_log *log)
  * (store_log_release()): for the last free one it comes back. */
 static bool is_last_hot_dead(const struct store_log *log)
 {
-    uint32_t at = log_used_place(log, log->prev_sequence);
-    const struct segment_info *info = at < log->used_count ? &log->used[at]->info : NULL;
+    const struct segment_info *info;
+    uint32_t at;
 
-    return log->hot_segment == NULL && info != NULL && info->sequence == log->prev_sequence &&
-           info->state == SEGMENT_CLEANED && info->size == log->options.segment_size;
+    if (LIKELY(log->hot_segment != NULL))
+        return false;
+    at = log_used_place(log, log->prev_sequence);
+    info = at < log->used_count ? &log->used[at]->info : NULL;
+    return info != NULL && info->sequence == log->prev_sequence && info->state == SEGMENT_CLEANED &&
+           info->size == log->options.segment_size;
 }
 
 bool log_segment_available(const struct store_log *log, bool is_hot)

@@ -24,7 +24,7 @@ void log_fail(struct store_log *log, int err, const struct segment *segment, con
     if (log->error != 0)
         return;
     log->error = err;
-    log->page.limit = 0;
+    log->page.limit = log->page.found = 0;
     io_timer_stop(&log->timer);
     if (segment != NULL)
         log_segment_path(log, segment->info.slot, path);

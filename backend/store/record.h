@@ -75,6 +75,7 @@ struct record {
     unsigned char request[16];
     struct bytes key;
     struct bytes value;  /* views: as composed, or into the bytes decoded */
+    size_t size;         /* once it was appended: bytes in the log */
 };
 
 /* Bytes that it takes in a frame, padding included. */

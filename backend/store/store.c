@@ -224,11 +224,13 @@ int store_may_write(struct store *store, size_t grows)
 
     if (UNLIKELY(store->stats.is_read_only))
         return -EROFS;
-    if (store->log != NULL) {
+    if (store->log != NULL && !(grows > 0 && store_log_has_room_at_hand(store->log, grows + ROOM_BESIDE))) {
         if (grows > 0 && (err = store_room(store, grows + ROOM_BESIDE)) != 0)
             return err;
         if (UNLIKELY(!store_log_has_room(store->log)))
             return ERR_AGAIN;
+        if (grows > 0)
+            store_log_room_found(store->log);
     }
     if (grows > 0 && UNLIKELY(store_is_memory_full(store)))
         return ERR_FULL;
