@@ -357,7 +357,7 @@ def test_who_has_filled_the_file_system_can_delete(stage, tmp_path, seed):
     draw, values = random.Random(seed), {}
     with small_file_system(tmp_path) as mount:
         if mount is None:
-            simulated_instead("test_store_fault", "no tmpfs can be mounted")
+            simulated_instead("test_store_full", "no tmpfs can be mounted")
             return
         node = stage._add(WeirBackend(str(tmp_path), "--segment_size", "1mb", "--memory", "16mb", data=mount / "data"))
         for signo in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
@@ -426,7 +426,7 @@ def test_a_stop_does_not_wait_for_room(stage, tmp_path, how, fsync):
     is missing."""
     with small_file_system(tmp_path) as mount:
         if mount is None:
-            simulated_instead("test_store_fault", "no tmpfs can be mounted")
+            simulated_instead("test_store_full", "no tmpfs can be mounted")
             return
         ballast = mount / "ballast"
         node = stage._add(WeirBackend(str(tmp_path), "--segment_size", "1mb", "--memory", "64mb", "--fsync", fsync,
