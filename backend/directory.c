@@ -2,6 +2,7 @@
 #include "backend/directory.h"
 
 #include "common/base/err.h"
+#include "common/base/path.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -228,15 +229,9 @@ static int writable(const char *path)
 static int parent_check(const char *dir)
 {
     char parent[PATH_MAX];
-    size_t len = strlen(dir);
+    int err = path_parent(path_trimmed(bytes_of_string(dir)), parent, sizeof(parent));
 
-    while (len > 1 && dir[len - 1] == '/')
-        len--;
-    while (len > 0 && dir[len - 1] != '/')
-        len--;
-    if ((size_t)snprintf(parent, sizeof(parent), "%.*s", (int)len, len > 0 ? dir : "") >= sizeof(parent))
-        return -ENAMETOOLONG;
-    return writable(len > 0 ? parent : ".");
+    return err == 0 ? writable(parent) : err;
 }
 
 int directory_check(const char *dir, uint32_t workers, char *error, size_t error_size)

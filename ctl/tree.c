@@ -3,6 +3,7 @@
 
 #include "common/base/err.h"
 #include "common/base/mem.h"
+#include "common/base/path.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -66,26 +67,14 @@ int tree_remove(const char *path)
 
 /* ---- begin ------------------------------------------------------------------------------------ */
 
-static void path_parent(const char *path, char parent[TREE_PATH_MAX])
-{
-    size_t len = strlen(path);
-
-    while (len > 1 && path[len - 1] == '/')
-        len--;
-    while (len > 0 && path[len - 1] != '/')
-        len--;
-    (void)snprintf(parent, TREE_PATH_MAX, "%.*s", len > 0 ? (int)len : 1, len > 0 ? path : ".");
-}
-
 /* Up from the folder that it will be in, as that is on the disk, to the root, which is its own parent. */
 int tree_outside(const char *path, const char *source)
 {
     struct stat wanted, at = {0}, child;
     char parent[TREE_PATH_MAX];
-    int fd, up, err = 0;
+    int fd, up, err = path_parent(path_trimmed(bytes_of_string(path)), parent, sizeof(parent));
 
-    path_parent(path, parent);
-    fd = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    fd = err == 0 ? open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
     if (fd < 0 || stat(source, &wanted) != 0 || fstat(fd, &at) != 0) {
         if (fd >= 0)
             close(fd);
@@ -148,16 +137,14 @@ static int rest_remove(const char *part)
 
 int tree_begin(struct tree *tree, const char *path)
 {
-    size_t len = strlen(path);
+    struct bytes name = path_trimmed(bytes_of_string(path));
     int err;
 
     *tree = (struct tree){.count = 0};
-    while (len > 1 && path[len - 1] == '/')
-        len--;
-    if (len == 0 || len + sizeof(".part") > TREE_PATH_MAX)
-        return told(path, "", len == 0 ? -ENOENT : -ENAMETOOLONG);
-    (void)snprintf(tree->path, sizeof(tree->path), "%.*s", (int)len, path);
-    (void)snprintf(tree->part, sizeof(tree->part), "%.*s.part", (int)len, path);
+    if (name.len == 0 || name.len + sizeof(".part") > TREE_PATH_MAX)
+        return told(path, "", name.len == 0 ? -ENOENT : -ENAMETOOLONG);
+    (void)snprintf(tree->path, sizeof(tree->path), "%.*s", BYTES_ARG(name));
+    (void)snprintf(tree->part, sizeof(tree->part), "%.*s.part", BYTES_ARG(name));
     err = is_free(tree->path);
     if (err == 0)
         err = rest_remove(tree->part);
@@ -330,9 +317,10 @@ static void fds_close(struct tree *tree)
 static int parent_sync(const char *path)
 {
     char parent[TREE_PATH_MAX];
-    int fd, err = 0;
+    int fd, err = path_parent(bytes_of_string(path), parent, sizeof(parent));
 
-    path_parent(path, parent);
+    if (err != 0)
+        return err;
     fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd) != 0)
         err = -errno;

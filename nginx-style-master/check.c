@@ -3,6 +3,7 @@
  * What a start would refuse, as far as it can be known without doing any of it: nothing is made, bound or opened. That an
  * address is taken is not told, as by the program that runs already it is.
  */
+#include "common/base/path.h"
 #include "nginx-style-master/listener.h"
 #include "nginx-style-master/private.h"
 
@@ -16,14 +17,11 @@
 static int parent_check(const char *path)
 {
     char parent[PATH_MAX];
-    char *slash;
+    int err = path_parent(bytes_of_string(path), parent, sizeof(parent));
 
-    if ((size_t)snprintf(parent, sizeof(parent), "%s", path) >= sizeof(parent))
-        return -ENAMETOOLONG;
-    slash = strrchr(parent, '/');
-    if (slash != NULL)
-        slash[slash == parent] = '\0';
-    return faccessat(AT_FDCWD, slash != NULL ? parent : ".", W_OK | X_OK, AT_EACCESS) == 0 ? 0 : -errno;
+    if (err != 0)
+        return err;
+    return faccessat(AT_FDCWD, parent, W_OK | X_OK, AT_EACCESS) == 0 ? 0 : -errno;
 }
 
 static int file_check(const char *key, const char *path, char *error)

@@ -9,13 +9,13 @@
  * a new call falls back to the old one, while a killed worker would be forked again for ever.
  */
 #include "common/base/log.h"
+#include "common/base/path.h"
 #include "nginx-style-master/process.h"
 
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/landlock.h>
 #include <seccomp.h>
-#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -132,17 +132,13 @@ static int landlock_allow(int ruleset, const char *folder, uint64_t rights)
 static int landlock_allow_log(int ruleset, const struct log *log)
 {
     char folder[PATH_MAX];
-    char *slash;
+    int err;
 
     if (log_path(log) == NULL)
         return 0;
-    if ((size_t)snprintf(folder, sizeof(folder), "%s", log_path(log)) >= sizeof(folder))
-        return -ENAMETOOLONG;
-    slash = strrchr(folder, '/');
-    if (slash == NULL)
-        snprintf(folder, sizeof(folder), ".");
-    else
-        slash[slash == folder ? 1 : 0] = '\0';
+    err = path_parent(bytes_of_string(log_path(log)), folder, sizeof(folder));
+    if (err != 0)
+        return err;
     return landlock_allow(ruleset, folder, LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG);
 }
 

@@ -15,6 +15,7 @@
  */
 #include "backend/store/format_private.h"
 #include "backend/store/log_private.h"
+#include "common/base/path.h"
 
 #include <stdio.h>
 
@@ -710,17 +711,15 @@ static void parent_synced(struct io_op *op)
 static void dir_made(struct io_op *op)
 {
     struct log_open *open = op->arg;
-    char *slash;
+    int err;
 
     open->is_dir_old = op->result == -EEXIST;
     if (!open->is_dir_old && op_failed(open, "make directory"))
         return;
-    (void)snprintf(open->path, sizeof(open->path), "%s", open->log->dir);
-    slash = strrchr(open->path, '/');
-    if (slash != NULL)
-        slash[slash == open->path] = '\0';
+    err = path_parent(bytes_of_string(open->log->dir), open->path, sizeof(open->path));
+    ASSERT(err == 0); /* store_log_create() refuses a longer one */
     op->done = parent_synced;
-    io_dirsync(open->log->io, op, slash != NULL ? open->path : ".");
+    io_dirsync(open->log->io, op, open->path);
 }
 
 void store_log_open(struct store_log *log, void (*done)(void *arg, int err), void *arg)

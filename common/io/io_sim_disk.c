@@ -7,6 +7,8 @@
  */
 #include "common/io/io_sim_disk_private.h"
 
+#include "common/base/path.h"
+
 #include <stdio.h>
 
 /* ---- paths -------------------------------------------------------------------------------- */
@@ -37,13 +39,11 @@ int sim_path_normalize(const char *path, char out[SIM_PATH_MAX])
     return 0;
 }
 
-static void path_parent(const char *path, char out[SIM_PATH_MAX])
+static void parent_of(const char *path, char out[SIM_PATH_MAX])
 {
-    const char *slash = strrchr(path, '/');
-    size_t len = slash == path ? 1 : (size_t)(slash - path);
+    int err = path_parent(bytes_of_string(path), out, SIM_PATH_MAX);
 
-    memcpy(out, path, len);
-    out[len] = '\0';
+    ASSERT(err == 0); /* sim_path_normalize() */
 }
 
 /* ---- tables ------------------------------------------------------------------------------- */
@@ -176,7 +176,7 @@ static bool change_is_in(const struct sim_change *change, const char *dir)
 
     if (dir == NULL)
         return true;
-    path_parent(change->path, parent);
+    parent_of(change->path, parent);
     return strcmp(parent, dir) == 0;
 }
 
@@ -208,7 +208,7 @@ static int parent_check(const struct sim_disk *disk, const char *path)
     char parent[SIM_PATH_MAX];
     const struct sim_inode *inode;
 
-    path_parent(path, parent);
+    parent_of(path, parent);
     inode = sim_names_find(&disk->names, parent);
     if (inode == NULL)
         return -ENOENT;
@@ -441,7 +441,7 @@ static void orphans_drop(struct sim_disk *disk)
     for (size_t i = 1; i < names->count;) { /* sorted: parents come before their children */
         char parent[SIM_PATH_MAX];
 
-        path_parent(names->entries[i].path, parent);
+        parent_of(names->entries[i].path, parent);
         if (sim_names_find(names, parent) == NULL)
             sim_names_set(disk, true, names->entries[i].path, NULL);
         else
