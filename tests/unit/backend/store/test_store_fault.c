@@ -59,9 +59,7 @@ static void test_one_failure(void **state)
         world_die(w, true);
         if (world_try_open(w) != 0) { /* it comes only now */
             assert_int_equal(w->err, fault->err);
-            store_destroy(&w->store);
-            sim_node_kill(w->node);
-            w->io = sim_node_start(w->node);
+            world_give_up(w);
             world_open(w);
         }
         judge_open(w);
@@ -122,9 +120,7 @@ static void test_a_failed_flush_is_not_believed_after_a_restart(void **state)
             assert_int_equal(store_create(&w->options, world_told, w, &w->store), 0);
             for (uint64_t i = world_random(w, 120); i > 0; i--)
                 MAYBE(sim_step(w->sim));
-            sim_node_kill(w->node);
-            store_destroy(&w->store);
-            w->io = sim_node_start(w->node);
+            world_give_up(w);
         }
         judge(w);
         assert_true(store_marks_of(w->store).appended >= w->marks.appended);
@@ -198,9 +194,7 @@ static void test_making_a_directory_fails_anywhere(void **state)
             w->io = sim_node_start(w->node);
             sim_run_for(w->sim, 1000000);
             if (world_try_open(w) != 0) { /* the fault was still there for it */
-                store_destroy(&w->store);
-                sim_node_kill(w->node);
-                w->io = sim_node_start(w->node);
+                world_give_up(w);
                 world_open(w);
             }
             world_check(w, store_marks_of(w->store).appended);
@@ -369,9 +363,7 @@ static void test_lies_are_seen(void **state)
         } else {
             refused += world_refused_count(w, &f.errors, UINT64_MAX);
         }
-        sim_node_kill(w->node);
-        store_destroy(&w->store);
-        w->io = sim_node_start(w->node);
+        world_give_up(w);
     }
     assert_true(not_opened > count / 50 && not_opened < count * 4 / 5);
     assert_true(refused > 0);

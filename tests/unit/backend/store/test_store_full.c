@@ -223,6 +223,16 @@ static void life_fill(struct world *w, size_t len_max)
     }
 }
 
+/* All that is there can be deleted, and then written again. */
+static void life_empty(struct world *w, uint64_t seed)
+{
+    for (unsigned i = 0; i < LIFE_KEYS; i++)
+        if (!life_delete(w, i))
+            fail_msg("seed %lu: a delete is refused at the end", (unsigned long)seed);
+    sim_run_for(w->sim, 20000000);
+    assert_int_equal(life_put(w, 0, SEGMENT), 0);
+}
+
 /* It is filled again and again, a part deleted each time, and the store started again: who deletes can always do so, in the
  * end, and so all who write can again. */
 static void life(uint64_t seed, bool has_bound)
@@ -256,11 +266,7 @@ static void life(uint64_t seed, bool has_bound)
             world_open(w);
         }
     }
-    for (unsigned i = 0; i < LIFE_KEYS; i++)
-        if (!life_delete(w, i))
-            fail_msg("seed %lu: a delete is refused at the end", (unsigned long)seed);
-    sim_run_for(w->sim, 20000000);
-    assert_int_equal(life_put(w, 0, SEGMENT), 0);
+    life_empty(w, seed);
     end(&f);
 }
 
@@ -309,11 +315,7 @@ static void test_deletes_where_free_segments_have_another_size(void **state)
         sim_disk_capacity_set(w->node, sim_disk_used(w->node));
         w->options.segment_size = sizes[seed % 2];
         world_open(w);
-        for (unsigned i = 0; i < LIFE_KEYS; i++)
-            if (!life_delete(w, i))
-                fail_msg("seed %lu: a delete is refused", (unsigned long)seed);
-        sim_run_for(w->sim, 20000000);
-        assert_int_equal(life_put(w, 0, SEGMENT), 0);
+        life_empty(w, seed);
         end(&f);
     }
 }
