@@ -171,6 +171,51 @@ static void test_deletes_make_room_on_a_full_disk(void **state)
     }
 }
 
+static uint64_t bound_of(struct world *w)
+{
+    struct store_stats stats;
+
+    store_stats_get(w->store, &stats);
+    return stats.disk_bound;
+}
+
+/* Nobody has said how much of the disk is ours: it is what the file system has left beside what checkpoints come to want. So
+ * clients are told while it has that, and what others take is less for us. */
+static void test_the_bound_is_the_room_of_the_file_system(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= world_times(3); seed++) {
+        uint64_t capacity, before;
+        struct faulty f;
+        struct world *w = &f.w;
+        unsigned count = 0;
+
+        begin(&f, seed, (enum store_fsync)(seed % 3));
+        world_open(w);
+        capacity = sim_disk_used(w->node) + 60 * SEGMENT;
+        sim_disk_capacity_set(w->node, capacity);
+        sim_run_for(w->sim, 3000000);
+        put_or_delete(w, count++, true);
+        before = bound_of(w);
+        assert_in_range(before, 40 * SEGMENT, capacity - SEGMENT);
+
+        capacity -= 20 * SEGMENT;
+        sim_disk_capacity_set(w->node, capacity);
+        sim_run_for(w->sim, 3000000);
+        put_or_delete(w, count++, true);
+        assert_in_range(bound_of(w), before - 21 * SEGMENT, before - 19 * SEGMENT);
+
+        for (unsigned i = 0; i < 5000 && store_may_write(w->store, 1) != -ENOSPC; i++) {
+            if (store_may_write(w->store, 1) == 0)
+                put_or_delete(w, count++, true);
+            sim_run_for(w->sim, 1000);
+        }
+        assert_int_equal(store_may_write(w->store, 1), -ENOSPC);
+        assert_true(sim_disk_used(w->node) + checkpoint_room(w->store) <= capacity);
+        end(&f);
+    }
+}
+
 /* ---- a life on a full disk ---------------------------------------------------------------------- */
 
 #define LIFE_KEYS  400u
@@ -506,6 +551,7 @@ int main(void)
         cmocka_unit_test(test_a_full_disk),
         cmocka_unit_test(test_killed_again_on_a_full_disk),
         cmocka_unit_test(test_deletes_make_room_on_a_full_disk),
+        cmocka_unit_test(test_the_bound_is_the_room_of_the_file_system),
         cmocka_unit_test(test_a_life_on_a_full_disk),
         cmocka_unit_test(test_a_life_with_a_bound),
         cmocka_unit_test(test_deletes_where_free_segments_have_another_size),
