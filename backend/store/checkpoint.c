@@ -225,12 +225,16 @@ static bool is_no_room(int err)
     return err == -ENOSPC || err == -EDQUOT;
 }
 
-/* K7 */
-static bool room_give(struct store *store)
+bool checkpoint_was_in_vain(const struct store *store)
+{
+    return store->checkpoint->was_in_vain;
+}
+
+static bool would_free(const struct store *store)
 {
     for (uint32_t i = 0; i < store_log_segment_count(store->log); i++)
         if (store_log_segment(store->log, i)->state == SEGMENT_CLEANED)
-            return store_log_space_give(store->log);
+            return true;
     return false;
 }
 
@@ -241,7 +245,8 @@ static void checkpoint_end(struct store *store, int err)
 
     c->done = NULL;
     c->state = CHECKPOINT_IDLE;
-    c->is_room_given = is_no_room(err) && room_give(store);
+    c->was_in_vain = is_no_room(err) && !would_free(store);
+    c->is_room_given = is_no_room(err) && !c->was_in_vain && store_log_space_give(store->log); /* K7 */
     if (!c->is_room_given)
         store_log_space_take(store->log);
     for (unsigned i = 0; i < CHECKPOINT_BUFFERS; i++)

@@ -56,7 +56,8 @@
  *       write to the same place. It is made anew.
  *   K7  On a full disk what frees segments must not need what only they would free: a checkpoint that has no room, and
  *       after which segments would be free, gets that of one that is; it is tried again with
- *       patches in the file that is there, while a new one can wait.
+ *       patches in the file that is there, while a new one can wait. One that would have freed nothing is tried again as soon
+ *       as something was emptied, and a free segment stays for it (log_segments_staying()).
  *   K8  The records that are read are those that were written: their sum is the page's. One of a checkpoint that was cut off,
  *       in the same place, or of an older file verifies by itself, and is what a lost write leaves.
  */
@@ -90,6 +91,8 @@ uint64_t checkpoint_log_bytes(const struct store *store);
 uint64_t checkpoint_room(const struct store *store);
 /* K7: the last one found no room, for which a free segment went: it is worth another try, soon. */
 bool checkpoint_has_got_room(const struct store *store);
+/* It found none, and nothing would have been free after it: once something would be, another try is worth it. */
+bool checkpoint_was_in_vain(const struct store *store);
 /* Whether enough has been logged since the last one. */
 bool checkpoint_is_due(const struct store *store);
 /* A step, at most about 200 us. True: more is to do now (not: waits for the disk). */

@@ -63,6 +63,7 @@ struct checkpoint {
     bool is_urgent, is_full, is_flushing;
     bool is_broken;                /* the last one failed: the next one is made anew */
     bool is_room_given;            /* the last one found no room; now there may be some */
+    bool was_in_vain;              /* it found none, and nothing would have been free after it */
     uint64_t remake_again_ms;      /* not before, after there was no room for a new file */
     int err;
     void (*done)(struct store *store, int err);

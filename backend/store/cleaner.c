@@ -218,6 +218,8 @@ static void clean_emptied(struct store *store)
 
     ASSERT(segment != NULL && segment->state == SEGMENT_SEALED);
     segment->is_emptied = true;
+    if (checkpoint_was_in_vain(store))
+        store->checkpoint_again_ms = 0;
     store->stats.cleaner_segments++;
     cleaner->state = CLEANER_IDLE;
     clean_plan_forget(store);
@@ -333,8 +335,11 @@ static bool clean_begin(struct store *store)
     if (store->now_ms < cleaner->again_ms)
         return false;
     victim = clean_plan_of(store)->victim;
-    if (victim == 0)
+    if (victim == 0) {
+        if (clean_plan_of(store)->closing > 0)
+            store_log_cold_end_dead(store->log);
         return false;
+    }
     cleaner->victim = victim;
     cleaner->is_starved = false;
     store_log_copy_forget(store->log);

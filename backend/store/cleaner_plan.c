@@ -179,6 +179,8 @@ static void plan_make(const struct store *store, struct clean_plan *plan)
             plan->dead += dead;
         if (segment->kind == SEGMENT_BLOB && segment->state == SEGMENT_OPEN && segment->live_bytes == 0)
             plan->closing += dead;
+        if (segment->kind == SEGMENT_COLD && segment->state == SEGMENT_OPEN && segment->live_bytes == 0 && room_is_wanted(store))
+            plan->closing += segment->record_bytes; /* store_log_cold_end_dead() */
         if (segment->kind == SEGMENT_COLD && segment->state == SEGMENT_OPEN)
             plan->copy_room += ROOM_OF(segment->size) - MIN(segment->used_bytes, ROOM_OF(segment->size));
         if (segment->state == SEGMENT_SEALED) {

@@ -24,7 +24,8 @@ struct clean_plan {
     uint64_t leaving;  /* of `freeing`: the flush is under way */
     uint64_t emptied;  /* that it may when a checkpoint has come */
     uint64_t kept;     /* nothing lives there, but the last checkpoint could not free it */
-    uint64_t closing;  /* in files of large records that died before they were written: victims in a moment */
+    uint64_t closing;  /* in files of large records that died before they were written, and, where room is wanted, in open
+                        * segments of copies that are all dead: victims in a moment */
     uint64_t dead;     /* that cleaning all that is worth it would give */
     uint64_t copy_room; /* in segments that copies go to already */
     bool is_short;     /* of free ones, emptied or not, there are few: what goes is to go at once */

@@ -242,6 +242,8 @@ uint64_t store_log_next_sequence(const struct store_log *log);
 void store_log_cold_marks(const struct store_log *log, uint64_t marks[STORE_LOG_CLASSES]);
 /* Bytes of cold page writes that are not on the disk yet. */
 size_t store_log_cold_backlog(const struct store_log *log);
+/* Open cold segments in which nothing lives any more take no more copies, so that they can go. */
+void store_log_cold_end_dead(struct store_log *log);
 
 struct store_log_stats {
     uint64_t record_bytes_hot, record_bytes_cold, bytes_written, flushes, page_writes, frames;

@@ -14,7 +14,9 @@
  *       answer is good until others use the file system. It is asked again after a second, and when so much of the room
  *       was taken that the other shards, had they taken as much, would have left half of it.
  *   Q2  What was made or removed while it was asked counts as it is worse for us.
- *   Q3  A file system that does not say, or has a quota that it does not tell, refuses files: log_segment.c.
+ *   Q3  Where others have taken what was kept, as within the second in which nobody asks, or before a start, a free segment is
+ *       kept in its place: is_short.
+ *   Q4  A file system that does not say, or has a quota that it does not tell, refuses files: log_segment.c.
  */
 #include "backend/store/log_private.h"
 
@@ -50,6 +52,7 @@ static void bound_known(struct io_op *op)
     bound->again_ms = io_now_ms(log->io) + BOUND_AGE_MS;
     if (op->result >= 0) {
         left = (uint64_t)op->result;
+        bound->is_short = left < kept(log);
         bound->bytes = MIN(held(log), bound->held_then) + left - MIN(left, kept(log)); /* Q2 */
         bound->bytes = MAX(bound->bytes, 1u);
     }

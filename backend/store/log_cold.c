@@ -74,6 +74,19 @@ void log_cold_close_all(struct store_log *log)
         log_cold_close(log, &log->classes[i]);
 }
 
+void store_log_cold_end_dead(struct store_log *log)
+{
+    for (unsigned i = 0; i < LOG_CLASSES && log->state == LOG_RUNNING; i++) {
+        struct log_cold *cold = &log->classes[i];
+
+        if (cold->segment == NULL || cold->segment->info.live_bytes > 0 || cold->segment->info.record_bytes == 0)
+            continue;
+        log_cold_close(log, cold);
+        log_segment_finish(cold->segment);
+        cold->segment = NULL;
+    }
+}
+
 /* A segment for one page write of `cap` bytes; its file is made meanwhile. */
 int log_blob_begin(struct store_log *log, size_t cap, bool is_hot, struct segment **out)
 {

@@ -236,10 +236,10 @@ static void spare_remove(struct store_log *log, struct segment *segment)
     segment_unlink(log, segment);
 }
 
-/* A free segment goes, for what needs its room. False: none can. */
-static bool spare_give(struct store_log *log)
+/* A free segment goes, for what needs its room, beyond so many. False: none can. */
+static bool spare_give(struct store_log *log, uint32_t stay)
 {
-    struct segment *segment = spare_take(log, 0);
+    struct segment *segment = spare_take(log, stay);
 
     if (segment != NULL)
         spare_remove(log, segment);
@@ -262,7 +262,7 @@ void store_log_copy_room(struct store_log *log)
 {
     log->copy_bytes = log->refused_bytes;
     if (log->copy_bytes > 0 && log->freeing_count == 0)
-        MAYBE(spare_give(log));
+        MAYBE(spare_give(log, log_segments_staying(log)));
 }
 
 void store_log_copy_forget(struct store_log *log)
@@ -297,7 +297,7 @@ bool store_log_space_give(struct store_log *log)
 {
     if (log->error != 0 || log->state != LOG_RUNNING)
         return false;
-    if ((!log->is_space_given || log->freeing_count == 0) && !spare_give(log)) /* else one is on its way */
+    if ((!log->is_space_given || log->freeing_count == 0) && !spare_give(log, 0)) /* else one is on its way */
         return false;
     log->is_space_given = true;
     return true;

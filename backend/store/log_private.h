@@ -174,6 +174,7 @@ struct log_bound {
     uint64_t held_then;   /* bytes of segments when it was asked */
     uint64_t again_ms, again_bytes; /* then, or with so many bytes of segments, the answer is old */
     bool is_asking;
+    bool is_short;        /* not even what is kept for checkpoints is left */
 };
 
 enum log_state { LOG_NEW, LOG_OPENING, LOG_OPENED, LOG_RECOVERING, LOG_RUNNING, LOG_CLOSING, LOG_CLOSED };
@@ -318,6 +319,8 @@ void log_segment_use(struct store_log *log, struct segment *segment);
 uint32_t log_used_place(const struct store_log *log, uint64_t sequence); /* of the first with at least this sequence */
 void log_used_remove(struct store_log *log, uint32_t at);
 void log_segment_add_ready(struct store_log *log, struct segment *segment);
+/* Free ones that are left to a checkpoint, which makes others free, and has no room beside them (store_log_space_give()). */
+uint32_t log_segments_staying(const struct store_log *log);
 bool log_segment_available(const struct store_log *log, bool is_hot);
 /* A page of its own, of that size. */
 bool log_blob_fits(const struct store_log *log, size_t page_bytes);

@@ -591,19 +591,19 @@ static bool is_last_hot_dead(const struct store_log *log)
            info->size == log->options.segment_size;
 }
 
+uint32_t log_segments_staying(const struct store_log *log)
+{
+    return (log->is_full || log->bound.is_short) && log->reserve >= LOG_RESERVE_SHARED && !log->is_space_given;
+}
+
 bool log_segment_available(const struct store_log *log, bool is_hot)
 {
-    uint32_t stay = 0;
-
     if (is_hot && is_last_hot_dead(log))
         return log->ready_count > 0;
 
-    if (log->is_full) {
-        /* For a checkpoint, which makes others free (store_log_space_give()). */
-        stay = log->reserve >= LOG_RESERVE_SHARED && !log->is_space_given;
+    if (log->is_full || log->bound.is_short)
         is_hot = is_hot && !has_copy_room(log);
-    }
-    return log->ready_count > stay + is_hot;
+    return log->ready_count > log_segments_staying(log) + is_hot;
 }
 
 void log_segment_begin(struct store_log *log, struct segment *segment, uint8_t kind, uint8_t class, bool is_hot)
