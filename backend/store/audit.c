@@ -7,7 +7,7 @@
  *   U3  An entry's address names a segment that is there and that was not said to be empty (S5).
  *   U4  What lives in all segments is about what entries and the chains of objects name (S6). It is a hint: of one segment,
  *       as the deltas of a chain that ends are taken from where the chain began; of a record, as a time to live that came
- *       later counts as if it had had it.
+ *       later counts as if it had had it. A flushed entry is counted for as long as its segment is there.
  */
 #include "backend/store/store_private.h"
 
@@ -50,7 +50,8 @@ static void audit_each(void *arg, struct entry *e)
     if (entry_is_object(e))
         audit_object(audit, entry_object(e));
     if (store->log != NULL && e->address != 0) {
-        audit->live_bytes += store_record_bytes(e);
+        if (!store_is_flushed(store, e) || store_log_segment_find(store->log, address_sequence(e->address)) != NULL)
+            audit->live_bytes += store_record_bytes(e);
         audit->lost_addresses += !store_is_flushed(store, e) && !address_is_there(store, e->address);
     }
     audit->cold_count += entry_is_cold(e);
