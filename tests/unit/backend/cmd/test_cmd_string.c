@@ -159,6 +159,23 @@ static void test_long_strings_change_in_place(void **state)
     world_ask(&w, "SETRANGE b -1 x", "-ERR offset is out of range\r\n");
 }
 
+/* A few bytes of request that make a string long ask for its memory; what is as long already needs none. */
+static void test_growth_asks_for_memory(void **state)
+{
+#define OOM "-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+    (void)state;
+    world_ask(&w, "SETRANGE long 3145727 x", ":3145728\r\n");
+    world_ask(&w, "CONFIG SET maxmemory 8mb", "+OK\r\n");
+    world_ask(&w, "SETBIT k 4294967295 1", OOM);
+    world_ask(&w, "SETRANGE k 536870911 x", OOM);
+    world_ask(&w, "BITFIELD k SET u8 #8388607 1", OOM);
+    world_ask(&w, "EXISTS k", ":0\r\n");
+    world_ask(&w, "SETBIT k 8388607 1", ":0\r\n");
+    world_ask(&w, "STRLEN k", ":1048576\r\n");
+    world_ask(&w, "SETBIT long 25165823 1", ":0\r\n");
+    world_ask(&w, "STRLEN long", ":3145728\r\n");
+}
+
 static void test_numbers(void **state)
 {
     (void)state;
@@ -247,6 +264,7 @@ int main(void)
         TEST(test_getex),
         TEST(test_flags_and_time_to_live_stay),
         TEST(test_long_strings_change_in_place),
+        TEST(test_growth_asks_for_memory),
         TEST(test_numbers),
         TEST(test_many),
         TEST(test_lcs),
