@@ -53,7 +53,9 @@ int engine_create(const struct engine_options *options, struct engine **out)
     engine->pause_timer.arg = engine;
     engine->orphan_timer.fire = exec_orphan_run;
     engine->orphan_timer.arg = engine;
-    engine->now_ms = engine->started_ms = io_wall_us(options->io) / 1000;
+    engine_turn_begin(engine);
+    engine->is_turn_open = false;
+    engine->started_ms = engine->now_ms; /* not the host's: that may be behind since before the start */
     err = engine_create_parts(engine);
     if (err != 0) {
         engine_destroy(&engine);

@@ -500,10 +500,12 @@ enum mc_trouble mc_mark_stale(struct session *session, struct store_key *key, bo
 static void flush_fire(struct io_timer *timer)
 {
     struct mc *mc = timer->arg;
-    uint64_t wall_ms = io_wall_us(mc->engine->io) / 1000;
+    uint64_t now_ms;
 
-    if (wall_ms < mc->flush_at_ms) { /* the clock was set back, or the delay is longer than a timer's */
-        io_timer_start(mc->engine->io, timer, MIN(mc->flush_at_ms - wall_ms, UINT64_C(3600000)));
+    store_now_set(mc->engine->store, io_wall_us(mc->engine->io) / 1000);
+    now_ms = store_now_ms(mc->engine->store);
+    if (now_ms < mc->flush_at_ms) { /* the clock was set back, or the delay is longer than a timer's */
+        io_timer_start(mc->engine->io, timer, MIN(mc->flush_at_ms - now_ms, UINT64_C(3600000)));
         return;
     }
     if (engine_is_in_exec(mc->engine) || store_may_write(mc->engine->store, 0) == ERR_AGAIN ||

@@ -12,13 +12,32 @@
 
 /* ---- look-ups --------------------------------------------------------------------------------- */
 
-void store_now_set(struct store *store, uint64_t now_ms)
+/* S8, while the host's clock was set back: on from where it was, a sixteenth slower than time passes, until the host's has
+ * come up to it. A clock that stood still would stop what waits for a time (the cleaner, a key set for a second), and one
+ * that kept the distance would never again agree with the host's. */
+#define BACK_MS     1000u /* less is waited for */
+#define BACK_SLOWER 16u
+
+static uint64_t now_from(const struct store *store, uint64_t wall_ms)
 {
-    if (now_ms <= store->now_ms || UNLIKELY(store->is_atomic)) /* S8, S9 */
+    uint64_t passed_ms = io_now_ms(store->io) - store->wall_at_ms;
+
+    return wall_ms + BACK_MS > store->now_ms ? wall_ms : store->wall_ms + passed_ms - passed_ms / BACK_SLOWER;
+}
+
+void store_now_set(struct store *store, uint64_t wall_ms)
+{
+    uint64_t now_ms = now_from(store, wall_ms);
+
+    if (UNLIKELY(store->is_atomic)) /* S9 */
         return;
-    store->now_ms = now_ms;
+    store->now_ms = MAX(store->now_ms, now_ms);
+    if (LIKELY(now_ms == wall_ms)) {
+        store->wall_ms = store->now_ms;
+        store->wall_at_ms = io_now_ms(store->io);
+    }
     if (store->log != NULL)
-        store_log_wall_set(store->log, now_ms); /* frames tell when they were written */
+        store_log_wall_set(store->log, store->now_ms); /* frames tell when they were written */
 }
 
 uint64_t store_now_ms(const struct store *store)

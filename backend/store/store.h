@@ -113,8 +113,9 @@ struct store_key {
     uint8_t db; /* as the records have it: SWAPDB makes it another one than was asked for */
 };
 
-/* The clock that judges expiry: set once a turn. Never goes back (S8). */
-void store_now_set(struct store *store, uint64_t now_ms);
+/* The clock that judges expiry: set once a turn, to the host's. Never goes back (S8): while that is behind it, it goes on by
+ * io_now_ms(). */
+void store_now_set(struct store *store, uint64_t wall_ms);
 uint64_t store_now_ms(const struct store *store);
 
 void store_find(struct store *store, uint8_t db, struct bytes name, struct store_key *out);

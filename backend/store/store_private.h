@@ -40,6 +40,7 @@ struct store {
     struct store_log *log; /* NULL: nothing is kept (no directory was given) */
     struct log *text_log;  /* borrows */
     uint64_t now_ms;
+    uint64_t wall_ms, wall_at_ms; /* what it was when the host's clock was last not behind it, and when, by io_now_ms() */
     struct replay *replay;  /* while it opens */
     uint32_t epoch;         /* of this life */
     uint32_t lsn_gap;       /* to be left out before the next LSN */

@@ -20,6 +20,7 @@
 
 struct cmd_world {
     struct sim *sim;
+    struct sim_node *node;
     struct store *store;
     struct engine *engine;
     struct session session;
@@ -58,7 +59,6 @@ static inline void world_flushed(void *arg, uint8_t db)
 static inline void world_open(struct cmd_world *w)
 {
     static const struct session_io session_io = {world_ignore, world_ignore, world_ignore};
-    struct sim_node *node;
     struct store_options options = {
         .shard_count = 1,
         .types = {[STORE_STRING] = &string_ops, [STORE_LIST] = &list_ops, [STORE_SET] = &set_ops,
@@ -69,8 +69,8 @@ static inline void world_open(struct cmd_world *w)
 
     memset(w, 0, sizeof(*w));
     w->sim = sim_create(1, NULL);
-    node = sim_node_create(w->sim, "node");
-    options.io = engine_options.io = sim_node_io(node);
+    w->node = sim_node_create(w->sim, "node");
+    options.io = engine_options.io = sim_node_io(w->node);
     assert_int_equal(store_create(&options, world_opened, w, &w->store), 0);
     assert_true(w->is_told);
     assert_int_equal(w->err, 0);

@@ -278,6 +278,20 @@ static void test_flush_all(void **state)
     ask("set k 0 0 1\r\nx\r\nflush_all 10\r\nflush_all\r\nset k 0 0 1\r\ny\r\n", "STORED\r\nOK\r\nOK\r\nSTORED\r\n");
     wait_s(20);
     ask("get k\r\n", "VALUE k 0 1\r\ny\r\nEND\r\n");
+    /* The host's clock jumps, before and meanwhile: it comes neither at once nor hours later. */
+    for (unsigned is_meanwhile = 0; is_meanwhile < 2; is_meanwhile++) {
+        sim_node_wall_jump(w.node, INT64_C(3600000000));
+        ask("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+        if (!is_meanwhile)
+            sim_node_wall_jump(w.node, INT64_C(-3600000000));
+        ask("flush_all 10\r\n", "OK\r\n");
+        if (is_meanwhile)
+            sim_node_wall_jump(w.node, INT64_C(-3600000000));
+        wait_s(9);
+        ask("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
+        wait_s(3);
+        ask("get k\r\n", "END\r\n");
+    }
 }
 
 /* A value that is refused must not leave the old one where it was set: it is no longer right. What add, replace, append,

@@ -226,6 +226,38 @@ static void test_expiry(void **state)
     world_deinit(&w);
 }
 
+static uint64_t now_of(struct world *w)
+{
+    store_now_set(w->store, io_wall_us(w->io) / 1000);
+    return store_now_ms(w->store);
+}
+
+/* The host's clock goes forward by a minute and back again: the store's goes on from there, a little slower, so that what
+ * waits for a second waits for about one; when the host's has come up to it, both are one again. */
+static void test_clock_that_was_set_back_does_not_stop_ours(void **state)
+{
+    enum { MINUTE_US = 60 * 1000 * 1000 };
+    struct world w;
+    uint64_t was;
+
+    (void)state;
+    world_init(&w, 8, NULL);
+    world_open(&w);
+    sim_node_wall_jump(w.node, MINUTE_US);
+    was = now_of(&w);
+    assert_int_equal(was, io_wall_us(w.io) / 1000);
+    sim_node_wall_jump(w.node, -MINUTE_US);
+    assert_int_equal(now_of(&w), was);
+    sim_run_for(w.sim, MINUTE_US / 60);
+    assert_in_range(now_of(&w), was + 900, was + 1000);
+    sim_run_for(w.sim, 8 * MINUTE_US);
+    assert_in_range(now_of(&w), was + 7 * 60000, was + 8 * 60000);
+    assert_true(now_of(&w) > io_wall_us(w.io) / 1000 + 20000);
+    sim_run_for(w.sim, 9 * MINUTE_US);
+    assert_int_equal(now_of(&w), io_wall_us(w.io) / 1000);
+    world_deinit(&w);
+}
+
 /* ---- memory that is given back ---------------------------------------------------------------------- */
 
 static struct object *large_hash(unsigned fields)
@@ -402,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_values_go_cold_and_come_back),
         cmocka_unit_test(test_memory_is_looked_at_before_it_is_full),
         cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_clock_that_was_set_back_does_not_stop_ours),
         cmocka_unit_test(test_databases_swap),
         cmocka_unit_test(test_large_objects_are_freed_in_steps),
         cmocka_unit_test(test_a_change_of_a_part_logs_a_part),
