@@ -489,16 +489,36 @@ static size_t client_recv(struct io_stream *stream, struct bytes data)
     return client_consume(client, data);
 }
 
+/* The peer's end ends what has no end of its own, a wait and a subscription; what was answered before leaves first. */
+static void client_end_waiting(struct client *client)
+{
+    struct session *session = &client->session;
+
+    if (outbuf_is_empty(&session->out)) {
+        client_close(client);
+        return;
+    }
+    blocked_forget(session);
+    buffer_clear(&client->rest);
+    session->close_after_reply = true;
+    client->pause |= PAUSE_CLOSING;
+    client_mark_dirty(client);
+}
+
 static void client_closed(struct io_stream *stream, int err, struct bytes rest)
 {
     struct client *client = client_of(stream);
     struct session *session = &client->session;
 
-    if (err != ERR_EOF || session->blocked != NULL || pubsub_is_subscribed(session)) {
+    if (err != ERR_EOF) {
         client_close(client);
         return;
     }
     client->is_eof = true;
+    if (session->blocked != NULL || pubsub_is_subscribed(session)) {
+        client_end_waiting(client);
+        return;
+    }
     buffer_append(&client->rest, rest.data, rest.len);
     if (client->rest.failed)
         client_close(client);
@@ -529,7 +549,7 @@ void client_run_rest(struct client *client)
     if (!client->session.is_parked && client->pause == 0)
         buffer_clear(&client->rest);
     if (client->session.blocked != NULL)
-        client_close(client);
+        client_end_waiting(client);
     else
         client_mark_dirty(client);
 }

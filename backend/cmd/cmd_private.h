@@ -95,7 +95,6 @@ void blocked_swapped(struct engine *engine, uint8_t a, uint8_t b);
 void blocked_serve(struct engine *engine);
 /* Of a session that is blocked: its reply is there, the request is to be consumed. */
 bool blocked_is_served(struct session *session);
-void blocked_forget(struct session *session);
 /* CLIENT UNBLOCK. False: it is not blocked. */
 bool blocked_unblock(struct session *session, bool with_error);
 

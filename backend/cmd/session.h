@@ -70,6 +70,8 @@ struct session {
 /* Adds to / removes from the engine. deinit undoes all: watches, blocks, subscriptions, fetches. */
 void session_init(struct session *session, struct engine *engine, const struct session_io *io);
 void session_deinit(struct session *session);
+/* It does not wait for keys any more; if it did, its request is not answered. */
+void blocked_forget(struct session *session);
 /* Replies appended from now on wait for this LSN. */
 static inline void session_hold(struct session *session, uint64_t lsn)
 {

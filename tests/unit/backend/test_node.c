@@ -180,6 +180,37 @@ static void test_ends_of_peers(void **state)
     world_end(&w);
 }
 
+/* What a peer asked for before it waited, or subscribed, it is answered, also when its end comes in the same piece. Then it
+ * takes nothing any more: what is pushed while the answer waits for the flush stays. */
+static void test_the_end_of_a_peer_that_was_answered_and_waits(void **state)
+{
+    struct client waiter, listener, pusher;
+    struct world w;
+
+    (void)state;
+    world_start(&w, STORE_FSYNC_ALWAYS);
+    join(&w, &waiter);
+    join(&w, &listener);
+    join(&w, &pusher);
+    say(&waiter, "SET a 1\r\nBLPOP q 0\r\nPING\r\n");
+    io_stream_shutdown(&waiter.stream);
+    say(&listener, "SET b 1\r\nSUBSCRIBE c\r\nPING\r\n");
+    io_stream_shutdown(&listener.stream);
+    sim_run_for(w.sim, 5000);
+    assert_int_equal(node_engine(w.node)->counters.blocked_clients, 0);
+    hears(&waiter, "");
+    say(&pusher, "RPUSH q x\r\nLLEN q\r\n");
+    sim_run_for(w.sim, SECOND);
+    hears(&waiter, "+OK\r\n");
+    hears(&listener, "+OK\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    hears(&pusher, ":1\r\n:1\r\n");
+    assert_int_equal(node_client_count(w.node), 1);
+    client_free(&waiter);
+    client_free(&listener);
+    client_free(&pusher);
+    world_end(&w);
+}
+
 /* It has closed its side, and waits twice: with one answer for the flush, with the next request for
  * the disk. */
 static void test_the_end_of_a_peer_that_waits_for_both(void **state)
@@ -555,6 +586,7 @@ int main(void)
         cmocka_unit_test(test_a_stream_of_writes_does_not_starve),
         cmocka_unit_test(test_what_follows_a_wait_waits),
         cmocka_unit_test(test_ends_of_peers),
+        cmocka_unit_test(test_the_end_of_a_peer_that_was_answered_and_waits),
         cmocka_unit_test(test_the_end_of_a_peer_that_waits_for_both),
         cmocka_unit_test(test_a_pipeline_of_cold_reads),
         cmocka_unit_test(test_drain),
