@@ -979,6 +979,11 @@ void client_take(struct node *node, int fd, struct bytes state)
         client_close(client);
         return;
     }
+    if (node->is_closing) { /* as the others, which it had */
+        client_flush(client);
+        client_close(client);
+        return;
+    }
     client_mark_dirty(client);
     if (move.output.len > OUTPUT_PAUSE)
         client->pause |= PAUSE_OUTPUT; /* it stands yet */

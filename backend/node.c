@@ -436,7 +436,9 @@ void node_take(struct node *node, struct node_move *move)
 {
     int fd = move->fd;
 
-    ASSERT(node->is_open);
+    ASSERT(node->is_open || node->is_closing);
+    if (!node->is_open)
+        return;
     move->fd = -1;
     client_take(node, fd, buffer_bytes(&move->state));
 }

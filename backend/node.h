@@ -49,7 +49,8 @@ bool node_is_prepared(const struct node *node);
 #define NODE_PARK_MS      1000u
 #define NODE_PARK_HELD_MS 10000u
 void node_park(struct node *node, struct list *moves, void (*done)(void *arg, int err), void *arg);
-/* Goes on with such a client. The descriptor is the node's, the state the caller's. */
+/* Goes on with such a client; one that is closing closes it. The descriptor is the node's, but for a node that has closed
+ * already; the state the caller's. */
 void node_take(struct node *node, struct node_move *move);
 
 /* What CONFIG GET shows: a copy, and to go on with it in another node of ours. */

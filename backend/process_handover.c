@@ -339,6 +339,7 @@ static void client_arrived(struct process *process)
     handover->incoming_fd = -1;
     handover->incoming = (struct buffer){0};
     node_take(process->node, &move);
+    link_close(&move.fd);
     buffer_deinit(&move.state);
 }
 

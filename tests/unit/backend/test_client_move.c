@@ -132,6 +132,39 @@ static void test_replies_that_wait_for_the_flush(void **state)
     world_end(&w);
 }
 
+/* The node is told to stop while clients are on their way to it: they are closed like those that it had, and run nothing. */
+static void test_a_node_that_stops_takes_nobody(void **state)
+{
+    struct client writer, reader;
+    struct list moves;
+    struct world w;
+
+    (void)state;
+    world_start(&w, STORE_FSYNC_NO);
+    join(&w, &writer);
+    join(&w, &reader);
+    asks(&w, &reader, "SUBSCRIBE c\r\n", "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+    world_park(&w, &moves);
+    say(&writer, "INCR n\r\nINCR n\r\n");
+    world_open(&w);
+    node_close(w.node, world_closed, &w);
+    world_take(&w, &moves);
+    assert_true(sim_run_while_not(w.sim, &w.is_closed, 60 * SECOND));
+    assert_int_equal(w.err, 0);
+    node_destroy(&w.node);
+    sim_run_for(w.sim, SECOND);
+    hears(&writer, "");
+    assert_int_equal(writer.closed, 1);
+    assert_int_equal(reader.closed, 1);
+    world_open(&w);
+    client_free(&writer);
+    join(&w, &writer);
+    asks(&w, &writer, "INCR n\r\n", ":1\r\n");
+    client_free(&writer);
+    client_free(&reader);
+    world_end(&w);
+}
+
 static void test_monitor_is_closed(void **state)
 {
     struct client monitor;
@@ -232,6 +265,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_clients_are_in_the_middle_of),
         cmocka_unit_test(test_replies_that_wait_for_the_flush),
+        cmocka_unit_test(test_a_node_that_stops_takes_nobody),
         cmocka_unit_test(test_monitor_is_closed),
         cmocka_unit_test(test_states_that_do_not_add_up),
         cmocka_unit_test(test_settings_go_along),
