@@ -153,6 +153,12 @@ static void level_set(struct master *master, int level)
 
 static void winch(struct master *master)
 {
+    const struct generation *now = master->serving != NULL ? master->serving : master->starting;
+
+    if (now != NULL && now->config.replace == MASTER_REPLACE_IN_PLACE) {
+        log_notice(master->log, "WINCH is not heeded, as nobody else can serve what the workers own: QUIT drains and stops");
+        return;
+    }
     log_notice(master->log, "draining the workers, the master stays");
     if (master->starting != NULL)
         reload_abort(master);

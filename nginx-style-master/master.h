@@ -13,7 +13,7 @@
  *                                main(); what they return is the exit code of the process
  *
  * Signals: TERM INT stop now · QUIT drain and stop · HUP reload and reopen the log · USR1 reopen ·
- * USR2 upgrade the binary · WINCH drain the workers, stay · TTIN TTOU log level up, down.
+ * USR2 upgrade the binary · WINCH drain the workers, stay (OVERLAP only; never a terminal's) · TTIN TTOU log level up, down.
  */
 #pragma once
 #include "common/base/base.h"

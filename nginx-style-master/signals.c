@@ -45,12 +45,21 @@ int signals_open(enum signals_set set)
     return fd < 0 ? -errno : fd;
 }
 
+/* A terminal whose window got another size, or which a job in the background wrote to: that is no operator's word. */
+static bool is_of_terminal(const struct signalfd_siginfo *info)
+{
+    return info->ssi_code == SI_KERNEL &&
+           (info->ssi_signo == SIGWINCH || info->ssi_signo == SIGTTIN || info->ssi_signo == SIGTTOU);
+}
+
 int signals_take(int fd, pid_t *from)
 {
     struct signalfd_siginfo info;
 
-    if (read(fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
-        return 0;
+    do
+        if (read(fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+            return 0;
+    while (is_of_terminal(&info));
     if (from != NULL)
         *from = (pid_t)info.ssi_pid;
     return (int)info.ssi_signo;

@@ -435,6 +435,23 @@ def test_old_master_ends_in_the_middle(start, how):
     other.ask(resp("SET", "b", "1"), b"+OK\r\n")
 
 
+def test_winch_is_not_heeded(start):
+    """There are no other workers that could serve meanwhile; before, while it starts, and in the middle of an upgrade."""
+    node = start()
+    c = Sock(node.port)
+    os.kill(node.pid, signal.SIGWINCH)
+    wait_for(lambda: "WINCH is not heeded" in node.log_text(), "it is told")
+    new, fresh, old = stalled_upgrade(node)
+    start.masters.append(new)
+    for count, pid in enumerate((node.pid, new), 2):
+        os.kill(pid, signal.SIGWINCH)
+        wait_for(lambda n=count: node.log_text().count("WINCH is not heeded") == n, "it is told")
+    os.kill(old[1], signal.SIGCONT)
+    wait_for(lambda: pid_in(node.pid_path) == new, "the new master serves")
+    assert node.wait() == 0 and workers(new) == fresh
+    c.ask(resp("SET", "a", "1"), b"+OK\r\n")
+
+
 @pytest.mark.parametrize("when", ["before it is parked", "when it has let go"])
 def test_old_worker_is_killed(start, when):
     """Its clients are lost, nothing else."""

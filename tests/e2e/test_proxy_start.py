@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting and stopping: options, -t, -d, pid file, log, signals that change the log, another user."""
 
+import fcntl
 import os
+import pty
 import re
 import signal
 import stat
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -252,6 +256,32 @@ def test_log_level_by_signal(redis, weir_proxy):
         before = len(proxy.log_text())
         os.kill(proxy.pid, signo)
         wait_for(lambda b=before, n=level: f"log level is {n}" in proxy.log_text()[b:], f"level {level}")
+
+
+def test_terminal_may_be_resized(redis, stage, tmp_path):
+    """The kernel sends WINCH to who is in the foreground of a terminal then; that is no word of an operator's."""
+    port = free_port()
+    conf = write(tmp_path / "conf.yml", "weir:\n  version: 1\n  workers: 1\n" +
+                 redis_pool([redis], listen=f"{LOOPBACK}:{port}"))
+    log = str(tmp_path / "log")
+    terminal, end = pty.openpty()
+    with subprocess.Popen([program("weir-proxy"), "-c", conf, "-s", str(free_port()), "-o", log],
+                          stdin=end, stdout=end, stderr=end, start_new_session=True,
+                          preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) as process:
+        os.close(end)
+        try:
+            wait_for(lambda: can_connect(port), "up")
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
+            for level in (6, 7):  # when the second is done the signals that came before the first are, too
+                process.send_signal(signal.SIGTTIN)
+                wait_for(lambda n=level: f"log level is {n}" in open(log, encoding="utf-8").read(), f"level {level}")
+            assert "draining" not in open(log, encoding="utf-8").read()
+            with Conn(port) as c:
+                c.ask(resp("PING"), b"+PONG\r\n")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            os.close(terminal)
 
 
 def test_pipe_on_stderr_that_nobody_reads(redis, stage, tmp_path):
