@@ -74,6 +74,7 @@ static void handover_begin(struct process *process, int fd);
 static void handover_begin_again(struct process *process, int fd);
 static void prepare_fired(struct io_timer *timer);
 static void claim_later(struct process *process);
+static bool begin_next(struct process *process);
 
 static void moves_free(struct list *moves)
 {
@@ -107,7 +108,7 @@ static void leave_now(struct process *process)
     process_end_loop(process, MASTER_EXIT_DONE);
 }
 
-/* The new worker has what there is. */
+/* The new worker has what there is, and may be asked for it by the next. */
 static void go_on_alone(struct process *process)
 {
     struct handover *handover = &process->handover;
@@ -115,6 +116,8 @@ static void go_on_alone(struct process *process)
     link_close(&handover->incoming_fd);
     buffer_deinit(&handover->incoming);
     handover->state = HANDOVER_NONE;
+    if (process->is_open && !process->is_leaving)
+        MAYBE(begin_next(process));
 }
 
 static void claim_failed(struct process *process, const char *why)

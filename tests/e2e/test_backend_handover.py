@@ -435,6 +435,29 @@ def test_old_master_ends_in_the_middle(start, how):
     other.ask(resp("SET", "b", "1"), b"+OK\r\n")
 
 
+def test_next_upgrade_comes_while_clients_do(start):
+    """The newest worker claims shard 0 from one that has not got all of its clients yet: it waits until that has."""
+    node = start()
+    c, other = Sock(node.port), Sock(node.port + 1)
+    c.ask(resp("MULTI") + resp("SET", "a", "1"), b"+OK\r\n+QUEUED\r\n")
+    new, _, old = stalled_upgrade(node)
+    os.kill(old[0], signal.SIGSTOP)  # when it has let go
+    os.kill(old[1], signal.SIGCONT)
+    wait_for(lambda: pid_in(node.pid_path) == new, "the new master serves")
+    wait_for(lambda: f"/1[{old[1]}] notice: shard: is handed over" in node.log_text(), "shard 1 is the new worker's")
+    before = len(node.log_text())
+    os.kill(new, signal.SIGUSR2)
+    wait_for(lambda: "notice: shard: a new worker claims it shard=1" in node.log_text()[before:], "the newest one claims")
+    time.sleep(0.2)
+    os.kill(old[0], signal.SIGCONT)
+    newest = wait_for(lambda: pid_in(node.pid_path) not in (0, new) and pid_in(node.pid_path), "the newest master serves")
+    start.masters.append(newest)
+    wait_for(lambda: not is_alive(new), "the one between leaves")
+    assert node.wait() == 0 and "upgrade failed" not in node.log_text()
+    c.ask(resp("EXEC"), b"*1\r\n+OK\r\n")
+    other.ask(resp("SET", "b", "1"), b"+OK\r\n")
+
+
 def test_winch_is_not_heeded(start):
     """There are no other workers that could serve meanwhile; before, while it starts, and in the middle of an upgrade."""
     node = start()
