@@ -797,6 +797,7 @@ int master_run(const struct master_program *program)
     title_set("%s: master", program->name);
     log_set_name(program->log, program->name);
     master_loop(&master);
+    upgrade_leave(&master);
     log_notice(program->log, "stopped");
     master_teardown(&master, true);
     return master.exit_code;

@@ -107,7 +107,8 @@ const char *inherit_version(void);
 struct upgrade {
     pid_t pid;   /* of the new binary; 0: none */
     int channel; /* owns; -1 */
-    bool is_ready;
+    bool is_ready, is_heard;
+    bool beats; /* it tells soon that it lives: MASTER_REPLACE_IN_PLACE */
     uint64_t ready_by_ms;
     uint64_t request_id; /* to answer; 0: a signal started it */
     pid_t requester;
@@ -212,6 +213,8 @@ MUST_USE int upgrade_start(struct master *master, const char *binary, char *erro
 void upgrade_event(struct master *master); /* its channel is readable */
 void upgrade_died(struct master *master, int status);
 void upgrade_tick(struct master *master, uint64_t now_ms);
+/* The master is about to exit. */
+void upgrade_leave(struct master *master);
 /* The new master's, while it starts: workers that take data over need as long as there is data. */
 void upgrade_beat(struct master *master);
 /* Everything that a successor needs. The descriptors stay ours. */

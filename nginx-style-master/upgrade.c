@@ -239,7 +239,8 @@ int upgrade_start(struct master *master, const char *binary, char *error)
         return err;
     }
     upgrade->channel = fds[0];
-    upgrade->is_ready = false;
+    upgrade->is_ready = upgrade->is_heard = false;
+    upgrade->beats = master->serving != NULL && master->serving->config.replace == MASTER_REPLACE_IN_PLACE;
     upgrade->ready_by_ms = shm_now_ms() + MASTER_UPGRADE_MS;
     log_notice(master->log, "upgrade started binary=%s new_pid=%d", binary, (int)upgrade->pid);
     return 0;
@@ -284,6 +285,7 @@ void upgrade_event(struct master *master)
         close(fd);
     if (err == ERR_AGAIN || err == ERR_INVALID)
         return;
+    upgrade->is_heard |= err == 0;
     if (err == 0 && message.type == CHANNEL_UPGRADED) {
         upgrade->is_ready = true;
         atomic_fetch_add(&master->self->upgrades, 1);
@@ -362,6 +364,30 @@ void upgrade_tick(struct master *master, uint64_t now_ms)
         upgrade_fails(upgrade, ERR_TIMEOUT, "the new binary did not get ready in time");
     kill(upgrade->pid, SIGKILL);
     upgrade->ready_by_ms = UINT64_MAX;
+}
+
+/* A new binary that lives goes on without us. Of one that has said nothing nobody would be left who ends it, and it has our
+ * listeners: the next start would find them held. */
+void upgrade_leave(struct master *master)
+{
+    struct upgrade *upgrade = &master->upgrade;
+
+    if (upgrade->pid == 0 || !upgrade->beats)
+        return;
+    while (!upgrade->is_heard && upgrade->channel >= 0) {
+        struct channel_message message;
+        int fd, err = channel_recv(upgrade->channel, &message, master->text, &fd);
+
+        if (fd >= 0)
+            close(fd);
+        if (err != 0)
+            break;
+        upgrade->is_heard = true;
+    }
+    if (upgrade->is_heard)
+        return;
+    log_error(master->log, "upgrade: the new binary has said nothing yet, ends with us pid=%d", (int)upgrade->pid);
+    kill(upgrade->pid, SIGKILL);
 }
 
 /* ---- the new master's side ---------------------------------------------------------------- */

@@ -268,6 +268,21 @@ def test_binary_that_hangs(start):
     wait_for(lambda: pid_in(node.pid_path) == node.pid, "the old one has its pid file back")
 
 
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGQUIT])
+def test_binary_that_hangs_ends_with_the_master(start, signo):
+    """It has the listeners, so that the next start would find them held by somebody who does not answer."""
+    node = start()
+    replace(node.binary, "#!/bin/sh\nexec sleep 600\n")
+    hanging = upgrade_stopped(node)
+    wait_for(lambda: "sleep" in cmdline_of(hanging), "it hangs")
+    node.send_signal(signo)
+    assert node.wait() == 0
+    wait_for(lambda: not is_alive(hanging), "it is gone")
+    replace(node.binary)
+    node.restart()
+    Sock(node.port).ask(resp("SET", "a", "1"), b"+OK\r\n")
+
+
 def upgrade_stopped(node):
     """USR2, and the new workers are caught on their way: stopped before they are through."""
     before = set(children_of(node.pid))
