@@ -398,11 +398,14 @@ static size_t client_consume(struct client *client, struct bytes data)
     client_inputs_forget(client);
     session->last_ms = engine->now_ms;
     if (UNLIKELY(session->protocol == SESSION_NEW)) {
-        if (data.len > 0 && data.data[0] == TLS_HANDSHAKE)
+        struct bytes opening = bytes_skip(data, protocol_empty_lines(data));
+
+        if (opening.len > 0 && opening.data[0] == TLS_HANDSHAKE)
             return tls_refused(client, data.len);
-        session->protocol = (uint8_t)protocol_of(data);
+        session->protocol = (uint8_t)protocol_of(opening);
+        consumed = data.len - opening.len;
         if (session->protocol == SESSION_NEW)
-            return 0;
+            return consumed;
     }
     client_limits(client, &limits);
     while (consumed < data.len && client->pause == 0 && !session->is_parked && !client->is_dead) {

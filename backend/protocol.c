@@ -32,12 +32,21 @@ static enum session_protocol protocol_of_verb(enum mc_verb verb, struct bytes da
     return words_in(bytes_first(data, (size_t)(end - data.data))) == 3 ? SESSION_RESP : SESSION_MC_TEXT;
 }
 
+size_t protocol_empty_lines(struct bytes data)
+{
+    size_t at = 0;
+
+    while (at < data.len && (data.data[at] == '\n' || (data.data[at] == '\r' && at + 1 < data.len && data.data[at + 1] == '\n')))
+        at += data.data[at] == '\n' ? 1 : 2;
+    return at;
+}
+
 enum session_protocol protocol_of(struct bytes data)
 {
     enum mc_verb verb;
     size_t len = 0;
 
-    if (data.len == 0)
+    if (data.len == 0 || (data.len == 1 && data.data[0] == '\r'))
         return SESSION_NEW;
     if ((unsigned char)data.data[0] == MC_BIN_REQUEST)
         return SESSION_MC_BINARY;

@@ -9,10 +9,12 @@
  *
  * But `set k v` and `append k v`, three words, come from somebody who types, or pipes, Redis's commands: memcache's lines
  * of these verbs have five or six, and with four a length is missing, behind which a value may follow. Other verbs that
- * both have (get, incr, touch) are memcache's.
+ * both have (get, incr, touch) are memcache's. Empty lines say nothing: who types one is asked again by what comes next.
  */
 #pragma once
 #include "backend/cmd/session.h"
 
-/* SESSION_NEW: more bytes are needed to tell. */
+/* Of the empty lines that `data` begins with. */
+size_t protocol_empty_lines(struct bytes data);
+/* SESSION_NEW: more bytes are needed to tell. Begins behind the empty lines. */
 enum session_protocol protocol_of(struct bytes data);

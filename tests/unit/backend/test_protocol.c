@@ -27,7 +27,7 @@ static const struct {
     {"add k v\r\n", SESSION_MC_TEXT},
     {"hset k f v\r\n", SESSION_RESP},
     {"a word that is no verb at all", SESSION_RESP},
-    {"\r\n", SESSION_RESP},
+    {"\rx\r\n", SESSION_RESP},
 };
 
 /* Whatever is said of the first bytes stays said when more come. */
@@ -46,6 +46,15 @@ static void test_openings(void **state)
     }
 }
 
+static void test_empty_lines_say_nothing(void **state)
+{
+    (void)state;
+    assert_int_equal(protocol_empty_lines(bytes_of_string("\r\n\n\r\nget k\r\n\r\n")), 5);
+    assert_int_equal(protocol_empty_lines(bytes_of_string("\r\n\r")), 2);
+    assert_int_equal(protocol_empty_lines(bytes_of_string(" \r\n")), 0);
+    assert_int_equal(protocol_empty_lines(BYTES_EMPTY), 0);
+}
+
 /* A line without an end is not waited for beyond what memcache would take. */
 static void test_a_long_line_is_memcache(void **state)
 {
@@ -62,6 +71,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_openings),
+        cmocka_unit_test(test_empty_lines_say_nothing),
         cmocka_unit_test(test_a_long_line_is_memcache),
     };
 
