@@ -403,7 +403,8 @@ static size_t binary_recv(struct conn *conn, struct bytes data)
     key_len = (uint32_t)head[2] << 8 | head[3];
     body_len = (uint32_t)head[8] << 24 | (uint32_t)head[9] << 16 | (uint32_t)head[10] << 8 | head[11];
     opaque = (uint32_t)head[12] << 24 | (uint32_t)head[13] << 16 | (uint32_t)head[14] << 8 | head[15];
-    if (head[0] != 0x80 || head[5] != 0 || key_len + head[4] > body_len || body_len > 64u << 20) {
+    /* Any data type: memcached does not look at it, and what a client says goes to the server. */
+    if (head[0] != 0x80 || key_len + head[4] > body_len || body_len > 64u << 20) {
         world_fail(conn->backend->world, "server %u got a malformed frame", conn->backend->index);
         return 0;
     }
