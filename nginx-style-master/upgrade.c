@@ -274,15 +274,23 @@ static void upgrade_refused(struct master *master)
     upgrade_fails(&master->upgrade, ERR_INVALID, master->text);
 }
 
+/* It sends no descriptors. */
+static int upgrade_recv(struct master *master, struct channel_message *message)
+{
+    int fd, err = channel_recv(master->upgrade.channel, message, master->text, &fd);
+
+    if (fd >= 0)
+        close(fd);
+    return err;
+}
+
 void upgrade_event(struct master *master)
 {
     struct upgrade *upgrade = &master->upgrade;
     struct channel_message message;
-    int fd, err = channel_recv(upgrade->channel, &message, master->text, &fd);
+    int err = upgrade_recv(master, &message);
     bool is_over;
 
-    if (fd >= 0)
-        close(fd);
     if (err == ERR_AGAIN || err == ERR_INVALID)
         return;
     upgrade->is_heard |= err == 0;
@@ -317,19 +325,12 @@ void upgrade_event(struct master *master)
 void upgrade_died(struct master *master, int status)
 {
     struct upgrade *upgrade = &master->upgrade;
+    struct channel_message message;
     char text[128];
 
-    while (upgrade->channel >= 0 && !upgrade->is_ready) {
-        struct channel_message message;
-        int fd, err = channel_recv(upgrade->channel, &message, master->text, &fd);
-
-        if (fd >= 0)
-            close(fd);
-        if (err != 0)
-            break;
+    while (upgrade->channel >= 0 && !upgrade->is_ready && upgrade_recv(master, &message) == 0)
         if (message.type == CHANNEL_REFUSED)
             upgrade_refused(master);
-    }
     snprintf(text, sizeof(text), "the new master left pid=%d %s=%d", (int)upgrade->pid,
              WIFSIGNALED(status) ? "signal" : "code",
              WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
@@ -371,19 +372,12 @@ void upgrade_tick(struct master *master, uint64_t now_ms)
 void upgrade_leave(struct master *master)
 {
     struct upgrade *upgrade = &master->upgrade;
+    struct channel_message message;
 
     if (upgrade->pid == 0 || !upgrade->beats)
         return;
-    while (!upgrade->is_heard && upgrade->channel >= 0) {
-        struct channel_message message;
-        int fd, err = channel_recv(upgrade->channel, &message, master->text, &fd);
-
-        if (fd >= 0)
-            close(fd);
-        if (err != 0)
-            break;
-        upgrade->is_heard = true;
-    }
+    if (!upgrade->is_heard && upgrade->channel >= 0) /* it may just have spoken */
+        upgrade->is_heard = upgrade_recv(master, &message) == 0;
     if (upgrade->is_heard)
         return;
     log_error(master->log, "upgrade: the new binary has said nothing yet, ends with us pid=%d", (int)upgrade->pid);

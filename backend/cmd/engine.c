@@ -53,8 +53,7 @@ int engine_create(const struct engine_options *options, struct engine **out)
     engine->pause_timer.arg = engine;
     engine->orphan_timer.fire = exec_orphan_run;
     engine->orphan_timer.arg = engine;
-    engine_turn_begin(engine);
-    engine->is_turn_open = false;
+    engine_clock_read(engine);
     engine->started_ms = engine->now_ms; /* not the host's: that may be behind since before the start */
     err = engine_create_parts(engine);
     if (err != 0) {
@@ -92,13 +91,18 @@ uint64_t engine_clients_bytes(const struct engine *engine)
 }
 
 /* The store's clock never goes back (S8), so neither does ours. */
+void engine_clock_read(struct engine *engine)
+{
+    store_now_set(engine->store, io_wall_us(engine->io) / 1000);
+    engine->now_ms = store_now_ms(engine->store);
+}
+
 void engine_turn_begin(struct engine *engine)
 {
     if (engine->is_turn_open)
         return;
     engine->is_turn_open = true;
-    store_now_set(engine->store, io_wall_us(engine->io) / 1000);
-    engine->now_ms = store_now_ms(engine->store);
+    engine_clock_read(engine);
 }
 
 void engine_turn_end(struct engine *engine)

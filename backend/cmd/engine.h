@@ -109,6 +109,8 @@ void engine_destroy(struct engine **engine); /* all sessions are gone */
 uint64_t engine_last_save_ms(struct engine *engine);
 /* An error reply, without its '-': for INFO errorstats. */
 void engine_error_note(struct engine *engine, const char *text);
+/* The clocks of engine and store, anew. */
+void engine_clock_read(struct engine *engine);
 /* At the start of each turn's first command: one clock for the turn. */
 void engine_turn_begin(struct engine *engine);
 /* Memory of what clients have sent and not taken. */

@@ -500,17 +500,16 @@ enum mc_trouble mc_mark_stale(struct session *session, struct store_key *key, bo
 static void flush_fire(struct io_timer *timer)
 {
     struct mc *mc = timer->arg;
-    uint64_t now_ms;
+    struct engine *engine = mc->engine;
 
-    store_now_set(mc->engine->store, io_wall_us(mc->engine->io) / 1000);
-    now_ms = store_now_ms(mc->engine->store);
-    if (now_ms < mc->flush_at_ms) { /* the clock was set back, or the delay is longer than a timer's */
-        io_timer_start(mc->engine->io, timer, MIN(mc->flush_at_ms - now_ms, UINT64_C(3600000)));
+    engine_clock_read(engine);
+    if (engine->now_ms < mc->flush_at_ms) { /* the clock was set back, or the delay is longer than a timer's */
+        io_timer_start(engine->io, timer, MIN(mc->flush_at_ms - engine->now_ms, UINT64_C(3600000)));
         return;
     }
-    if (engine_is_in_exec(mc->engine) || store_may_write(mc->engine->store, 0) == ERR_AGAIN ||
-        store_flush(mc->engine->store, mc->engine->options.memcache_db) != 0) {
-        io_timer_start(mc->engine->io, timer, 100);
+    if (engine_is_in_exec(engine) || store_may_write(engine->store, 0) == ERR_AGAIN ||
+        store_flush(engine->store, engine->options.memcache_db) != 0) {
+        io_timer_start(engine->io, timer, 100);
         return;
     }
     mc->flush_at_ms = 0;

@@ -74,16 +74,27 @@ void log_cold_close_all(struct store_log *log)
         log_cold_close(log, &log->classes[i]);
 }
 
+static void cold_end(struct store_log *log, struct log_cold *cold)
+{
+    log_cold_close(log, cold);
+    if (cold->segment != NULL)
+        log_segment_finish(cold->segment);
+    cold->segment = NULL;
+}
+
+void log_cold_end_all(struct store_log *log)
+{
+    for (unsigned i = 0; i < LOG_CLASSES; i++)
+        cold_end(log, &log->classes[i]);
+}
+
 void store_log_cold_end_dead(struct store_log *log)
 {
     for (unsigned i = 0; i < LOG_CLASSES && log->state == LOG_RUNNING; i++) {
         struct log_cold *cold = &log->classes[i];
 
-        if (cold->segment == NULL || cold->segment->info.live_bytes > 0 || cold->segment->info.record_bytes == 0)
-            continue;
-        log_cold_close(log, cold);
-        log_segment_finish(cold->segment);
-        cold->segment = NULL;
+        if (cold->segment != NULL && cold->segment->info.live_bytes == 0 && cold->segment->info.record_bytes > 0)
+            cold_end(log, cold);
     }
 }
 

@@ -820,11 +820,7 @@ static void close_flushed(void *arg, int err)
     open->is_flushed = true;
     if (log->hot_segment != NULL)
         log_segment_finish(log->hot_segment);
-    for (unsigned i = 0; i < LOG_CLASSES; i++) {
-        if (log->classes[i].segment != NULL)
-            log_segment_finish(log->classes[i].segment);
-        log->classes[i].segment = NULL;
-    }
+    log_cold_end_all(log);
     log->hot_segment = NULL;
     log_segments_foot(log);
     store_log_flush(log, close_flushed, open);

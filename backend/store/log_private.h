@@ -298,6 +298,7 @@ void log_soon_fire(struct io_timer *timer);
 /* ---- log_cold.c ---- */
 void log_cold_close(struct store_log *log, struct log_cold *cold);
 void log_cold_close_all(struct store_log *log);
+void log_cold_end_all(struct store_log *log); /* and their segments */
 int log_blob_begin(struct store_log *log, size_t size, bool is_hot, struct segment **out);
 
 /* ---- log_leave.c ---- */

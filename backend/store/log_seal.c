@@ -36,16 +36,11 @@ static void open_finish(struct store_log *log)
     struct segment *hot = log->hot_segment;
 
     log_page_close(log);
-    log_cold_close_all(log);
     if (hot != NULL && log->last_lsn >= hot->header.first_lsn) {
         log_segment_finish(hot);
         log->hot_segment = NULL;
     }
-    for (unsigned i = 0; i < LOG_CLASSES; i++) {
-        if (log->classes[i].segment != NULL)
-            log_segment_finish(log->classes[i].segment);
-        log->classes[i].segment = NULL;
-    }
+    log_cold_end_all(log);
 }
 
 /* What nobody needs, and the next checkpoint cannot give back: behind the hot segment that a recovery would begin with, or

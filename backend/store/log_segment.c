@@ -11,9 +11,10 @@
  *
  * How much there may be is log_bound.c's. Where others have filled the file system within a second, or a quota ends, nothing
  * says so before a file is refused its room, and what was appended cannot be taken back: a blob without a file would hold up
- * the answers to all that comes behind it, every flush, so every checkpoint, and with them whatever could make room. So it takes the file of a free segment (G10), for which there is
- * one more in the reserve; until the room is there, appends wait if the next blob would find no such segment. One that a
- * whole segment does not hold waits for room after all, at most until the log is closed (log_leave.c).
+ * the answers to all that comes behind it, every flush, so every checkpoint, and with them whatever could make room. So it
+ * takes the file of a free segment (G10), for which there is one more in the reserve; until the room is there, appends wait
+ * if the next blob would find no such segment. One that a whole segment does not hold waits for room after all, at most
+ * until the log is closed (log_leave.c).
  *
  *     reserve, nobody having said how much of the disk is ours:   [a large record] [deletes] [the cleaner] [a checkpoint]
  *

@@ -6,7 +6,7 @@
 _Static_assert(RECORD_OPTIONS_MAX == 8 + 8 + 8 + 16, "all options");
 _Static_assert(STORE_DBS <= UINT8_MAX && STORE_TYPE_COUNT <= UINT8_MAX, "a byte each");
 
-static inline uint8_t record_flags(const struct record *record)
+static uint8_t record_flags(const struct record *record)
 {
     return (uint8_t)((record->expire_ms != 0 ? RECORD_HAS_EXPIRE : 0) |
                      (record->mc_flags != 0 ? RECORD_HAS_MC_FLAGS : 0) |
