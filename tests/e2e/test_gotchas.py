@@ -834,11 +834,20 @@ def test_ejection_is_shared(stage):
                                         server_retry_timeout=60000, timeout=2000), workers=4)
     lost, _ = keys_of(proxy, servers)
     servers[0].kill()
-    errors = 0
-    for _ in range(100):  # each on a connection of its own: all workers take part
+
+    def is_refused():  # on a connection of its own: all workers take part
         with proxy.connect() as c:
-            errors += c.resp("GET", lost).startswith(b"-")
-    assert 1 <= errors <= 8, f"{errors} errors until everybody knew"
+            return c.resp("GET", lost).startswith(b"-")
+
+    # Who has just been refused does not try again at once, and tells its clients so: those errors are no
+    # failures, and how many there are is a matter of which workers were asked.
+    errors = 0
+    while is_refused():
+        errors += 1
+        assert errors < 1000
+    assert errors >= 1
+    assert not any(is_refused() for _ in range(100))
+    assert re.findall(r"server ejected .*failures=(\d+)", proxy.log_text()) == ["3"]
 
 
 def test_connections_to_servers(redis_server, weir_proxy):
