@@ -97,6 +97,25 @@ static bool live_is_about(const struct audit *audit, char *why, size_t size)
     return counted + most >= found && counted <= found + most ? true : is_equal("live bytes", counted, found, why, size);
 }
 
+static void hot_each(void *arg, struct entry *e)
+{
+    uint64_t *count = arg;
+
+    *count += !entry_is_cold(e);
+}
+
+/* What spilling is offered is all that is hot. */
+static bool hot_are_seen(const struct audit *audit, char *why, size_t size)
+{
+    struct index *index = audit->store->index;
+    uint64_t count = 0, at = 0;
+
+    do
+        at = index_sweep_hot(index, at, hot_each, &count);
+    while (at != 0);
+    return is_equal("hot keys", index_count(index) - audit->cold_count, count, why, size);
+}
+
 bool store_audit(struct store *store, char *why, size_t size)
 {
     struct audit audit = {.store = store};
@@ -109,5 +128,5 @@ bool store_audit(struct store *store, char *why, size_t size)
            is_equal("bytes of objects", store->object_bytes - store->dying_bytes, audit.object_bytes, why, size) &&
            is_equal("objects of another size", 0, audit.wrong_objects, why, size) &&
            is_equal("places that are gone", 0, audit.lost_addresses, why, size) &&
-           live_is_about(&audit, why, size);
+           hot_are_seen(&audit, why, size) && live_is_about(&audit, why, size);
 }

@@ -156,8 +156,10 @@ static int entry_put_into(struct store *store, uint64_t hash, struct entry **at,
         if (!counts_as_before)
             store_count_entry(store, old, -1);
         entry_compose(old, parts);
-        if (!counts_as_before)
+        if (!counts_as_before) {
             store_count_entry(store, old, 1);
+            index_replace(store->index, hash, old, old);
+        }
         checkpoint_touch(store, hash);
         return 0;
     }

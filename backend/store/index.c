@@ -34,6 +34,8 @@
 #define NODE_PLACES   4u
 #define SLOT_SIZE     6u
 #define BUCKETS_MIN   16u
+/* Of an entry's word: it is cold (X6). Entries and nodes are aligned, so the bit is free. */
+#define SLOT_COLD     UINT64_C(1)
 #define BLOCK_BITS    10u
 #define BLOCK_BUCKETS (1u << BLOCK_BITS)
 
@@ -86,20 +88,42 @@ struct index {
 
 /* A slot is read as the upper 6 of the 8 bytes that end with it: no slot is at the beginning, and the last one
  * has nothing behind it. */
-static inline void *slot_load(const uint8_t *slots, unsigned at)
+static inline uint64_t slot_word(const uint8_t *slots, unsigned at)
 {
     uint64_t word;
 
     memcpy(&word, slots + (size_t)at * SLOT_SIZE - 2, 8);
-    return (void *)(uintptr_t)(word >> 16);
+    return word >> 16;
 }
 
-static inline void slot_store(uint8_t *slots, unsigned at, const void *pointer)
+static inline void *entry_of(uint64_t word)
+{
+    return (void *)(uintptr_t)(word & ~SLOT_COLD);
+}
+
+static inline void *slot_load(const uint8_t *slots, unsigned at)
+{
+    return entry_of(slot_word(slots, at));
+}
+
+static inline void slot_store(uint8_t *slots, unsigned at, uint64_t word)
+{
+    ASSERT(word >> 48 == 0);
+    memcpy(slots + (size_t)at * SLOT_SIZE, &word, SLOT_SIZE);
+}
+
+/* What a slot holds: a pointer, and of an entry, whether it is cold. */
+static inline uint64_t word_of(const void *pointer)
 {
     uint64_t word = (uint64_t)(uintptr_t)pointer;
 
-    ASSERT(word >> 48 == 0);
-    memcpy(slots + (size_t)at * SLOT_SIZE, &word, SLOT_SIZE);
+    ASSERT((word & SLOT_COLD) == 0);
+    return word;
+}
+
+static inline uint64_t word_of_entry(const struct entry *entry)
+{
+    return word_of(entry) | (entry_is_cold(entry) ? SLOT_COLD : 0);
 }
 
 /* Where one entry is kept. */
@@ -250,11 +274,11 @@ static bool nodes_ensure(struct index *index, unsigned count)
 
 /* ---- chains ------------------------------------------------------------------------------- */
 
-static inline void place_set(struct place at, uint8_t tag, const struct entry *entry)
+static inline void place_set(struct place at, uint8_t tag, uint64_t word)
 {
     ASSERT(*at.tag == 0);
     *at.tag = tag;
-    slot_store(at.slot, 0, entry);
+    slot_store(at.slot, 0, word);
 }
 
 /* A node whose first entry is the one at `last`, which becomes the link to it. NULL: out of memory. */
@@ -266,12 +290,11 @@ static struct node *node_chain(struct index *index, struct place last)
         return NULL;
     place_copy(node_place(n, 0), last);
     *last.tag = 0;
-    slot_store(last.slot, 0, n);
+    slot_store(last.slot, 0, word_of(n));
     return n;
 }
 
-static NOINLINE int chain_append(struct index *index, struct bucket *b, uint8_t tag,
-                                 const struct entry *entry)
+static NOINLINE int chain_append(struct index *index, struct bucket *b, uint8_t tag, uint64_t word)
 {
     struct node *tail = bucket_link(b), *added = NULL;
     unsigned used;
@@ -283,7 +306,7 @@ static NOINLINE int chain_append(struct index *index, struct bucket *b, uint8_t 
         if (added == NULL)
             return ERR_FULL;
         b->overflow = overflow_bit(moved) | overflow_bit(tag);
-        place_set(node_place(added, 1), tag, entry);
+        place_set(node_place(added, 1), tag, word);
         return 0;
     }
     while (tail->is_linked)
@@ -298,18 +321,17 @@ static NOINLINE int chain_append(struct index *index, struct bucket *b, uint8_t 
         used = 1;
     }
     b->overflow |= overflow_bit(tag);
-    place_set(node_place(tail, used), tag, entry);
+    place_set(node_place(tail, used), tag, word);
     return 0;
 }
 
-static inline int bucket_insert(struct index *index, struct bucket *b, uint8_t tag,
-                                const struct entry *entry)
+static inline int bucket_insert(struct index *index, struct bucket *b, uint8_t tag, uint64_t word)
 {
     unsigned used = bucket_used(b);
 
     if (UNLIKELY(used == BUCKET_PLACES || b->overflow != 0))
-        return chain_append(index, b, tag, entry);
-    place_set(bucket_place(b, used), tag, entry);
+        return chain_append(index, b, tag, word);
+    place_set(bucket_place(b, used), tag, word);
     return 0;
 }
 
@@ -428,6 +450,20 @@ static bool block_add(struct index *index)
     return true;
 }
 
+static void slots_prefetch_hot(const uint8_t *slots, unsigned used)
+{
+    for (unsigned i = used; i-- > 0;)
+        if ((slot_word(slots, i) & SLOT_COLD) == 0)
+            __builtin_prefetch(slot_load(slots, i), 0, 3);
+}
+
+static void chain_prefetch_hot(const struct bucket *b)
+{
+    slots_prefetch_hot(b->slots, bucket_used(b));
+    for (const struct node *n = bucket_link(b); n != NULL; n = node_link(n))
+        slots_prefetch_hot(n->slots, node_used(n));
+}
+
 static void chain_prefetch(const struct bucket *b)
 {
     for (unsigned i = bucket_used(b); i-- > 0;)
@@ -448,11 +484,10 @@ struct deal {
     uint64_t bit; /* 0: all go to `low`, no hash is looked at */
 };
 
-static void deal_entry(struct index *index, const struct deal *deal, uint8_t tag,
-                       const struct entry *entry)
+static void deal_entry(struct index *index, const struct deal *deal, uint8_t tag, uint64_t word)
 {
-    bool is_high = deal->bit != 0 && (entry_hash(index, entry) & deal->bit) != 0;
-    int err = bucket_insert(index, is_high ? deal->high : deal->low, tag, entry);
+    bool is_high = deal->bit != 0 && (entry_hash(index, entry_of(word)) & deal->bit) != 0;
+    int err = bucket_insert(index, is_high ? deal->high : deal->low, tag, word);
 
     ASSERT(err == 0);
 }
@@ -464,13 +499,13 @@ static void deal_chain(struct index *index, const struct deal *deal, const struc
     struct node *n = bucket_link(from);
 
     for (unsigned i = 0, used = bucket_used(from); i < used; i++)
-        deal_entry(index, deal, from->tags[i], slot_load(from->slots, i));
+        deal_entry(index, deal, from->tags[i], slot_word(from->slots, i));
     while (n != NULL) {
         struct node copy = *n;
 
         node_put(index, n);
         for (unsigned i = 0, used = node_used(&copy); i < used; i++)
-            deal_entry(index, deal, copy.tags[i], slot_load(copy.slots, i));
+            deal_entry(index, deal, copy.tags[i], slot_word(copy.slots, i));
         n = node_link(&copy);
     }
 }
@@ -648,7 +683,7 @@ int index_insert(struct index *index, uint64_t hash, struct entry *entry)
 
     ASSERT(!index->is_walked);
     DCHECK(index_find(index, hash, entry_db(entry), entry_key(entry)) == NULL);
-    err = bucket_insert(index, bucket_of(index, hash), tag_of(hash), entry);
+    err = bucket_insert(index, bucket_of(index, hash), tag_of(hash), word_of_entry(entry));
     if (err != 0)
         return err;
     index->count++;
@@ -666,7 +701,7 @@ void index_replace(struct index *index, uint64_t hash, struct entry *old, struct
 {
     struct place at = bucket_find(bucket_of(index, hash), tag_of(hash), old);
 
-    slot_store(at.slot, 0, now);
+    slot_store(at.slot, 0, word_of_entry(now));
 }
 
 void index_remove(struct index *index, uint64_t hash, struct entry *entry)
@@ -757,6 +792,17 @@ static void chain_each(struct index *index, struct bucket *b, uint64_t mask, uin
     }
 }
 
+/* The same of the hot ones; the others are not even looked at. */
+static void chain_each_hot(struct index *index, struct bucket *b, index_each_fn each, void *arg)
+{
+    for (unsigned i = chain_count(b); i-- > 0;) {
+        uint64_t word = slot_word(chain_place(b, i).slot, 0);
+
+        if ((word & SLOT_COLD) == 0)
+            each(arg, entry_of(word));
+    }
+}
+
 static uint64_t bits_reversed(uint64_t v)
 {
     v = (v >> 1 & 0x5555555555555555u) | (v & 0x5555555555555555u) << 1;
@@ -805,7 +851,7 @@ static void chain_compact(struct index *index, struct bucket *b)
             moved = slab_get(index->nodes, sizeof(*moved));
         if (moved != NULL) {
             memcpy(moved, n, sizeof(*moved));
-            slot_store(link.slot, 0, moved);
+            slot_store(link.slot, 0, word_of(moved));
             slab_put(index->nodes, n, sizeof(*n));
             n = moved;
         }
@@ -850,6 +896,14 @@ void index_page_each(struct index *index, unsigned bits, uint64_t page, index_ea
     walk_end(index);
 }
 
+static uint64_t sweep_end(struct index *index, uint64_t at)
+{
+    chain_compact(index, bucket_at(index, at));
+    walk_end(index);
+    at++;
+    return at < index->bucket_count ? at : 0;
+}
+
 uint64_t index_sweep(struct index *index, uint64_t at, index_each_fn each, void *arg)
 {
     if (at >= index->bucket_count)
@@ -858,10 +912,20 @@ uint64_t index_sweep(struct index *index, uint64_t at, index_each_fn each, void 
         chain_prefetch(bucket_at(index, at + 1));
     walk_begin(index);
     chain_each(index, bucket_at(index, at), 0, 0, each, arg);
-    chain_compact(index, bucket_at(index, at));
-    walk_end(index);
-    at++;
-    return at < index->bucket_count ? at : 0;
+    return sweep_end(index, at);
+}
+
+uint64_t index_sweep_hot(struct index *index, uint64_t at, index_each_fn each, void *arg)
+{
+    if (at >= index->bucket_count)
+        at = 0;
+    if (at + 2 < index->bucket_count)
+        __builtin_prefetch(bucket_at(index, at + 2), 0, 3);
+    if (at + 1 < index->bucket_count)
+        chain_prefetch_hot(bucket_at(index, at + 1));
+    walk_begin(index);
+    chain_each_hot(index, bucket_at(index, at), each, arg);
+    return sweep_end(index, at);
 }
 
 /* splitmix64 */

@@ -18,6 +18,8 @@
  *       page of the checkpoint.
  *   X2  index_scan() sees every entry that is there from its start to its end at least once, also while
  *       the table grows or shrinks (cursor in reversed bits, as Redis's dictScan()).
+ *   X6  A slot knows whether its entry is cold: who changes that where the entry is says so by
+ *       index_replace().
  *
  * The index keeps pointers, it owns no entries. It does not look at expiry or databases; a caller's key
  * hash covers both the database and the name.
@@ -41,7 +43,7 @@ struct entry *index_find(const struct index *index, uint64_t hash, uint8_t db, s
 struct entry *index_find_hash(const struct index *index, uint64_t hash);
 /* The key must not be there. ERR_FULL: out of memory, nothing changed. */
 MUST_USE int index_insert(struct index *index, uint64_t hash, struct entry *entry);
-/* `old` must be there; `now` has the same key. */
+/* `old` must be there; `now` has the same key. They may be the same: when it went cold or hot in its place (X6). */
 void index_replace(struct index *index, uint64_t hash, struct entry *old, struct entry *now);
 void index_remove(struct index *index, uint64_t hash, struct entry *entry);
 /* Room for that many more without growing one by one: for recovery. */
@@ -67,5 +69,7 @@ void index_page_each(struct index *index, unsigned bits, uint64_t page, index_ea
 /* Buckets in a fixed order for the clock hand: calls each() for those of bucket `at`; returns the next (0 after
  * the last). `each` may replace or remove the entry that it is given. */
 uint64_t index_sweep(struct index *index, uint64_t at, index_each_fn each, void *arg);
+/* The same for those that are not cold alone. It does not touch the memory of the others, of which there may be many. */
+uint64_t index_sweep_hot(struct index *index, uint64_t at, index_each_fn each, void *arg);
 /* Some entry, every one possible. `random` is used up. NULL: empty. */
 struct entry *index_random(const struct index *index, uint64_t random);

@@ -314,8 +314,6 @@ static void hand_each(void *arg, struct entry *entry)
     uint64_t freed;
 
     s->looked++;
-    if (entry_is_cold(entry) && !s->residency->offers_cold)
-        return;
     /* With small empty, nothing can be in it, whatever an entry says. */
     if (!entry_is_cold(entry) && (entry->type_flags & ENTRY_MAIN) == 0 && s->residency->small.count > 0)
         return;
@@ -345,7 +343,7 @@ uint64_t residency_spill(struct residency *r, uint64_t need, uint32_t budget,
             continue;
         }
         s.found_main = false;
-        r->hand = index_sweep(r->index, r->hand, hand_each, &s);
+        r->hand = (r->offers_cold ? index_sweep : index_sweep_hot)(r->index, r->hand, hand_each, &s);
         s.looked++; /* empty buckets cost too */
         r->barren = s.found_main ? 0 : MIN(r->barren + 1, BARREN_MAX + 1);
     }

@@ -185,6 +185,41 @@ static void test_agrees_with_a_model(void **state)
     keys_deinit(&keys);
 }
 
+/* X6: what went cold in its place is not offered, what came back is, and splits, merges and chains keep that. */
+static void test_a_sweep_of_the_hot_ones(void **state)
+{
+    static const uint32_t aims[] = {3000, 20000, 500, 40000, 39000, 0};
+    struct keys keys;
+    uint64_t at;
+
+    (void)state;
+    keys_init(&keys, 50000);
+    for (size_t a = 0; a < ARRAY_COUNT(aims); a++) {
+        while (keys.count != aims[a]) {
+            uint32_t number = (uint32_t)(next_random(&keys.random) % keys.cap);
+            struct entry *e = keys.entries[number];
+
+            if (e == NULL && keys.count < aims[a]) {
+                key_add(&keys, number);
+            } else if (e != NULL && keys.count > aims[a]) {
+                e->type_flags &= (uint8_t)~ENTRY_COLD;
+                key_drop(&keys, number);
+            } else if (e != NULL) {
+                e->type_flags ^= ENTRY_COLD;
+                index_replace(keys.index, hash_of(&keys, number), e, e);
+            }
+        }
+        seen_clear(&keys);
+        at = 0;
+        do
+            at = index_sweep_hot(keys.index, at, each_seen, &keys);
+        while (at != 0);
+        for (uint32_t i = 0; i < keys.cap; i++)
+            assert_int_equal(keys.seen[i], keys.entries[i] != NULL && !entry_is_cold(keys.entries[i]));
+    }
+    keys_deinit(&keys);
+}
+
 /* At every stage between two powers of two: half split is the worst. */
 static void test_a_key_costs_at_most_eleven_bytes(void **state)
 {
@@ -456,6 +491,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty_index_finds_nothing),
         cmocka_unit_test(test_agrees_with_a_model),
+        cmocka_unit_test(test_a_sweep_of_the_hot_ones),
         cmocka_unit_test(test_a_key_costs_at_most_eleven_bytes),
         cmocka_unit_test(test_memory_comes_back_when_keys_go),
         cmocka_unit_test(test_scan_misses_no_key_while_the_table_changes),
