@@ -61,7 +61,8 @@ def program(name):
 
 # Ports
 
-_handed_out = set()
+PORTS_FIRST, BLOCKS, BLOCK_PORTS = 12000, 100, 200
+_blocks, _ports = [], []  # locks of blocks, ports of the newest one
 _random = random.Random(os.getpid() * 1000003 + time.time_ns())
 
 
@@ -73,21 +74,35 @@ def simulated_instead(suite, why):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def take_block():
+    """Ports of a block that is this process's alone as long as it lives: test files run side by side, and one of them
+    must not get what another one has been given and not yet bound. The name of the lock is of the same network."""
+    for block in _random.sample(range(BLOCKS), BLOCKS):
+        lock = socket.socket(socket.AF_UNIX)
+        try:
+            lock.bind(f"\0weir-test-ports-{block}")
+        except OSError:
+            lock.close()
+            continue
+        _blocks.append(lock)
+        first = PORTS_FIRST + block * BLOCK_PORTS
+        return _random.sample(range(first, first + BLOCK_PORTS, 4), BLOCK_PORTS // 4)
+    raise RuntimeError("no free port found")
+
+
 def free_port():
     """A TCP port on loopback that nobody has, below the range of outgoing connections. The three behind it are given to
     nobody else: a node's workers listen on them."""
-    for _ in range(2000):
-        port = _random.randrange(12000, 32000, 4)
-        if port in _handed_out:
-            continue
+    while True:
+        if not _ports:
+            _ports.extend(take_block())
+        port = _ports.pop()
         with socket.socket() as probe:
             try:
                 probe.bind((LOOPBACK, port))
             except OSError:
                 continue
-        _handed_out.add(port)
         return port
-    raise RuntimeError("no free port found")
 
 
 def free_ports(count):
