@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists, sorted sets and geo of weir-backend beside a redis-server: hot, cold, over restarts; and clients that wait."""
 
+import re
 import signal
-import time
 
 import pytest
 
 import differential
 from differential import Client, over_seeds
+from weirtest import wait_for
 
 FAMILIES = ["geo", "lists", "zsets"]
 
@@ -52,12 +53,16 @@ def test_replies_are_the_same_with_all_values_cold(weir_backend, redis_server, f
 
 # Waiting. Each play is a function of two clients that may wait and one that acts; it returns the replies in order.
 
-SOON = 0.05  # until a server has certainly begun to let a client wait
-
-
 def later(client, *words):
-    client.send([[word if isinstance(word, bytes) else str(word).encode() for word in words]])
-    time.sleep(SOON)
+    """Until the server lets it wait."""
+    with Client(client.sock.getpeername()[1]) as other:
+        waiting = blocked_clients(other)
+        client.send([[word if isinstance(word, bytes) else str(word).encode() for word in words]])
+        wait_for(lambda: blocked_clients(other) == waiting + 1, f"it waits: {words}", step=0.002)
+
+
+def blocked_clients(client):
+    return int(re.search(rb"blocked_clients:(\d+)", client.ask("INFO", "clients")[1])[1])
 
 
 def play_first_come(a, b, c):
@@ -127,7 +132,7 @@ def play_a_waiter_leaves(a, b, c):
     later(a, "BLPOP", "k", 0)
     later(b, "BLPOP", "k", 0)
     a.close()
-    time.sleep(SOON)
+    wait_for(lambda: blocked_clients(c) == 1, "it is gone", step=0.002)
     return [c.ask("LPUSH", "k", 1), b.read(), c.ask("EXISTS", "k")]
 
 

@@ -8,6 +8,7 @@ import time
 import pytest
 
 import differential
+from weirtest import wait_for
 
 OK = (b"+", b"OK")
 
@@ -38,6 +39,17 @@ class Clients:
     def drop(self, name):
         for client in self.clients.pop(name):
             client.close()
+
+    def wait(self, name, *words):
+        """It waits for a key; read() has the reply."""
+        for client, asker in zip(self.of(name), self.of("asker")):
+            client.send([[word.encode() for word in words]])
+            wait_for(lambda: b"blocked_clients:1\r\n" in asker.ask("INFO", "clients")[1], f"{name} waits")
+
+    def read(self, name):
+        ours, theirs = (client.read() for client in self.of(name))
+        assert ours == theirs, name
+        return theirs
 
     def spill(self):
         """Values of ours go cold."""
@@ -149,18 +161,23 @@ def test_watch_sees_changes_of_collections(clients, is_cold):
 
 @pytest.mark.parametrize("when", ("before WATCH", "before MULTI", "before EXEC", "unwatched"))
 def test_watched_keys_expire(clients, when):
-    clients.do("a", "SET", "k", "v", "PX", "60")
-    if when == "before WATCH":
-        time.sleep(0.1)
-    clients.do("a", "WATCH", "k")
+    for px in (60, 600, 6000):  # long enough for both to be asked in time
+        clients.do("a", "SET", "k", "v", "PX", px)
+        if when == "before WATCH":
+            time.sleep(0.1)
+        clients.do("a", "WATCH", "k")
+        if when == "before WATCH" or all(client.ask("EXISTS", "k") == (b":", b"1") for client in clients.of("a")):
+            break
+        clients.do("a", "UNWATCH")
+    over = px / 1000 + 0.04
     if when == "unwatched":
         clients.do("a", "UNWATCH")
     if when == "before MULTI":
-        time.sleep(0.1)
+        time.sleep(over)
     clients.do("a", "MULTI")
     clients.do("a", "SET", "k", "w")
     if when in ("before EXEC", "unwatched"):
-        time.sleep(0.1)
+        time.sleep(over)
     clients.do("a", "EXEC")
     clients.do("a", "GET", "k")
 
@@ -219,9 +236,7 @@ def test_blocking_commands_in_multi(clients):
 
 def test_exec_feeds_those_who_wait(clients):
     """Who waits is served after EXEC, with what is left then."""
-    for side in clients.of("waits"):
-        side.send([[b"BLPOP", b"l", b"0"]])
-    time.sleep(0.1)
+    clients.wait("waits", "BLPOP", "l", "0")
     clients.lines("""
         a: MULTI
         a: RPUSH l one
@@ -232,8 +247,7 @@ def test_exec_feeds_those_who_wait(clients):
         a: LPUSH l three
         a: EXEC
     """)
-    replies = [side.read() for side in clients.of("waits")]
-    assert replies[0] == replies[1]
+    clients.read("waits")
     clients.do("a", "LRANGE", "l", "0", "-1")
 
 
@@ -312,8 +326,8 @@ def test_a_client_gone_while_exec_waits_for_the_disk(weir_backend):
             with differential.Client(server.port) as b:
                 b.send([[b"MULTI"]] + [[b"APPEND", b"k%d" % i, b"y"] for i in range(300)] + [[b"EXEC"]])
             assert a.ask("PING") == (b"+", b"PONG")
-        differential.time.sleep(0.2)
-        lengths = {a.ask("STRLEN", f"k{i}") for i in range(300)}
+        a.send([[b"MULTI"]] + [[b"STRLEN", b"k%d" % i] for i in range(300)] + [[b"EXEC"]])  # the last one may still wait
+        lengths = {length for _, length in [a.read() for _ in range(302)][-1][1]}
         assert len(lengths) == 1, lengths
 
 
@@ -407,9 +421,7 @@ def test_replicas_that_are_wanted_and_not_there(clients):
 
 def test_swapdb(clients):
     """Of watched keys and of clients that wait."""
-    for side in clients.of("waits"):
-        side.send([[b"BLPOP", b"l", b"0"]])
-    time.sleep(0.1)
+    clients.wait("waits", "BLPOP", "l", "0")
     clients.lines("""
         a: SET k zero
         a: SELECT 1
@@ -431,8 +443,7 @@ def test_swapdb(clients):
         c: EXEC
         a: LRANGE l 0 -1
     """)
-    replies = [side.read() for side in clients.of("waits")]
-    assert replies[0] == replies[1]
+    clients.read("waits")
 
 
 def test_collections_take_other_names_after_swapdb(clients):
