@@ -156,7 +156,7 @@ def test_random_fields_come_with_their_values(node, key, count):
     ("HRANDFIELD", fill_hash, b"many", 500),
 ])
 def test_draws_are_fair(node, command, fill, key, count):
-    """400 draws for each element: the standard deviation is 20, so six of them are never left by a fair one."""
+    """400 draws for each element: the standard deviation is 20. One of 2300 is seven of them away once in 10^8 runs."""
     with node.client() as c:
         fill(c, key, count)
         for wanted in (-400 * count, count // 10):
@@ -164,7 +164,7 @@ def test_draws_are_fair(node, command, fill, key, count):
             for _ in range(1 if wanted < 0 else 4000):
                 seen.update(words(c.ask(command, key, wanted)))
             assert len(seen) == count
-            assert 280 <= min(seen.values()) and max(seen.values()) <= 520
+            assert 260 <= min(seen.values()) and max(seen.values()) <= 540
 
 
 @pytest.mark.parametrize("command,grow", [("HSCAN", True), ("HSCAN", False), ("SSCAN", True), ("SSCAN", False)])
