@@ -15,6 +15,14 @@ def fd_count(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def open_fds(pid):
+    """Of one that may just be leaving: then none."""
+    try:
+        return fd_count(pid)
+    except OSError:
+        return 0
+
+
 def fd_names(pid):
     names = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -136,4 +144,4 @@ def pause(seconds):
 
 
 __all__ = ["LOOPBACK", "Load", "Process", "Watcher", "cpu_seconds", "fd_count", "fd_names", "is_alive",
-           "is_sanitized", "pause", "reload", "rss_kib", "settle", "workers_of"]
+           "is_sanitized", "open_fds", "pause", "reload", "rss_kib", "settle", "workers_of"]

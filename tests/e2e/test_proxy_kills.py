@@ -367,7 +367,7 @@ def test_connections_are_shared_out(tier, tmp_path, accept):
     for c in leaving:
         c.close()
     conns = [c for c in conns if c not in leaving]
-    time.sleep(0.1)
+    wait_for(lambda: proxy.stats()["alpha"]["client_connections"] == len(conns), "the workers know that they left")
     come(200)
     counts = spread(conns)
     assert len(counts) == 4

@@ -13,7 +13,7 @@ import pytest
 
 import bystanders
 from bystanders import Bystanders
-from loadtest import Load, Watcher, fd_count, fd_names, is_sanitized, reload, rss_kib, settle, workers_of
+from loadtest import Load, Watcher, fd_count, fd_names, is_alive, is_sanitized, open_fds, reload, rss_kib, settle, workers_of
 from weirtest import LOOPBACK, Conn, Fake, can_connect, free_port, memcache_pool, redis_pool, resp, wait_for
 
 WORKERS = 2
@@ -163,8 +163,7 @@ def test_client_that_is_never_idle_moves(weir_proxy, fake):
         fds = {pid: fd_count(pid) for pid in old}
         assert "done" in reload(proxy)
         # Who drains has closed its sockets.
-        wait_for(lambda: all(pid not in workers_of(proxy.pid) or fd_count(pid) < fds[pid] for pid in old),
-                 "the old workers drain")
+        wait_for(lambda: all(not is_alive(pid) or open_fds(pid) < fds[pid] for pid in old), "the old workers drain")
         c.send(resp("GET", "c"))  # not read by the old worker any more
         assert peer.is_quiet()
         peer.send(b"$1\r\n1\r\n")
@@ -216,7 +215,7 @@ def test_request_in_flight_is_answered_by_the_old_worker(weir_proxy, fake):
 def test_drain_timeout_bounds_the_old_generation(weir_proxy, fake):
     """Who does not answer in time loses its connection, not before."""
     server = fake()
-    proxy = weir_proxy(weir(drain_timeout=700) + redis_pool([server.address]))
+    proxy = weir_proxy(weir(drain_timeout=4000) + redis_pool([server.address]))
     with Conn(proxy.port) as c:
         c.send(resp("GET", "a"))
         server.accept().recv_exact(len(resp("GET", "a")))
