@@ -30,7 +30,7 @@ def ring_of(server, shard=0):
         return f"/dev/shm/weir-{f.read()}-{shard}"
 
 
-def run(*args, timeout=30, files_max=None, file_bytes_max=None):
+def run(*args, timeout=120, files_max=None, file_bytes_max=None):
     """Starts one that is to fail: (exit code, what it printed)."""
     def limit():
         if files_max is not None:

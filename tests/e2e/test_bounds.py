@@ -74,7 +74,7 @@ def test_what_is_sent_behind_a_blocking_command_is_bounded(weir_proxy):
 
 def test_time_to_authenticate_runs_from_the_start(weir_proxy):
     """D3: neither a name nor a byte now and then buys more of it."""
-    proxy = weir_proxy("weir:\n  version: 1\n  limits: {auth_timeout: 1s}\n" +
+    proxy = weir_proxy("weir:\n  version: 1\n  limits: {auth_timeout: 4s}\n" +
                        redis_pool(["127.0.0.1:1"], redis_auth="secret"))
     with proxy.connect() as named, proxy.connect() as trickling, proxy.connect() as good:
         good.ask(resp("AUTH", "secret"), b"+OK\r\n")

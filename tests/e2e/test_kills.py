@@ -221,7 +221,7 @@ def test_server_killed_under_load(stage, kind):
     served without one error, the killed one's work again each time."""
     make = stage.redis_server if kind == "redis" else stage.memcached
     servers = make(2)
-    proxy = stage.weir_proxy(range_pool(servers, redis=kind == "redis", timeout=5000), workers=2)
+    proxy = stage.weir_proxy(range_pool(servers, redis=kind == "redis", timeout=15000), workers=2)
     fill(servers[0], kind, b"a")
     fill(servers[1], kind, b"z")
     loads = [Load(proxy, kind, letter, random.Random(i)) for i, letter in enumerate([b"a", b"a", b"z", b"z"])]
@@ -280,6 +280,7 @@ def test_connections_killed_under_load(stage):
     for _ in range(150):
         killer.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         time.sleep(0.003)
+    wait_for(lambda: all(load.good > 0 or load.trouble for load in loads), "each has heard something")
     for load in loads:
         load.is_stopping.set()
     for load in loads:
@@ -292,7 +293,7 @@ def test_pubsub_and_transactions_under_kills(stage):
     """Subscribers and transactions whose server dies: an end or an error, and everything works again."""
     server = stage.redis_server()
     port = server.port
-    proxy = stage.weir_proxy(redis_pool([server], timeout=2000))
+    proxy = stage.weir_proxy(redis_pool([server], timeout=15000))
     for _ in range(5):
         sub, tx, watch, block = (proxy.connect() for _ in range(4))
         assert sub.resp("SUBSCRIBE", "c").endswith(b":1\r\n")

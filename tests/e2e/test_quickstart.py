@@ -26,7 +26,7 @@ def quickstart(stage, tmp_path):
             assert process.is_running(), process.tail()
             return "Ctrl-C stops" in process.text() and "    data  " in process.text()
 
-        wait_for(is_up, "quickstart runs")
+        wait_for(is_up, "quickstart runs", deadline=90)
         return process
     return start
 

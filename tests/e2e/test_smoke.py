@@ -58,7 +58,7 @@ def test_redis_py_speaks_to_it(tier):
 
 def test_a_dead_server_is_an_error_and_the_others_serve(redis_server, weir_proxy):
     servers = redis_server(2)
-    proxy = weir_proxy(redis_pool(servers, timeout=1000))
+    proxy = weir_proxy(redis_pool(servers, timeout=15000))
     with proxy.connect() as c:
         keys = [f"k{i}" for i in range(50)]
         for key in keys:

@@ -492,14 +492,14 @@ def test_mirror(stage, vector):
                     before = [f"x{i}" for i in range(3)] if mode == "behind" else []
                     c.send(b"".join(get(kind, k) for k in [*before, key]))
                     if mode == "before":
-                        wait_for(lambda: stub.waiting_count > waiting, "the server has the request", 5)
+                        wait_for(lambda: stub.waiting_count > waiting, "the server has the request")
                         other.send(b"".join(get(kind, f"y{i}") for i in range(3)))
                     for k in before:
                         c.expect(right_answer(kind, k))
                     is_open = lie_is_told(c, error, own_lie)
                     if mode == "before":
                         other.expect(error * 3)
-                    wait_for(lambda: stub.lost > lost, "the server's connection is closed", 5)
+                    wait_for(lambda: stub.lost > lost, "the server's connection is closed")
                     for conn in [other, *([c] if is_open else [])]:
                         conn.ask(get(kind, "z"), right_answer(kind, "z"))
             except Exception as e:  # noqa: BLE001 - all vectors are to be told, not only the first
