@@ -61,7 +61,7 @@ class Cluster:
         node = self.stage.redis_server(
             None, "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "1000",
             "--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0",
-            "--cluster-require-full-coverage", "no", *self.args)
+            "--cluster-require-full-coverage", "no", "--cluster-replica-no-failover", "yes", *self.args)
         node.bus = bus
         node.r = node.client(decode_responses=True)
         self.nodes.append(node)
@@ -315,10 +315,10 @@ def test_ask_and_moved(cluster, proxy, client):
     got = []
     thread = threading.Thread(target=lambda: got.append(
         proxy.redis(decode_responses=True).mget([f"{tag}{i}" for i in range(20)] + ["elsewhere"])))
+    before = cluster.errors("TRYAGAIN")
     thread.start()
-    time.sleep(0.2)
-    for i in range(10, 20):
-        source.r.execute_command("MIGRATE", LOOPBACK, target.port, f"{tag}{i}", 0, 5000)
+    wait_for(lambda: cluster.errors("TRYAGAIN") > before, "it is asked again")
+    source.r.execute_command("MIGRATE", LOOPBACK, target.port, "", 0, 5000, "KEYS", *(f"{tag}{i}" for i in range(10, 20)))
     thread.join(weirtest.DEADLINE)
     assert got == [[str(i) for i in range(20)] + [None]]
     for node in (target, source, cluster.nodes[2], cluster.nodes[1], cluster.nodes[0]):
@@ -386,9 +386,11 @@ def test_no_error_while_slots_move(cluster, proxy):
     """Key by key, slot by slot, there and back, under load."""
     before = cluster.errors("ASK") + cluster.errors("MOVED")
     with Load(proxy) as load:
-        end = time.monotonic() + 8
-        moved = 0
-        while time.monotonic() < end and not load.errors:
+        end, moved = time.monotonic() + 8, 0
+
+        def is_enough():
+            return moved > 5 and load.done > 100 and cluster.errors("ASK") + cluster.errors("MOVED") > before
+        while not load.errors and (time.monotonic() < end or not is_enough() and time.monotonic() < end + 100):
             slot = slot_of(f"load-{moved % 4}-{moved % 40}" if moved % 2 else f"tag-{moved % 4}-{moved % 40}")
             source = cluster.owner(slot)
             target = cluster.nodes[(cluster.nodes.index(source) + 1) % 3]
@@ -507,6 +509,8 @@ def test_a_primary_dies(cluster, proxy, client):
     """Last in the file: it ends a node. Its slots fail until the replica has taken over, then go on."""
     victim = cluster.nodes[0]
     names = [f"k{i}" for i in range(200)]
+    for node in cluster.nodes:  # before, a second in which the machine stood still was not to make a primary of any
+        node.r.config_set("cluster-replica-no-failover", "no")
     with Load(proxy, may_fail=True) as load:
         time.sleep(0.3)
         victim.kill()

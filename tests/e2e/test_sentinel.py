@@ -12,6 +12,9 @@ import weirtest
 from weirtest import LOOPBACK, pool, resp, wait_for
 
 
+DOWN_MS = 8000  # nobody is to be taken for dead for being late
+
+
 class Sentinels:
     """`count` sentinels, and masters by name, each with one replica."""
 
@@ -29,7 +32,7 @@ class Sentinels:
             wait_for(lambda r=replica: self.client(r).info("replication")["master_link_status"] == "up",
                      "the replica is in sync")
         self.sentinels = [self.start_sentinel() for _ in range(count)]
-        wait_for(self.agree, "the sentinels know each other and the replicas")
+        wait_for(self.agree, "the sentinels know each other and the replicas", deadline=60)
 
     def client(self, server):
         return server.client(password=self.auth, decode_responses=True)
@@ -45,7 +48,7 @@ class Sentinels:
                 f.write(f"requirepass {self.sentinel_auth}\n")
             for name, servers in self.masters.items():
                 f.write(f"sentinel monitor {name} {LOOPBACK} {servers[0].port} 2\n"
-                        f"sentinel down-after-milliseconds {name} 1000\n"
+                        f"sentinel down-after-milliseconds {name} {DOWN_MS}\n"
                         f"sentinel failover-timeout {name} 5000\n")
                 if self.auth:
                     f.write(f"sentinel auth-pass {name} {self.auth}\n")
@@ -194,14 +197,18 @@ def try_failover(sentinels, name):
 
 
 def test_a_primary_dies(sentinels, proxy, client):
-    wait_for(sentinels.agree, "everybody is up again")
+    wait_for(sentinels.agree, "everybody is up again", deadline=60)
     names = [f"d{i}" for i in range(50)]
     assert write_all(client, names)
     old = sentinels.primary("two")
+    for sentinel in sentinels.sentinels:
+        sentinel.r.execute_command("SENTINEL SET", "two", "down-after-milliseconds", 1000)
     with Writers(proxy) as writers:
         time.sleep(0.3)
         old.kill()
-        wait_for(lambda: sentinels.primary("two") is not old, "the sentinels have switched")
+        wait_for(lambda: sentinels.primary("two") is not old, "the sentinels have switched", deadline=60)
+        for sentinel in sentinels.sentinels:
+            sentinel.r.execute_command("SENTINEL SET", "two", "down-after-milliseconds", DOWN_MS)
         wait_for(lambda: write_all(client, names), "writes go on")
         time.sleep(0.3)
     assert writers.wrong == []
