@@ -450,6 +450,7 @@ def test_all_shards_have_the_end_of_the_range(weir_backend, tmp_path):
         for i in range(2000):
             client.set(f"filler:{i}", random.randbytes(4000))
     sequences = [Sequence(node.port + shard) for shard in range(3)]
+    weirtest.wait_for(lambda: all(sequence.answered for sequence in sequences), "each has begun")
     time.sleep(0.5)
     told = ctl("backup", "--copy", f"127.0.0.1:{node.port}", tmp_path / "b")
     for sequence in sequences:
@@ -491,7 +492,8 @@ def test_backup_after_files_were_given_back(weir_backend, tmp_path):
     def backed_up():
         """With changes since what was given back: the cleaner may just have done that up to the last of them."""
         shutil.rmtree(tmp_path / "b", ignore_errors=True)
-        time.sleep(0.3)
+        more = len(sequence.answered) + 60
+        weirtest.wait_for(lambda: len(sequence.answered) > more, "some changes")
         before = len(sequence.answered)
         told = ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
         lsns = re.search(r"from lsn:(\d+) to lsn:(\d+)", told)

@@ -110,9 +110,18 @@ class Rig:
     def back(self):
         """After the unmount: the loop device reads the file anew."""
         self.process.send_signal(signal.SIGUSR2)
-        time.sleep(0.05)
-        self.loop_up()
-        self.mount()
+        wait_for(self.try_up, "the disk is back")
+
+    def try_up(self):
+        """The disk may not have heard that its power is back."""
+        try:
+            self.loop_up()
+            self.mount()
+        except Refused:
+            if self.loop is not None:
+                run("losetup", "-d", self.loop)
+                self.loop = None
+        return self.is_mounted
 
     def close(self):
         for argv in (["umount", "-l", self.top], ["losetup", "-d", self.loop or ""], ["umount", "-l", self.below]):
