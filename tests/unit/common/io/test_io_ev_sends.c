@@ -119,8 +119,7 @@ static void test_received_together(void **state)
         if (i % 7 == 0)
             shutdown(ends[i].peer, SHUT_WR);
     }
-    for (int rounds = 0; rounds < 20; rounds++)
-        loop_run_ms(loop, 1);
+    loop_run_turns(loop, 20);
     for (unsigned i = 0; i < ENDS; i++) {
         assert_int_equal(ends[i].got_len, i % 5 == 0 ? sizeof(block) : 1 + i);
         assert_int_equal(ends[i].closed_count, i % 7 == 0);
@@ -165,7 +164,7 @@ static void test_a_ring_that_fails_is_done_without(void **state)
     send_to_all(&loop, ends, ENDS);
     for (unsigned i = 0; i < ENDS; i++)
         peer_write(&ends[i], "data", 4);
-    loop_run_ms(&loop, 5);
+    loop_run_turns(&loop, 20);
     for (unsigned i = 0; i < ENDS; i++)
         assert_got(&ends[i], "data");
     send_to_all(&loop, ends, ENDS);

@@ -244,7 +244,7 @@ static void test_what_was_received_ahead_of_a_stream_is_kept(void **state)
             ends[k].other = &ends[1 - k];
             peer_write(&ends[k], "data", 4);
         }
-        loop_run_ms(loop, 2);
+        loop_run_turns(loop, 3);
         first = ends[0].other == NULL ? &ends[0] : &ends[1];
         second = first == &ends[0] ? &ends[1] : &ends[0];
         assert_int_equal(first->ahead_count + second->ahead_count, 2);
@@ -253,7 +253,7 @@ static void test_what_was_received_ahead_of_a_stream_is_kept(void **state)
         if (acts[i] == PAUSE_OTHER) {
             io_stream_resume(&second->stream);
             peer_write(second, " more", 5);
-            loop_run_ms(loop, 2);
+            loop_run_turns(loop, 3);
             assert_got(second, "data more");
         } else if (acts[i] == DETACH_OTHER) {
             assert_true(second->detached_fd >= 0);
@@ -265,6 +265,14 @@ static void test_what_was_received_ahead_of_a_stream_is_kept(void **state)
         end_close(first);
         end_close(second);
     }
+}
+
+/* Until this one has got so much; a thousand turns at most. */
+static void run_until_got(struct loop *loop, const struct end *end, size_t len)
+{
+    for (int i = 0; i < 1000 && end->got_len < len; i++)
+        loop_run_ms(loop, 1);
+    assert_int_equal(end->got_len, len);
 }
 
 /* More than is received ahead, by many streams at once: all of it comes, in order. */
@@ -281,9 +289,8 @@ static void test_long_input_of_many_streams(void **state)
         end_open(&ends[k], loop);
         peer_write(&ends[k], data, SIZE);
     }
-    loop_run_ms(loop, 20);
     for (int k = 0; k < ENDS; k++) {
-        assert_int_equal(ends[k].got_len, SIZE);
+        run_until_got(loop, &ends[k], SIZE);
         assert_memory_equal(ends[k].got, data, SIZE);
         end_close(&ends[k]);
     }
@@ -312,13 +319,12 @@ static void test_what_a_turn_has_no_time_for_is_served_by_the_next(void **state)
     for (int k = 0; k < ENDS; k++)
         served += ends[k].got_len > 0;
     assert_true(served >= 1 && served < ENDS - 2);
-    loop_run_ms(&loop, 20);
     for (int k = 0; k < ENDS - 2; k++)
-        assert_int_equal(ends[k].got_len, 2);
+        run_until_got(&loop, &ends[k], 2);
+    loop_run_turns(&loop, 2);
     assert_int_equal(closed->got_len + paused->got_len, 0);
     io_stream_resume(&paused->stream);
-    loop_run_ms(&loop, 20);
-    assert_int_equal(paused->got_len, 2);
+    run_until_got(&loop, paused, 2);
     for (int k = 0; k < ENDS; k++)
         end_close(&ends[k]);
     loop_close(&loop);
@@ -360,14 +366,6 @@ static void put_off_open(struct loop *loop, struct end *ends, int count, const c
     }
     for (int k = 0; k < count; k++)
         peer_write(&ends[k], data, len);
-}
-
-/* Until this one has got so much; a second at most. */
-static void run_until_got(struct loop *loop, const struct end *end, size_t len)
-{
-    for (int i = 0; i < 1000 && end->got_len < len; i++)
-        loop_run_ms(loop, 1);
-    assert_int_equal(end->got_len, len);
 }
 
 static void test_who_was_put_off_comes_first(void **state)
