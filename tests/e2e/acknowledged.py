@@ -182,6 +182,17 @@ def wait_until_durable(port, by_checkpoint=False):
     return at
 
 
+def wait_until_files_are_made(port):
+    """Those that the node makes for what is to come."""
+    seen = []
+    with Conn(port) as c:
+        def is_quiet():
+            seen.append(info(c, "store")[b"segments_free"])
+            return len(seen) >= 5 and len(set(seen[-5:])) == 1
+
+        wait_for(is_quiet, "no file is made", step=0.1)
+
+
 def reckon(writers, port, promised=None):
     """Compares all of it with what the node says now, and takes that for granted. `promised`: of a power cut without a
     flush for each answer: only what was acknowledged before then must be there."""

@@ -246,7 +246,7 @@ class Stub:
         self._make = make_connection
         self._started = started
         self._thread.start()
-        started.wait(10)
+        assert started.wait(60)
 
     def _run(self):
         asyncio.set_event_loop(self._loop)

@@ -434,7 +434,7 @@ def test_a_stop_does_not_wait_for_room(stage, tmp_path, how, fsync):
         with Conn(node.port, timeout=30) as c:
             for i in range(100):
                 assert c.resp("SET", f"a{i}", str(i) * 1000) == b"+OK\r\n"
-            time.sleep(1)  # free segments are made
+            acknowledged.wait_until_files_are_made(node.port)
             assert c.resp("SET", "last", "1") == b"+OK\r\n"
             big = stall(node, ballast, "b" * 3000000)
             if how == "room":

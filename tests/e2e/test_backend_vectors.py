@@ -161,9 +161,9 @@ def run(node, case, pieces):
         def is_never_whole(got):
             return isinstance(case.answer, bytes) and len(got) > len(case.answer)
 
-        got, is_gone = receive(sock, got, is_whole, 10)
+        got, is_gone = receive(sock, got, is_whole, 20)
         if not is_gone:
-            got, is_gone = receive(sock, got, is_never_whole, 5 if case.then == "close" else 0.01)
+            got, is_gone = receive(sock, got, is_never_whole, 20 if case.then == "close" else 0.01)
         if not (got == case.answer if isinstance(case.answer, bytes) else case.answer.fullmatch(got)):
             wanted = case.answer if isinstance(case.answer, bytes) else case.answer.pattern
             return f"got {short(got)}, wanted {short(wanted)}"
@@ -208,7 +208,7 @@ def test_wrong_lines_of_a_connection_that_speaks_memcache(nodes):
         sock, got = send_pieces(node, [b"mn\r\n" + line])
         with sock:
             want = b"MN\r\n" + b"ERROR\r\n"
-            got, _ = receive(sock, got, lambda x: len(x) >= len(want), 5)
+            got, _ = receive(sock, got, lambda x: len(x) >= len(want), 20)
             assert got[:len(want)] == want, (line, got)
 
 

@@ -233,21 +233,10 @@ def says_that_its_log_has_failed(node, c):
     wait_for(lambda: re.search(text, node.text()), "the log says so")
 
 
-def wait_until_files_are_made(node):
-    """Those that it makes for what is to come: what fails then is most likely what the log itself writes."""
-    seen = []
-    with Conn(node.port) as c:
-        def is_quiet():
-            seen.append(acknowledged.info(c, "store")[b"segments_free"])
-            return len(seen) >= 5 and len(set(seen[-5:])) == 1
-
-        wait_for(is_quiet, "no file is made", step=0.1)
-
-
 def one_request_fails(rig, directory, fault, direct, end):
     node = WeirBackend(directory, "--fsync", "always", "--segment_size", "1mb", *(["--direct", "true"] if direct else []),
                        data=os.path.join(rig.top, "data"))
-    wait_until_files_are_made(node)
+    acknowledged.wait_until_files_are_made(node.port)  # what fails now is most likely what the log itself writes
     writers = acknowledged.start(4, node.port, refusals=(acknowledged.DISK_FAILED,), pause=0.01)
     wait_for(lambda: all(w.count >= 20 for w in writers), "each writer writes")
     with Conn(node.port, timeout=30) as c:

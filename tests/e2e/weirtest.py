@@ -112,13 +112,15 @@ def free_ports(count):
 # Waiting
 
 def wait_for(condition, what="", deadline=DEADLINE, step=0.01):
-    """Calls condition() until it returns something true, which is returned. Fails after the deadline."""
+    """Calls condition() until it returns something true, which is returned. Fails after the deadline, behind which it is
+    asked once more: who waits may have been held up, too."""
     end = time.monotonic() + deadline
     while True:
+        is_over = time.monotonic() > end
         result = condition()
         if result:
             return result
-        if time.monotonic() > end:
+        if is_over:
             raise AssertionError(f"waited {deadline:.0f} s in vain: {what or condition}")
         time.sleep(step)
 
