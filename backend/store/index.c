@@ -592,8 +592,8 @@ int index_create(uint64_t seed, struct page_stock *stock, struct index **out)
         return ERR_FULL;
     index->seed = seed;
     index->bucket_floor = BUCKETS_MIN;
-    pages_init(&index->pages, stock);
-    if (slab_create(stock, &index->nodes) != 0 || !block_add(index)) {
+    pages_init(&index->pages, stock, false);
+    if (slab_create(stock, false, &index->nodes) != 0 || !block_add(index)) {
         index_destroy(&index);
         return ERR_FULL;
     }

@@ -28,6 +28,7 @@
 #define COMPACT_SHARE  16u         /* of the used bytes may lie idle in pages, */
 #define COMPACT_BYTES_MIN (4u << 20) /* and this much */
 #define COMPACT_PAUSE_MS 5000u      /* between two walks */
+#define CLEAR_ENTRIES  64u          /* moved in a step, out of what is left of a huge page */
 /* LSNs left out at a start: those of changes that a power cut took are not given again, as memcache's cas shows them. */
 #define LSN_GAP        (1u << 20)
 #define EFFECTS_KEEP   (64u << 10)
@@ -190,15 +191,13 @@ static bool expiry_step(struct store *store)
            EXPIRY_BUDGET / 16;
 }
 
-static void compact_each(void *arg, struct entry *e)
+static void entry_move(void *arg, void *object)
 {
     struct store *store = arg;
+    struct entry *e = object;
     size_t size = entry_size(e);
-    struct entry *moved;
+    struct entry *moved = slab_get(store->slab, size);
 
-    if (size > SLAB_SIZE_MAX || !slab_is_sparse(store->slab, e, size))
-        return;
-    moved = slab_get(store->slab, size);
     if (moved == NULL)
         return;
     memcpy(moved, e, size);
@@ -206,12 +205,43 @@ static void compact_each(void *arg, struct entry *e)
     slab_put(store->slab, e, size);
 }
 
-/* After many values went cold their pages hold few entries each: those move together. Nobody keeps a pointer to an
- * entry from one turn to the next. */
+static void compact_each(void *arg, struct entry *e)
+{
+    struct store *store = arg;
+    size_t size = entry_size(e);
+
+    if (size <= SLAB_SIZE_MAX && slab_is_sparse(store->slab, e, size))
+        entry_move(store, e);
+}
+
+#ifdef DCHECK_ON
+static void shake_each(void *arg, struct entry *e)
+{
+    if (entry_size(e) <= SLAB_SIZE_MAX)
+        entry_move(arg, e);
+}
+
+/* Checked builds move entries all the time: who keeps a pointer to one too long is found out. */
+static void entries_shake(struct store *store)
+{
+    store->shake_at = index_sweep(store->index, store->shake_at, shake_each, store);
+}
+#else
+static void entries_shake(struct store *store)
+{
+    (void)store;
+}
+#endif
+
+/* After many values went cold their pages hold few entries each, and their huge pages few pages: those move together. Nobody
+ * keeps a pointer to an entry from one turn to the next. */
 static bool compact_step(struct store *store)
 {
     uint64_t used = slab_used_bytes(store->slab), pages = slab_page_bytes(store->slab);
 
+    entries_shake(store);
+    if (slab_clear(store->slab, CLEAR_ENTRIES, entry_move, store))
+        return true;
     if (store->compact_at == 0 && (store->now_ms < store->compact_again_ms ||
                                    pages < used + used / COMPACT_SHARE + COMPACT_BYTES_MIN))
         return false;
@@ -581,7 +611,7 @@ int store_create(const struct store_options *options, void (*done)(void *arg, in
         store->places[db] = store->names[db] = db;
     expiry_init(&store->expiry);
     store_now_set(store, io_wall_us(store->io) / 1000);
-    err = slab_create(&store->stock, &store->slab);
+    err = slab_create(&store->stock, true, &store->slab);
     if (err == 0)
         err = fetches_create(store);
     if (err == 0)

@@ -17,7 +17,9 @@
 
 _Static_assert(SLAB_PAGE_SIZE == PAGES_PAGE_SIZE, "one page of the slab is one of the pool");
 
-enum page_place { PAGE_DENSE, PAGE_SPARSE, PAGE_LIST_COUNT, PAGE_FULL = PAGE_LIST_COUNT };
+#define PAGE_OBJECTS_MAX (SLAB_PAGE_SIZE / SLAB_STEP)
+
+enum page_place { PAGE_DENSE, PAGE_SPARSE, PAGE_LEAVING, PAGE_LIST_COUNT, PAGE_FULL = PAGE_LIST_COUNT };
 
 struct slab_page {
     struct list_node node; /* on its class's list for `place` (B1). A full one is on none: its neighbours would be far away */
@@ -48,13 +50,13 @@ struct slab {
     struct slab_class classes[CLASS_COUNT];
 };
 
-int slab_create(struct page_stock *stock, struct slab **out)
+int slab_create(struct page_stock *stock, bool is_cleared, struct slab **out)
 {
     struct slab *slab = mem_zalloc(sizeof(*slab));
 
     if (slab == NULL)
         return ERR_FULL;
-    pages_init(&slab->pages, stock);
+    pages_init(&slab->pages, stock, is_cleared);
     list_init(&slab->large);
     for (size_t i = 0; i < CLASS_COUNT; i++)
         for (size_t place = 0; place < PAGE_LIST_COUNT; place++)
@@ -104,7 +106,7 @@ static void page_move(struct slab *slab, struct slab_page *page, enum page_place
     page->place = next;
     if (next != PAGE_FULL)
         list_push_front(&class->pages[next], &page->node);
-    ASSERT((next == PAGE_FULL) == (page->used == page->capacity));
+    ASSERT((next == PAGE_FULL) == (page->used == page->capacity) || next == PAGE_LEAVING);
 }
 
 /* A new page counts as dense: it is about to be filled. */
@@ -218,7 +220,8 @@ void slab_put(struct slab *slab, void *object, size_t size)
         page_unlist(page);
         page_unpoison(page);
         pages_put(&slab->pages, page->region, page);
-    } else if (UNLIKELY(page->place != PAGE_SPARSE && page->used < page->capacity / 4)) {
+    } else if (UNLIKELY(page->place != PAGE_SPARSE && page->place != PAGE_LEAVING &&
+                        page->used < page->capacity / 4)) {
         page_move(slab, page, PAGE_SPARSE);
     } else if (UNLIKELY(page->place == PAGE_FULL)) {
         page_move(slab, page, PAGE_DENSE);
@@ -237,6 +240,79 @@ bool slab_is_sparse(const struct slab *slab, const void *object, size_t size)
     class = &slab->classes[page->class_index];
     return page->place == PAGE_SPARSE && (!list_is_empty(&class->pages[PAGE_DENSE]) ||
                                           list_first(&class->pages[PAGE_SPARSE]) != &page->node);
+}
+
+/* ---- clearing (B3) ------------------------------------------------------------------------------ */
+
+static void page_leave(void *arg, void *at)
+{
+    page_move(arg, at, PAGE_LEAVING);
+}
+
+static void page_stay(void *arg, void *at)
+{
+    const struct slab_page *page = at;
+
+    page_move(arg, at, page->used == page->capacity      ? PAGE_FULL
+                       : page->used < page->capacity / 4 ? PAGE_SPARSE
+                                                         : PAGE_DENSE);
+}
+
+static void free_mark(const struct slab_page *page, uint64_t *is_free)
+{
+    size_t size = (size_t)(page->class_index + 1) * SLAB_STEP;
+
+    for (char *object = page->free, *next; object != NULL; object = next) {
+        size_t at = (size_t)(object - page_object(page, 0)) / size;
+
+        is_free[at / 64] |= UINT64_C(1) << at % 64;
+        ASAN_UNPOISON_MEMORY_REGION(object, sizeof(next));
+        memcpy(&next, object, sizeof(next));
+        ASAN_POISON_MEMORY_REGION(object, sizeof(next));
+    }
+}
+
+/* Offers `count` of its objects. With its last one the page is gone. */
+static void page_offer(const struct slab_page *page, uint32_t count, void (*move)(void *arg, void *object), void *arg)
+{
+    uint64_t is_free[PAGE_OBJECTS_MAX / 64] = {0};
+
+    free_mark(page, is_free);
+    for (uint32_t at = 0; count > 0; at++) {
+        if ((is_free[at / 64] & UINT64_C(1) << at % 64) != 0)
+            continue;
+        move(arg, page_object(page, at));
+        count--;
+    }
+}
+
+static struct slab_page *page_to_clear(struct slab *slab)
+{
+    if (pages_clearing(&slab->pages) == NULL && UNLIKELY(pages_clear(&slab->pages)))
+        pages_clearing_each(&slab->pages, page_leave, slab);
+    return pages_clearing(&slab->pages);
+}
+
+bool slab_clear(struct slab *slab, uint32_t budget, void (*move)(void *arg, void *object), void *arg)
+{
+    struct slab_page *page = page_to_clear(slab);
+    bool is_any = page != NULL;
+
+    while (page != NULL && budget > 0) {
+        uint32_t used = page->used, count = MIN(used, budget);
+        struct slab_page *next;
+
+        page_offer(page, count, move, arg);
+        budget -= count;
+        next = pages_clearing(&slab->pages);
+        if (next == page && page->used != used - count) {
+            pages_clearing_each(&slab->pages, page_stay, slab);
+            pages_clear_stop(&slab->pages);
+            return false;
+        }
+        page = next;
+    }
+    return is_any;
 }
 
 uint64_t slab_used_bytes(const struct slab *slab)

@@ -80,6 +80,7 @@ struct store {
     struct object_limits limits;
     uint32_t hot_holds;      /* who wants nothing to go cold */
     uint64_t compact_at, compact_again_ms; /* of the walk that moves lonely entries */
+    uint64_t shake_at;                     /* in checked builds */
     uint32_t sweep_rounds;
     uint64_t checkpoint_again_ms; /* not before, after one has failed */
     uint64_t checkpoints_begun, checkpoint_good; /* numbers: of the newest, and of the newest that was written */

@@ -222,7 +222,7 @@ int main(int argc, char **argv)
                 STRING_INLINE_MAX);
         return 2;
     }
-    if (index_create(1, NULL, &ks.index) != 0 || slab_create(NULL, &ks.slab) != 0)
+    if (index_create(1, NULL, &ks.index) != 0 || slab_create(NULL, false, &ks.slab) != 0)
         return 1;
     bench_insert(&ks);
     bench_hash(&ks);

@@ -19,7 +19,7 @@ static void shard_init(struct shard *shard)
 {
     *shard = (struct shard){.now_ms = 1000000};
     assert_int_equal(index_create(3, NULL, &shard->index), 0);
-    assert_int_equal(slab_create(NULL, &shard->slab), 0);
+    assert_int_equal(slab_create(NULL, false, &shard->slab), 0);
     expiry_init(&shard->expiry);
 }
 

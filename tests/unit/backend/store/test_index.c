@@ -30,7 +30,7 @@ static void keys_init(struct keys *keys, uint32_t cap)
 {
     *keys = (struct keys){.cap = cap, .random = 7};
     assert_int_equal(index_create(SEED, NULL, &keys->index), 0);
-    assert_int_equal(slab_create(NULL, &keys->slab), 0);
+    assert_int_equal(slab_create(NULL, false, &keys->slab), 0);
     keys->entries = must_zalloc(cap * sizeof(*keys->entries));
     keys->seen = must_zalloc(cap * sizeof(*keys->seen));
 }

@@ -139,7 +139,7 @@ static void test_pages_take_from_it(void **state)
     stock_init(&w);
     sim_run_for(w.sim, LONG_US);
     first = w.stock.ready[w.stock.ready_count - 1];
-    pages_init(&pages, &w.stock);
+    pages_init(&pages, &w.stock, false);
     for (unsigned i = 0; i < 33; i++) {
         out[i] = pages_get(&pages, &regions[i]);
         assert_non_null(out[i]);
@@ -167,7 +167,7 @@ static void test_pages_of_an_empty_stock_are_small(void **state)
     (void)state;
     stock_init(&w);
     w.stock.touch_us = PAGE_STOCK_LONG_US + 1;
-    pages_init(&pages, &w.stock);
+    pages_init(&pages, &w.stock, false);
     for (unsigned i = 0; i < 32; i++) {
         out[i] = pages_get(&pages, &regions[i]);
         assert_non_null(out[i]);
@@ -185,6 +185,100 @@ static void test_pages_of_an_empty_stock_are_small(void **state)
     pages_deinit(&pages);
     assert_int_equal(pages.idle_count, 0);
     stock_deinit(&w);
+}
+
+#define CLEAR_PAGES 640u /* of 20 regions */
+
+struct pages_out {
+    struct pages pages;
+    struct page_region *regions[CLEAR_PAGES];
+    void *at[CLEAR_PAGES];
+};
+
+static void pages_out_init(struct pages_out *out, struct page_stock *stock, bool is_cleared)
+{
+    pages_init(&out->pages, stock, is_cleared);
+    for (unsigned i = 0; i < CLEAR_PAGES; i++) {
+        out->at[i] = pages_get(&out->pages, &out->regions[i]);
+        assert_non_null(out->at[i]);
+        memset(out->at[i], 1, PAGES_PAGE_SIZE);
+    }
+}
+
+static void page_out_put(struct pages_out *out, unsigned i)
+{
+    pages_put(&out->pages, out->regions[i], out->at[i]);
+    out->at[i] = NULL;
+}
+
+static void clearing_count(void *arg, void *page)
+{
+    *(unsigned *)arg += page != NULL;
+}
+
+/* Every third page is given back, of all regions. G2: cleared regions go, until few pages are free; none is added, and nothing
+ * is handed out of the one that is cleared. */
+static void test_regions_are_cleared(void **state)
+{
+    static struct pages_out out;
+    struct stock_world w;
+    unsigned cleared = 0;
+
+    (void)state;
+    stock_init(&w);
+    pages_out_init(&out, &w.stock, true);
+    assert_false(pages_clear(&out.pages));
+    for (unsigned i = 0; i < CLEAR_PAGES; i += 3)
+        page_out_put(&out, i);
+    assert_int_equal(out.pages.idle_count, CLEAR_PAGES - out.pages.used_count); /* all huge still */
+    for (; pages_clear(&out.pages); cleared++) {
+        unsigned count = 0;
+        void *page;
+
+        pages_clearing_each(&out.pages, clearing_count, &count);
+        assert_in_range(count, 1, 31);
+        while ((page = pages_clearing(&out.pages)) != NULL) {
+            unsigned i = 0;
+
+            while (out.at[i] != page)
+                assert_true(++i < CLEAR_PAGES);
+            page_out_put(&out, i);
+            out.at[i] = pages_get(&out.pages, &out.regions[i]);
+            assert_ptr_not_equal(out.regions[i], NULL);
+            count--;
+        }
+        assert_int_equal(count, 0);
+        assert_true(cleared < 20);
+    }
+    assert_in_range(cleared, 5, 6);
+    assert_true(out.pages.free_count <= out.pages.used_count / 8);
+    for (unsigned i = 0; i < CLEAR_PAGES; i++)
+        if (out.at[i] != NULL)
+            page_out_put(&out, i);
+    assert_int_equal(out.pages.used_count, 0);
+    pages_deinit(&out.pages);
+    stock_deinit(&w);
+}
+
+/* Who cannot move them gives single pages back; who can, only when the free ones are very many. */
+static void test_single_pages_go_back(void **state)
+{
+    static struct pages_out out;
+    struct stock_world w;
+
+    (void)state;
+    for (unsigned is_cleared = 0; is_cleared < 2; is_cleared++) {
+        stock_init(&w);
+        pages_out_init(&out, &w.stock, is_cleared);
+        for (unsigned i = 0; i < CLEAR_PAGES; i++)
+            if (i % 4 != 0)
+                page_out_put(&out, i);
+        assert_int_equal(out.pages.used_count, CLEAR_PAGES / 4);
+        assert_in_range(out.pages.idle_count, 64 + CLEAR_PAGES / (is_cleared ? 4 : 128),
+                        64 + CLEAR_PAGES / (is_cleared ? 2 : 32));
+        pages_deinit(&out.pages);
+        stock_deinit(&w);
+    }
 }
 
 /* done() of a close comes when the thread has ended, from wherever it is; a kill or a power cut does not wait. */
@@ -237,7 +331,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_fills_and_fills_again),      cmocka_unit_test(test_what_comes_back_is_kept),
         cmocka_unit_test(test_it_closes_when_nobody_touches), cmocka_unit_test(test_pages_take_from_it),
-        cmocka_unit_test(test_pages_of_an_empty_stock_are_small), cmocka_unit_test(test_an_empty_stock_gives_what_is_quick),
+        cmocka_unit_test(test_pages_of_an_empty_stock_are_small),
+        cmocka_unit_test(test_regions_are_cleared),
+        cmocka_unit_test(test_single_pages_go_back), cmocka_unit_test(test_an_empty_stock_gives_what_is_quick),
         cmocka_unit_test(test_a_store_ends_while_it_touches), cmocka_unit_test(test_a_store_of_memory_waits_for_it),
     };
 

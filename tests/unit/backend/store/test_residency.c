@@ -30,7 +30,7 @@ static void shard_init(struct shard *shard, uint64_t bytes_max)
 {
     *shard = (struct shard){.bytes_max = bytes_max, .random = 5, .turn = 1};
     assert_int_equal(index_create(1, NULL, &shard->index), 0);
-    assert_int_equal(slab_create(NULL, &shard->slab), 0);
+    assert_int_equal(slab_create(NULL, false, &shard->slab), 0);
     assert_int_equal(residency_create(shard->index, &shard->residency), 0);
 }
 

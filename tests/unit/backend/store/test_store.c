@@ -408,8 +408,10 @@ static void test_a_change_of_a_part_logs_a_part(void **state)
             store_turn_end(w.store);
             if (round % 3 == 2)
                 world_checkpoint(&w);
-            if (round % 4 == 3 || round == 0) /* the first time there is no checkpoint that hides the image's base */
+            if (round % 4 == 3 || round == 0) { /* the first time there is no checkpoint that hides the image's base */
+                assert_int_equal(world_find(&w, 0, world_key(1, name), &key), 0);
                 assert_true(spill_entry(w.store, key.hash, &key.entry) > 0);
+            }
             sim_run_for(w.sim, 3000000);
             if (round % 4 == 1 || round % 4 == 2)
                 world_die(&w, round % 4 == 1);
