@@ -4,6 +4,8 @@
  *
  *     page writes closed, segments finished ──flush──> all durable: footers written ──flush──> footers durable
  *
+ * Where all is durable already the first flush is none, and nothing but this asks for the footers.
+ *
  * And the hot one alone, where large records are all that comes: they have files of their own, fill no segment, and can
  * only go when a later one is begun, and has something in it.
  */
@@ -41,6 +43,7 @@ static void open_finish(struct store_log *log)
         log->hot_segment = NULL;
     }
     log_cold_end_all(log);
+    log_segments_foot(log);
 }
 
 /* What nobody needs, and the next checkpoint cannot give back: behind the hot segment that a recovery would begin with, or

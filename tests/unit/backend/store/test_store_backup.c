@@ -3,6 +3,9 @@
 
 #include "backend/store/backup.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #define BACKUP_DIR "/data/backup"
 #define FILES_MAX  256u
 
@@ -39,8 +42,8 @@ static void keeper_start(struct keeper *keeper, struct world *w)
     assert_int_equal(backup_start(w->store, &keeper->id), 0);
 }
 
-/* Until it is ready; others go on meanwhile. */
-static void keeper_ready(struct keeper *keeper)
+/* Until it is ready; others go on meanwhile, or nobody does anything. */
+static void keeper_wait_ready(struct keeper *keeper, bool is_quiet)
 {
     struct world *w = keeper->w;
 
@@ -48,13 +51,19 @@ static void keeper_ready(struct keeper *keeper)
         backup_status_get(w->store, keeper->id, &keeper->status);
         if (keeper->status.state != BACKUP_RUNNING)
             break;
-        world_live(w, 1);
+        if (!is_quiet)
+            world_live(w, 1);
         sim_run_for(w->sim, 2000);
     }
     assert_int_equal(keeper->status.state, BACKUP_READY);
     assert_true(keeper->status.file_count <= FILES_MAX);
     for (uint32_t i = 0; i < keeper->status.file_count; i++)
         backup_file_name(w->store, i, keeper->names[i]);
+}
+
+static void keeper_ready(struct keeper *keeper)
+{
+    keeper_wait_ready(keeper, false);
 }
 
 static void file_copy(struct world *w, const char *from, const char *to)
@@ -198,6 +207,54 @@ static void test_backup_is_the_state_of_one_moment(void **state)
     }
 }
 
+/* A sum of what each linked file has. */
+static void keeper_sums(const struct keeper *keeper, uint64_t sums[FILES_MAX])
+{
+    for (uint32_t i = 0; i < keeper->status.file_count; i++) {
+        char path[128], *data;
+        ssize_t size;
+
+        (void)snprintf(path, sizeof(path), BACKUP_DIR "/%s", keeper->names[i]);
+        size = sim_disk_size(keeper->w->node, path, false);
+        data = must_zalloc((size_t)size + 1);
+        assert_int_equal(sim_disk_peek(keeper->w->node, path, false, data, (size_t)size, 0), size);
+        sums[i] = XXH3_64bits(data, (size_t)size);
+        mem_free(data);
+    }
+}
+
+/* B1, B4: from the moment on at which it is ready nothing of it changes, whether all was durable before it began (nobody has
+ * written for a while: no flush is needed then) or not. */
+static void test_what_is_linked_does_not_change(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        uint64_t sums[FILES_MAX], later[FILES_MAX];
+        struct world w;
+        struct keeper keeper;
+
+        backup_world(&w, seed);
+        world_live(&w, 300);
+        if (seed % 2 == 0) {
+            store_turn_end(w.store);
+            sim_run_for(w.sim, 3000 * 1000ull);
+        }
+        keeper_start(&keeper, &w);
+        keeper_wait_ready(&keeper, seed % 2 == 0);
+        for (uint32_t i = 0; i < keeper.status.file_count; i++)
+            keeper_take(&keeper, i);
+        keeper_sums(&keeper, sums);
+        assert_true(backup_end(w.store, keeper.id));
+        world_live(&w, 300);
+        store_turn_end(w.store);
+        sim_run_for(w.sim, 3000 * 1000ull);
+        keeper_sums(&keeper, later);
+        for (uint32_t i = 0; i < keeper.status.file_count; i++)
+            assert_int_equal(sums[i], later[i]);
+        world_deinit(&w);
+    }
+}
+
 /* Killed, or without power, after any number of links: the store is what it would have been without them; and when all
  * names were durable, so is the backup. */
 static void test_crash_during_a_backup(void **state)
@@ -335,6 +392,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_backup_is_the_state_of_one_moment),
+        cmocka_unit_test(test_what_is_linked_does_not_change),
         cmocka_unit_test(test_crash_during_a_backup),
         cmocka_unit_test(test_life_on_a_smaller_disk),
         cmocka_unit_test(test_lease),
