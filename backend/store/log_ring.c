@@ -158,20 +158,21 @@ int log_ring_open(struct store_log *log)
 
 int log_ring_resize(struct store_log *log)
 {
-    uint32_t page_count = pages_wanted(log);
+    uint32_t page_count = pages_wanted(log), before = log->ring.page_count;
     bool is_doubt = log_ring_doubt(&log->ring);
     int err;
 
     ASSERT(log->ring.used == 0);
-    if (log->ring.page_count == page_count)
+    if (before == page_count)
         return 0;
     log_ring_close(log); /* first: there may be no room for both */
     err = ring_map(log, page_count);
-    if (err != 0)
+    /* The start fails, and one with nothing in it stays: the next would miss it, and tell of changes that may be missing. */
+    if (err != 0 && ring_map(log, before) != 0)
         return err;
     ring_format(log, false);
     log_ring_doubt_set(&log->ring, is_doubt);
-    return 0;
+    return err;
 }
 
 void log_ring_close(struct store_log *log)

@@ -151,6 +151,8 @@ void sim_node_kill(struct sim_node *node);
 void sim_node_power_cut(struct sim_node *node);
 /* Its shared memory is another user's: io_shared_map() refuses it. Or ours again. */
 void sim_shared_foreign_set(struct sim_node *node, bool is_foreign);
+/* Nothing larger can be mapped anew: -ENOSPC, and what was there of another size is gone. 0: there is room for all. */
+void sim_shared_max_set(struct sim_node *node, size_t size);
 /* A new process on the node (after a kill or a power cut), with a new io. */
 struct io *sim_node_start(struct sim_node *node);
 bool sim_node_is_running(const struct sim_node *node);

@@ -97,6 +97,7 @@ struct sim_node {
     struct log *log;           /* borrows */
     struct sim_disk *disk;     /* owns */
     struct list shared;        /* owns: memory that outlives processes */
+    size_t shared_max;         /* of one of them that is made now; 0: no bound */
     uint32_t life_count, boot_count;
 };
 

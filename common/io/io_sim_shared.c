@@ -46,6 +46,8 @@ int sim_shared_map(struct io *io, const char *path, size_t size, void **addr, bo
     }
     if (shared != NULL)
         shared->is_gone = true;
+    if (process->node->shared_max != 0 && size > process->node->shared_max)
+        return -ENOSPC;
     shared = must_zalloc(sizeof(*shared));
     shared->path = must_strdup(path);
     shared->size = size;
@@ -77,6 +79,11 @@ void sim_shared_foreign_set(struct sim_node *node, bool is_foreign)
 {
     LIST_FOR_EACH(&node->shared, at)
         CONTAINER_OF(at, struct sim_shared, node)->is_foreign = is_foreign;
+}
+
+void sim_shared_max_set(struct sim_node *node, size_t size)
+{
+    node->shared_max = size;
 }
 
 void sim_shared_unmap(struct io *io, void *addr, size_t size)

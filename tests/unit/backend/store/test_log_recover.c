@@ -158,6 +158,30 @@ static void test_a_ring_gets_its_new_size(void **state)
     world_deinit(&w);
 }
 
+/* The start fails; the one after it, with the size of before, has all and does not tell of changes that may be missing. */
+static void test_a_ring_that_cannot_have_its_new_size_is_not_missed(void **state)
+{
+    struct world w;
+    size_t before;
+
+    (void)state;
+    world_init(&w, 7);
+    assert_int_equal(world_start(&w), 0);
+    assert_int_equal(world_append(&w), 0);
+    store_log_turn_end(w.log);
+    assert_int_equal(io_shared_size(w.io, LOG_RING, &before), 0);
+    world_crash(&w, false);
+    sim_shared_max_set(w.node, before);
+    w.options.ring_size *= 2;
+    assert_int_equal(world_start(&w), -ENOSPC);
+    world_crash(&w, false);
+    w.options.ring_size /= 2;
+    assert_int_equal(world_start(&w), 0);
+    assert_false(store_log_is_ring_lost(w.log));
+    world_check_prefix(&w, UINT64_MAX);
+    world_deinit(&w);
+}
+
 /* Nothing is opened with it, whatever size is wanted, and nothing of it is lost when it is ours again. */
 static void test_a_ring_of_another_user_ends_the_start(void **state)
 {
@@ -439,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_a_killed_process_loses_nothing_that_was_sealed),
         cmocka_unit_test(test_another_ring_size_loses_nothing_that_was_sealed),
         cmocka_unit_test(test_a_ring_gets_its_new_size),
+        cmocka_unit_test(test_a_ring_that_cannot_have_its_new_size_is_not_missed),
         cmocka_unit_test(test_a_ring_of_another_user_ends_the_start),
         cmocka_unit_test(test_no_bit_of_a_rings_header_makes_it_another),
         cmocka_unit_test(test_what_the_ring_has_takes_many_small_segments),
