@@ -234,6 +234,18 @@ static int parent_check(const char *dir)
     return err == 0 ? writable(parent) : err;
 }
 
+static int shards_check(const char *dir, uint32_t count, char *error, size_t error_size)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        char path[PATH_MAX];
+        int err = (size_t)snprintf(path, sizeof(path), "%s/shard-%u", dir, i) < sizeof(path) ? writable(path) : -ENAMETOOLONG;
+
+        if (err != 0 && err != -ENOENT) /* one of several that are there: the worker will say what is wrong with it */
+            return fail(error, error_size, "write to", path, err);
+    }
+    return 0;
+}
+
 int directory_check(const char *dir, uint32_t workers, char *error, size_t error_size)
 {
     char name[DIRECTORY_NAME_SIZE];
@@ -259,7 +271,8 @@ int directory_check(const char *dir, uint32_t workers, char *error, size_t error
         err = writable(dir);
     if (err != 0)
         return fail(error, error_size, "make the shards of", dir, err);
-    return count_check(dir, count, workers, error, error_size);
+    err = count_check(dir, count, workers, error, error_size);
+    return err == 0 ? shards_check(dir, count, error, error_size) : err;
 }
 
 uint64_t directory_file_system(const char *path)

@@ -312,6 +312,27 @@ def test_a_test_of_the_settings_refuses_what_the_start_does(tmp_path, key, value
     assert code == 1 and text in said, said
 
 
+def test_a_test_of_the_settings_refuses_a_directory_that_cannot_be_written_to(weir_backend):
+    """One with data, whose file system is read-only now: for root a folder's mode says nothing."""
+    server = weir_backend()
+    client(server).set("a", "1")
+    server.stop()
+    script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", script, server.data]
+    if os.geteuid() != 0:
+        os.chmod(os.path.join(server.data, "shard-0"), 0o500)
+        command = []
+    elif subprocess.run([*command, "true"], check=False).returncode != 0:
+        return  # no mount of our own: nothing is read-only for root then
+    for test in (["-t"], []):
+        done = subprocess.run([*command, *server.argv, *test], capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1 and ("Read-only file system" in done.stderr or "Permission denied" in done.stderr), done
+    os.chmod(os.path.join(server.data, "shard-0"), 0o700)
+    assert subprocess.run([*server.argv, "-t"], timeout=30, check=False).returncode == 0
+    server.restart()
+    assert client(server).get("a") == b"1"
+
+
 def test_too_few_files_are_named_as_the_cause(tmp_path):
     code, said = run("--listen", f"{LOOPBACK}:{free_port()}", "--stats", f"{LOOPBACK}:{free_port()}", "--dir", tmp_path,
                      files_max=40)
