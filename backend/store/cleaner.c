@@ -11,7 +11,8 @@
  *   L3  A DELTA is live iff it is in the chain: newer than the object's image, of the same base. It is not moved:
  *       the object gets a fresh image, which ends the chain.
  *   L4  A TOMB or FLUSH is live iff its LSN is above the horizon: one of the checkpoints kept may still have the key.
- *       Not one of a transaction that was cut.
+ *       Not one of a transaction that was cut, nor one from behind the end of the log, which a restore to a point in time
+ *       leaves in cold segments: a copy would wait for an LSN that may never come, and every flush behind it.
  *   L8  Counts of live bytes only choose victims. A victim is done when a walk from end to end found nothing live, or one of
  *       the index that anything is there (cleaner_index.c).
  *   L9  It is free only when a checkpoint that began after that is durable; or by cleaner_give.c's rules.
@@ -150,6 +151,8 @@ static bool clean_has_happened(const struct store *store, const struct record *r
 {
     const struct entry *e;
 
+    if (record->lsn > store_log_last_lsn(store->log))
+        return false;
     if (record->type == RECORD_FLUSH) {
         for (uint8_t db = 0; db < STORE_DBS; db++)
             if ((record->db == db || record->db == STORE_DBS) && store->flush_lsn[db] < record->lsn)

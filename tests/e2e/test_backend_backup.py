@@ -441,6 +441,35 @@ def test_restore_to_a_point_in_time(weir_backend, tmp_path):
     assert sequence.found(node.port) == len(sequence.answered)
 
 
+def test_a_restored_node_copies_nothing_that_came_later(weir_backend, tmp_path):
+    """Deletes that came later, in segments that the cleaner has filled, are behind the end of the restored log: its own
+    cleaner does not wait for changes that get there, and nothing that is to be flushed waits for it."""
+    node = weir_backend(None, *SEGMENT)
+    client = redis_client(node)
+    for i in range(20):
+        client.set(f"s:{i}", random.randbytes(8000))
+    time.sleep(0.1)
+    moment = time.time()
+    time.sleep(0.1)
+
+    def is_cleaned():
+        for i in range(200):
+            client.set(f"s:{i}", random.randbytes(8000))
+            client.delete(f"s:{i}")
+        return client.info("store")["cleaner_segments"] >= 4
+    weirtest.wait_for(is_cleaned, "what is dead is cleaned", step=0.2)
+    ctl("backup", f"127.0.0.1:{node.port}", tmp_path / "b")
+    ctl("restore", tmp_path / "b", tmp_path / "then", "--until", f"@{moment:.3f}")
+    other = weir_backend(None, *SEGMENT, data=tmp_path / "then")
+    client = redis_client(other)
+    assert client.dbsize() == 20
+    weirtest.wait_for(lambda: client.info("store")["cleaner_segments"] > 0, "what is of later is cleaned")
+    assert client.save()
+    client.set("new", 1)
+    other.restart()
+    assert redis_client(other).dbsize() == 21
+
+
 def test_all_shards_have_the_end_of_the_range(weir_backend, tmp_path):
     """Shards are held one after the other, and copying takes its time: what came meanwhile is in some, and no moment that
     --until takes may be among that."""
