@@ -287,7 +287,8 @@ static void on_accept(struct worker *worker, struct worker_listener *from, bool 
     listener->is_exclusive = from->is_shared;
     if (on && process->is_open && !process->is_leaving) {
         handover_serve(process);
-        io_listener_start(process->io, listener, from->fd);
+        if (!process->handover.is_holding)
+            io_listener_start(process->io, listener, from->fd);
     } else {
         io_listener_stop(listener);
     }

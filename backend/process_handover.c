@@ -22,6 +22,8 @@
  *   H5  After "go" there is no way back. If the new worker dies before it has all clients, the one that its master
  *       forks in its place claims again and gets the rest. The socket stays open until the old worker leaves: if the
  *       new one ends before the old master heard of the success, the old worker leaves at once, to be forked anew.
+ *   H7  The new worker begins to read when it has all clients, or has heard of no more for HOLD_MS: who publishes would else come
+ *       before who is subscribed, and be told that nobody is. It accepts no others before that.
  *   H6  An old worker whose master dies, or is told to stop, finishes what it has begun, but does not resume.
  */
 #include "config.h"
@@ -41,6 +43,7 @@
 #define PREPARE_LOOK_MS 20u
 #define SILENCE_MS     5000u
 #define REOPENS_MAX    15u    /* of two seconds each: the kernel ends one that was killed when it can */
+#define HOLD_MS        1000u
 #define GONE_MS        10000u /* for a new worker in the place of one that died with clients on their way to it */
 #define STATE_MAX      (3ull << 30)
 #define MESSAGES_MAX   256 /* a turn */
@@ -108,11 +111,32 @@ static void leave_now(struct process *process)
     process_end_loop(process, MASTER_EXIT_DONE);
 }
 
+/* H7. They read from the next turn of the loop on, so those that are taken here know of each other by then. */
+static void arrived_take(struct process *process)
+{
+    struct handover *handover = &process->handover;
+
+    LIST_FOR_EACH(&handover->arrived, at)
+        node_take(process->node, CONTAINER_OF(at, struct node_move, node));
+    moves_free(&handover->arrived);
+    io_timer_stop(&handover->hold);
+    if (!handover->is_holding)
+        return;
+    handover->is_holding = false;
+    process_listen(process, true);
+}
+
+static void hold_fired(struct io_timer *timer)
+{
+    arrived_take(timer->arg);
+}
+
 /* The new worker has what there is, and may be asked for it by the next. */
 static void go_on_alone(struct process *process)
 {
     struct handover *handover = &process->handover;
 
+    arrived_take(process);
     link_close(&handover->incoming_fd);
     buffer_deinit(&handover->incoming);
     handover->state = HANDOVER_NONE;
@@ -337,13 +361,16 @@ static void handover_resumed(struct process *process)
 static void client_arrived(struct process *process)
 {
     struct handover *handover = &process->handover;
-    struct node_move move = {.fd = handover->incoming_fd, .state = handover->incoming};
+    struct node_move *move = must_zalloc(sizeof(*move));
 
+    *move = (struct node_move){.fd = handover->incoming_fd, .state = handover->incoming};
     handover->incoming_fd = -1;
     handover->incoming = (struct buffer){0};
-    node_take(process->node, &move);
-    link_close(&move.fd);
-    buffer_deinit(&move.state);
+    list_push_back(&handover->arrived, &move->node);
+    if (handover->is_holding)
+        io_timer_start(process->io, &handover->hold, HOLD_MS);
+    else
+        arrived_take(process);
 }
 
 static void client_arrives(struct process *process, struct link_message *message)
@@ -434,8 +461,10 @@ void handover_init(struct process *process)
 
     handover->fd = handover->next_fd = handover->incoming_fd = -1;
     list_init(&handover->moves);
+    list_init(&handover->arrived);
     handover->watch.ready = link_ready;
-    handover->watch.arg = handover->timer.arg = process;
+    handover->hold.fire = hold_fired;
+    handover->watch.arg = handover->timer.arg = handover->hold.arg = process;
 }
 
 void handover_deinit(struct process *process)
@@ -451,7 +480,9 @@ void handover_deinit(struct process *process)
     link_close(&handover->incoming_fd);
     buffer_deinit(&handover->incoming);
     io_timer_stop(&handover->timer);
+    io_timer_stop(&handover->hold);
     moves_free(&handover->moves);
+    moves_free(&handover->arrived);
     settings_destroy(&handover->settings);
 }
 
@@ -614,6 +645,8 @@ void handover_serve(struct process *process)
     if (handover->state != HANDOVER_OPENING)
         return;
     handover->state = HANDOVER_TAKING;
+    handover->is_holding = true;
+    io_timer_start(process->io, &handover->hold, HOLD_MS);
     if (say(handover, MESSAGE_GO) != 0)
         go_on_alone(process);
 }
@@ -689,10 +722,12 @@ bool handover_leave(struct process *process)
     case HANDOVER_CLAIMING:
         leave_now(process);
         return true;
+    case HANDOVER_TAKING:
+        arrived_take(process);
+        break;
     case HANDOVER_NONE:
     case HANDOVER_RESUMING:
     case HANDOVER_OPENING:
-    case HANDOVER_TAKING:
         break;
     }
     return false;
@@ -716,10 +751,12 @@ bool handover_drain(struct process *process, uint32_t timeout_ms)
         handover->is_drain_due = true;
         handover->drain_ms = timeout_ms;
         return true;
+    case HANDOVER_TAKING:
+        arrived_take(process);
+        break;
     case HANDOVER_NONE:
     case HANDOVER_CLAIMING:
     case HANDOVER_OPENING:
-    case HANDOVER_TAKING:
         break;
     }
     return false;

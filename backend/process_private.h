@@ -33,12 +33,15 @@ struct handover {
     struct io_watch watch;
     struct io_timer timer;
     struct list moves;       /* of struct node_move */
+    struct list arrived;     /* of struct node_move: taken when all are there, or `hold` fires */
+    struct io_timer hold;
     size_t sent;             /* of the first one's state */
     uint64_t heard_ms, prepare_until_ms;
     struct buffer incoming;  /* of a client whose state is arriving */
     uint64_t incoming_total;
     int incoming_fd;         /* owns; -1 */
     bool is_given;           /* "go" was heard */
+    bool is_holding;         /* nobody is read from yet, or accepted */
     bool is_drain_due;
     uint32_t drain_ms, claims, reopen_count;
     struct settings *settings; /* owns; those that held when it was parked, for when it resumes */

@@ -364,6 +364,41 @@ def test_what_clients_are_in_the_middle_of(start):
     text.ask(b"cde\r\nget t\r\n", b"STORED\r\nVALUE t 1 5\r\nabcde\r\nEND\r\n")
 
 
+def test_who_is_subscribed_misses_nothing(start):
+    """Those who publish have connected first, and go over first, and others come new meanwhile: none of them is executed
+    before who is subscribed is there, too."""
+    node = start()
+    first = [Sock(node.port) for _ in range(4)]
+    for publisher in first:
+        publisher.ask(resp("PING"), b"+PONG\r\n")
+    sub = Sock(node.port)
+    sub.ask(resp("SUBSCRIBE", "c"), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n")
+    stop, wrong = threading.Event(), []
+
+    def publish(old):
+        while not stop.is_set():
+            publisher = old or Sock(node.port)
+            publisher.s.sendall(resp("PUBLISH", "c", "x"))
+            answer = publisher.s.recv(100)
+            if answer != b":1\r\n":
+                wrong.append(answer)
+            if not old:
+                publisher.s.close()
+    threads = [threading.Thread(target=publish, args=(old,), daemon=True) for old in [*first, None, None]]
+    threads.append(threading.Thread(target=lambda: [None for _ in iter(lambda: sub.s.recv(1 << 20), b"")], daemon=True))
+    for thread in threads:
+        thread.start()
+    master = None
+    for _ in range(8):
+        replace(node.binary)
+        master = upgrade(node, start, master)
+    stop.set()
+    for thread in threads[:-1]:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert not wrong
+
+
 def test_password_is_not_asked_again(start):
     node = start("--password", "secret")
     c, stranger = Sock(node.port), Sock(node.port)
