@@ -18,6 +18,8 @@
 _Static_assert(SLAB_PAGE_SIZE == PAGES_PAGE_SIZE, "one page of the slab is one of the pool");
 
 #define PAGE_OBJECTS_MAX (SLAB_PAGE_SIZE / SLAB_STEP)
+/* To find out what is out of a page all that was given back is looked at: so many cost as much as one that is moved. */
+#define MARKED_PER_MOVE 16u
 
 enum page_place { PAGE_DENSE, PAGE_SPARSE, PAGE_LEAVING, PAGE_LIST_COUNT, PAGE_FULL = PAGE_LIST_COUNT };
 
@@ -299,11 +301,11 @@ bool slab_clear(struct slab *slab, uint32_t budget, void (*move)(void *arg, void
     bool is_any = page != NULL;
 
     while (page != NULL && budget > 0) {
-        uint32_t used = page->used, count = MIN(used, budget);
+        uint32_t used = page->used, count = MIN(used, budget), marked = page->carved - used;
         struct slab_page *next;
 
         page_offer(page, count, move, arg);
-        budget -= count;
+        budget -= MIN(budget, count + marked / MARKED_PER_MOVE);
         next = pages_clearing(&slab->pages);
         if (next == page && page->used != used - count) {
             pages_clearing_each(&slab->pages, page_stay, slab);

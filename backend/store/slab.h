@@ -33,8 +33,9 @@ void slab_destroy(struct slab **slab);
 MUST_USE void *slab_get(struct slab *slab, size_t size);
 /* Whether moving this object would help to free its page: a walk over the keys may do so. */
 bool slab_is_sparse(const struct slab *slab, const void *object, size_t size);
-/* Offers up to `budget` objects out of a huge page that is to go: `move` takes new memory for one and gives the old back; if it
- * does not, the attempt ends. To be called when nobody keeps a pointer to an object. False: there is nothing to clear. */
+/* Offers up to `budget` objects out of a huge page that is to go, fewer where much was given back, as that is looked at, too:
+ * `move` takes new memory for one and gives the old back; if it does not, the attempt ends. To be called when nobody keeps a
+ * pointer to an object. False: there is nothing to clear. */
 bool slab_clear(struct slab *slab, uint32_t budget, void (*move)(void *arg, void *object), void *arg);
 /* `size` as given to slab_get(). */
 void slab_put(struct slab *slab, void *object, size_t size);

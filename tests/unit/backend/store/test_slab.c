@@ -269,6 +269,40 @@ static void test_what_cannot_be_moved_stays(void **state)
     slab_destroy(&c.slab);
 }
 
+/* Of each second page one object is left, the other pages are free. To find it in a page costs as much as many moves: a step
+ * does so once. */
+static void test_a_step_of_clearing_looks_at_little(void **state)
+{
+    enum { SIZE = 32, PAGES = 192, PAGE_OBJECTS = (SLAB_PAGE_SIZE - 64) / SIZE, COUNT = PAGES * PAGE_OBJECTS };
+    static struct object_out out[PAGES];
+    struct clearing c = {.out = out, .refuses_from = UINT32_MAX};
+    void **given = must_zalloc(COUNT * sizeof(*given));
+    unsigned steps = 0;
+
+    (void)state;
+    assert_int_equal(slab_create(NULL, true, &c.slab), 0);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        given[i] = slab_get(c.slab, SIZE);
+        assert_non_null(given[i]);
+    }
+    for (uint32_t i = 0; i < COUNT; i++) {
+        uint32_t at = i / PAGE_OBJECTS;
+
+        if (at % 2 == 0 && i % PAGE_OBJECTS == 0) {
+            out[at] = (struct object_out){.at = given[i], .size = SIZE};
+            memcpy(given[i], &at, sizeof(at));
+        } else {
+            slab_put(c.slab, given[i], SIZE);
+        }
+    }
+    assert_int_equal(slab_page_bytes(c.slab), PAGES / 2 * SLAB_PAGE_SIZE);
+    while (slab_clear(c.slab, 64, clearing_move, &c))
+        steps++;
+    assert_in_range(steps, PAGES / 4, PAGES / 2); /* one for each page that was cleared: most of those left */
+    mem_free(given);
+    slab_destroy(&c.slab);
+}
+
 static void put_with_wrong_size(void *arg)
 {
     struct slab *slab = arg;
@@ -297,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_moving_out_of_sparse_pages_frees_them),
         cmocka_unit_test(test_huge_pages_are_cleared),
         cmocka_unit_test(test_what_cannot_be_moved_stays),
+        cmocka_unit_test(test_a_step_of_clearing_looks_at_little),
         cmocka_unit_test(test_size_given_back_is_checked),
     };
 
