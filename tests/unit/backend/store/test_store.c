@@ -335,6 +335,28 @@ static void test_large_objects_are_freed_in_steps(void **state)
 
 /* Seven of eight values go cold, and what is left is spread over all pages: it moves together, nothing is lost, and the
  * pages are given back. */
+/* At any time, also while a flush frees more keys than the index has shrunk by. */
+static void test_an_audit_holds_during_a_flush(void **state)
+{
+    char name[32];
+
+    (void)state;
+    for (unsigned many = 400; many < 4000; many += 100) {
+        struct world w;
+
+        world_init(&w, 5, NULL);
+        world_open(&w);
+        for (unsigned k = 0; k < many; k++)
+            put_string(&w, k % 16 != 0, (snprintf(name, sizeof(name), "%u", k), name), "value");
+        assert_int_equal(store_flush(w.store, 1), 0);
+        for (unsigned step = 0; step < 32; step++) {
+            store_work(w.store);
+            world_audit(&w);
+        }
+        world_deinit(&w);
+    }
+}
+
 static void test_lonely_entries_move_together(void **state)
 {
     enum { MANY = 40000, LEN = 400 };
@@ -440,6 +462,7 @@ int main(void)
         cmocka_unit_test(test_databases_swap),
         cmocka_unit_test(test_large_objects_are_freed_in_steps),
         cmocka_unit_test(test_a_change_of_a_part_logs_a_part),
+        cmocka_unit_test(test_an_audit_holds_during_a_flush),
         cmocka_unit_test(test_lonely_entries_move_together),
         cmocka_unit_test(test_lives_end_in_every_way),
         cmocka_unit_test(test_cleaner_keeps_up),
