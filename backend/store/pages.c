@@ -8,7 +8,7 @@
 #define EMPTY_KEPT   1u
 /* Free pages that keep their memory: this share of those in use, and some; more where they will be cleared. */
 #define IDLE_SHARE         32u
-#define IDLE_SHARE_CLEARED 2u
+#define IDLE_SHARE_CLEARED 4u
 #define IDLE_MIN           64u
 /* Free pages in regions that are not empty, from which on those are cleared, until it is half of that. */
 #define CLEAR_SHARE 16u
