@@ -22,9 +22,9 @@
  *   H5  After "go" there is no way back. If the new worker dies before it has all clients, the one that its master
  *       forks in its place claims again and gets the rest. The socket stays open until the old worker leaves: if the
  *       new one ends before the old master heard of the success, the old worker leaves at once, to be forked anew.
+ *   H6  An old worker whose master dies, or is told to stop, finishes what it has begun, but does not resume.
  *   H7  The new worker begins to read when it has all clients, or has heard of no more for HOLD_MS: who publishes would else come
  *       before who is subscribed, and be told that nobody is. It accepts no others before that.
- *   H6  An old worker whose master dies, or is told to stop, finishes what it has begun, but does not resume.
  */
 #include "config.h"
 
@@ -645,10 +645,12 @@ void handover_serve(struct process *process)
     if (handover->state != HANDOVER_OPENING)
         return;
     handover->state = HANDOVER_TAKING;
-    handover->is_holding = true;
-    io_timer_start(process->io, &handover->hold, HOLD_MS);
-    if (say(handover, MESSAGE_GO) != 0)
+    if (say(handover, MESSAGE_GO) != 0) {
         go_on_alone(process);
+        return;
+    }
+    handover->is_holding = true; /* who calls starts no listener then; arrived_take() does */
+    io_timer_start(process->io, &handover->hold, HOLD_MS);
 }
 
 static bool is_silent(const struct process *process)

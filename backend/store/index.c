@@ -96,14 +96,14 @@ static inline uint64_t slot_word(const uint8_t *slots, unsigned at)
     return word >> 16;
 }
 
-static inline void *entry_of(uint64_t word)
+static inline void *pointer_of(uint64_t word)
 {
     return (void *)(uintptr_t)(word & ~SLOT_COLD);
 }
 
 static inline void *slot_load(const uint8_t *slots, unsigned at)
 {
-    return entry_of(slot_word(slots, at));
+    return pointer_of(slot_word(slots, at));
 }
 
 static inline void slot_store(uint8_t *slots, unsigned at, uint64_t word)
@@ -486,7 +486,7 @@ struct deal {
 
 static void deal_entry(struct index *index, const struct deal *deal, uint8_t tag, uint64_t word)
 {
-    bool is_high = deal->bit != 0 && (entry_hash(index, entry_of(word)) & deal->bit) != 0;
+    bool is_high = deal->bit != 0 && (entry_hash(index, pointer_of(word)) & deal->bit) != 0;
     int err = bucket_insert(index, is_high ? deal->high : deal->low, tag, word);
 
     ASSERT(err == 0);
@@ -799,7 +799,7 @@ static void chain_each_hot(struct index *index, struct bucket *b, index_each_fn 
         uint64_t word = slot_word(chain_place(b, i).slot, 0);
 
         if ((word & SLOT_COLD) == 0)
-            each(arg, entry_of(word));
+            each(arg, pointer_of(word));
     }
 }
 

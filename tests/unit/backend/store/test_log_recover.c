@@ -130,6 +130,20 @@ static void test_another_ring_size_loses_nothing_that_was_sealed(void **state)
              30);
 }
 
+/* A kill with an answered change in the ring alone; the ring's size. */
+static size_t world_crash_with_ring(struct world *w)
+{
+    size_t size;
+
+    world_init(w, 7);
+    assert_int_equal(world_start(w), 0);
+    assert_int_equal(world_append(w), 0);
+    store_log_turn_end(w->log);
+    assert_int_equal(io_shared_size(w->io, LOG_RING, &size), 0);
+    world_crash(w, false);
+    return size;
+}
+
 /* The new size is used at last, and a start with the same one leaves it alone. */
 static void test_a_ring_gets_its_new_size(void **state)
 {
@@ -137,12 +151,7 @@ static void test_a_ring_gets_its_new_size(void **state)
     size_t before, after;
 
     (void)state;
-    world_init(&w, 7);
-    assert_int_equal(world_start(&w), 0);
-    assert_int_equal(world_append(&w), 0);
-    store_log_turn_end(w.log);
-    assert_int_equal(io_shared_size(w.io, LOG_RING, &before), 0);
-    world_crash(&w, false);
+    before = world_crash_with_ring(&w);
     w.options.ring_size *= 2;
     assert_int_equal(world_open(&w), 0);
     assert_int_equal(io_shared_size(w.io, LOG_RING, &after), 0);
@@ -165,12 +174,7 @@ static void test_a_ring_that_cannot_have_its_new_size_is_not_missed(void **state
     size_t before;
 
     (void)state;
-    world_init(&w, 7);
-    assert_int_equal(world_start(&w), 0);
-    assert_int_equal(world_append(&w), 0);
-    store_log_turn_end(w.log);
-    assert_int_equal(io_shared_size(w.io, LOG_RING, &before), 0);
-    world_crash(&w, false);
+    before = world_crash_with_ring(&w);
     sim_shared_max_set(w.node, before);
     w.options.ring_size *= 2;
     assert_int_equal(world_start(&w), -ENOSPC);
