@@ -164,6 +164,8 @@ static void node_turn(struct io_hook *hook)
     node_advance(node);
     node->is_advanced = true;
     node->is_prompt = false;
+    if (list_is_empty(&node->held)) /* else what waits may be asked for with a wait */
+        io_submit(node->io);         /* the disk works while replies are sent */
     node_flush(node);
     /* All that clients ask for waits for the disk: what comes meanwhile is for the next commit, and is taken in at once. */
     if (UNLIKELY(!list_is_empty(&node->held)) && !node->is_prompt)
@@ -172,6 +174,7 @@ static void node_turn(struct io_hook *hook)
         while ((at = list_pop_front(&node->dead)) != NULL)
             client_free(client_of_turn_node(at));
     while (clients_account(node));
+    io_submit(node->io);
     node->is_advanced = false;
     count_turn(node);
     node_close_store(node);

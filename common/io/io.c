@@ -395,6 +395,12 @@ bool io_linger(struct io *io, uint32_t us, bool is_turn)
     return io->vtable->linger(io, us, is_turn);
 }
 
+void io_submit(struct io *io)
+{
+    if (io->vtable->submit != NULL)
+        io->vtable->submit(io);
+}
+
 void io_yield(struct io *io)
 {
     if (io->vtable->yield != NULL)

@@ -253,6 +253,10 @@ struct io_op {
  * follows. */
 bool io_linger(struct io *io, uint32_t us, bool is_turn);
 
+/* What was asked of files so far goes to the kernel now, not behind the turn's hooks: for who counts what a turn takes. Nothing where
+ * a wait follows, which does it. */
+void io_submit(struct io *io);
+
 /* Whoever else wants this core may have it at the end of this turn, if it was ours for a quarter of a millisecond. For work
  * that goes on turn after turn without a wait: a client on the same core would get to it only when the scheduler takes it
  * away, milliseconds later. */

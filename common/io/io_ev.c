@@ -305,6 +305,7 @@ static const struct io_vtable io_ev_vtable = {
     .boot_id = io_ev_boot_id,
     .wake = io_ev_wake,
     .linger = ev_linger,
+    .submit = io_ev_file_submit_now,
     .yield = ev_yield,
     .run = ev_run_loop,
     .stop = ev_stop_loop,

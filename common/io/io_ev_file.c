@@ -598,6 +598,14 @@ void io_ev_file_before_wait(struct io_ev *ev)
         uring_submit(ev->uring, is_more ? 0 : linger_us);
 }
 
+void io_ev_file_submit_now(struct io *io)
+{
+    struct io_ev *ev = io_ev_of(io);
+
+    if (ev->uring != NULL && ev->linger_us == 0)
+        uring_submit(ev->uring, 0);
+}
+
 bool io_ev_file_can_linger(const struct io_ev *ev)
 {
     return ev->uring != NULL && uring_can_linger(ev->uring);

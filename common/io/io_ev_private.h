@@ -159,6 +159,7 @@ MUST_USE int io_ev_file_init(struct io_ev *ev, const struct io_ev_options *optio
 void io_ev_file_deinit(struct io_ev *ev);
 void io_ev_file_todo(struct io_ev *ev); /* as io_ev_stream_todo() */
 void io_ev_file_before_wait(struct io_ev *ev);
+void io_ev_file_submit_now(struct io *io);
 bool io_ev_file_can_linger(const struct io_ev *ev);
 void io_ev_file_open(struct io *io, struct io_op *op, const char *path, int flags,
                      struct io_file **out);

@@ -25,7 +25,8 @@ struct io_vtable {
     uint64_t (*random64)(struct io *io);
     void (*wake)(struct io *io);
     bool (*linger)(struct io *io, uint32_t us, bool is_turn);
-    void (*yield)(struct io *io); /* may be NULL */
+    void (*submit)(struct io *io); /* may be NULL */
+    void (*yield)(struct io *io);  /* may be NULL */
     void (*run)(struct io *io);
     void (*stop)(struct io *io);
 

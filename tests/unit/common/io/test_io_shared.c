@@ -435,6 +435,65 @@ static void test_a_turn_follows_a_linger(void **state)
     loop_close(&loop);
 }
 
+struct submit_hook {
+    struct io_hook hook;
+    struct io *io;
+    struct io_file *file;
+    struct call write;
+    const char *path;
+    char *data;
+    bool is_submitted, was_seen;
+};
+
+static void submit_run(struct io_hook *hook)
+{
+    struct submit_hook *submit = CONTAINER_OF(hook, struct submit_hook, hook);
+    int fd;
+
+    if (submit->is_submitted)
+        return;
+    submit->is_submitted = true;
+    io_file_write(submit->file, &submit->write.op, submit->data, 4096, 0);
+    io_submit(submit->io);
+    fd = open(submit->path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    for (int i = 0; i < 2000 && !submit->was_seen; i++) {
+        char got;
+
+        submit->was_seen = pread(fd, &got, 1, 4095) == 1 && got == 'd';
+        if (!submit->was_seen)
+            usleep(1000);
+    }
+    close(fd);
+}
+
+/* The hook that submits is still running when the file has it. */
+static void test_what_is_submitted_does_not_wait_for_the_turn(void **state)
+{
+    struct submit_hook submit = {.hook.run = submit_run, .write = {.op.done = call_done}};
+    char path[64];
+    struct loop loop;
+
+    (void)state;
+    scratch(path, "submit");
+    loop_open(&loop, (struct io_ev_options){.files = IO_FILES_BEST});
+    submit.io = loop.io;
+    submit.path = path;
+    submit.write.loop = &loop;
+    submit.data = mem_alloc_aligned(4096, 4096);
+    memset(submit.data, 'd', 4096);
+    submit.file = open_ev(&loop, path, RW | IO_FILE_CREATE | IO_FILE_EXCLUSIVE);
+    io_hook_add(loop.io, &submit.hook);
+    io_wake(loop.io);
+    assert_int_equal(wait_ev(&submit.write), 4096);
+    assert_true(submit.was_seen);
+    io_hook_remove(loop.io, &submit.hook);
+    io_file_close(submit.file);
+    loop_close(&loop);
+    mem_free(submit.data);
+    assert_int_equal(unlink(path), 0);
+}
+
 static struct io_file *open_sim(struct sim *sim, struct io *io, int flags)
 {
     struct call call = {.op.done = call_done};
@@ -515,6 +574,7 @@ int main(void)
         cmocka_unit_test(test_a_lock_has_one_holder),
         cmocka_unit_test(test_direct_synchronous_writes_arrive),
         cmocka_unit_test(test_a_turn_follows_a_linger),
+        cmocka_unit_test(test_what_is_submitted_does_not_wait_for_the_turn),
         cmocka_unit_test(test_a_simulated_lock_ends_with_its_process),
         cmocka_unit_test(test_a_simulated_synchronous_write_is_durable),
     };
