@@ -333,6 +333,20 @@ def processor_line():
     return f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
 
 
+def host_line(options):
+    """What the machine does to a program that waits for nobody (host.c), or nothing if that is not built."""
+    path = os.path.join(options.build, "tests", "bench", "host")
+    ms = 500 if options.quick else 3000
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(["taskset", "-c", str(options.core), path, "--ms", str(ms)], capture_output=True, text=True, timeout=60)
+        found = re.fullmatch(r"host (\d+) (\d+) (\d+) (\d+)\n", done.stdout)
+        if found:
+            call, stops, longest, page = (int(word) for word in found.groups())
+            return (f"a system call {call / 1000:.2f} µs, {stops} stops of over 1 ms in {ms / 1000:g} s (the longest {longest / 1000:.1f} ms), "
+                    f"2 MiB found again in {page / 1000:.1f} µs")
+    return "tests/bench/host is not built"
+
+
 def version_of(argv, pattern):
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(argv, capture_output=True, text=True, timeout=10)
