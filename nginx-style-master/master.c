@@ -557,15 +557,6 @@ static int look_for_predecessor(struct master *master, const struct master_confi
     return 0;
 }
 
-static const struct inherit_entry *inherit_find(const struct inherit *inherit,
-                                                enum inherit_kind kind)
-{
-    for (uint32_t i = 0; i < inherit->count; i++)
-        if (inherit->entries[i].kind == kind)
-            return &inherit->entries[i];
-    return NULL;
-}
-
 static void adopt_entry(struct master *master, struct inherit_entry *entry)
 {
     uint64_t slot = 0;

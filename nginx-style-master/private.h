@@ -94,6 +94,8 @@ struct inherit {
 };
 
 void inherit_add(struct inherit *inherit, enum inherit_kind kind, int fd, const char *text);
+/* The first of that kind; NULL: there is none. */
+const struct inherit_entry *inherit_find(const struct inherit *inherit, enum inherit_kind kind);
 void inherit_free(struct inherit *inherit, bool close_fds);
 /* One line, with its newline; 0: does not fit. */
 size_t inherit_line(const struct inherit_entry *entry, char *out, size_t cap);
@@ -108,7 +110,6 @@ struct upgrade {
     pid_t pid;   /* of the new binary; 0: none */
     int channel; /* owns; -1 */
     bool is_ready, is_heard;
-    bool beats; /* it tells soon that it lives: MASTER_REPLACE_IN_PLACE */
     uint64_t ready_by_ms;
     uint64_t request_id; /* to answer; 0: a signal started it */
     pid_t requester;

@@ -55,6 +55,15 @@ void inherit_add(struct inherit *inherit, enum inherit_kind kind, int fd, const 
     snprintf(entry->text, sizeof(entry->text), "%s", text);
 }
 
+const struct inherit_entry *inherit_find(const struct inherit *inherit,
+                                         enum inherit_kind kind)
+{
+    for (uint32_t i = 0; i < inherit->count; i++)
+        if (inherit->entries[i].kind == kind)
+            return &inherit->entries[i];
+    return NULL;
+}
+
 void inherit_free(struct inherit *inherit, bool close_fds)
 {
     for (uint32_t i = 0; close_fds && i < inherit->count; i++)
@@ -240,7 +249,6 @@ int upgrade_start(struct master *master, const char *binary, char *error)
     }
     upgrade->channel = fds[0];
     upgrade->is_ready = upgrade->is_heard = false;
-    upgrade->beats = master->serving != NULL && master->serving->config.replace == MASTER_REPLACE_IN_PLACE;
     upgrade->ready_by_ms = shm_now_ms() + MASTER_UPGRADE_MS;
     log_notice(master->log, "upgrade started binary=%s new_pid=%d", binary, (int)upgrade->pid);
     return 0;
@@ -374,7 +382,7 @@ void upgrade_leave(struct master *master)
     struct upgrade *upgrade = &master->upgrade;
     struct channel_message message;
 
-    if (upgrade->pid == 0 || !upgrade->beats)
+    if (upgrade->pid == 0)
         return;
     if (!upgrade->is_heard && upgrade->channel >= 0) /* it may just have spoken */
         upgrade->is_heard = upgrade_recv(master, &message) == 0;
@@ -405,13 +413,27 @@ static int memfd_text(int fd, char **out, size_t *len)
     return 0;
 }
 
-void upgrade_beat(struct master *master)
+static void starting_tell(int parent_fd)
 {
     struct channel_message starting = {.type = CHANNEL_STARTING};
 
+    channel_try_send(parent_fd, &starting, NULL, -1);
+}
+
+void upgrade_beat(struct master *master)
+{
     if (master->parent_channel >= 0 && master->starting != NULL &&
         master->starting->config.replace == MASTER_REPLACE_IN_PLACE)
-        channel_try_send(master->parent_channel, &starting, NULL, -1);
+        starting_tell(master->parent_channel);
+}
+
+/* It lives: upgrade_leave() spares it. */
+static void inherited_tell(const struct inherit *inherit)
+{
+    const struct inherit_entry *parent = inherit_find(inherit, INHERIT_parent);
+
+    if (parent != NULL && parent->fd >= 0)
+        starting_tell(parent->fd);
 }
 
 int upgrade_inherited(struct inherit *out, char *error)
@@ -442,5 +464,7 @@ int upgrade_inherited(struct inherit *out, char *error)
             inherit_free(out, false);
             return ERR_INVALID;
         }
+    if (err == 0)
+        inherited_tell(out);
     return err;
 }

@@ -10,7 +10,7 @@ import pytest
 
 from bystanders import Bystanders
 from loadtest import Load, fd_count, is_alive, reload, workers_of
-from weirtest import LOOPBACK, Conn, can_connect, children_of, free_port, memcache_pool, pid_in, program, redis_pool, \
+from weirtest import LOOPBACK, Conn, can_connect, children_of, cmdline_of, free_port, memcache_pool, pid_in, program, redis_pool, \
     replace_binary, resp, wait_for
 
 WORKERS = 2
@@ -167,6 +167,22 @@ def test_binary_that_hangs(stage, tier):
         wait_for(lambda: "upgrade failed" in proxy.log_text(), "it is given up", deadline=40)
     load.clean()
     assert pid_in(proxy.pid_path) == proxy.pid
+
+
+@pytest.mark.parametrize("signo", [signal.SIGTERM, signal.SIGQUIT])
+def test_binary_that_hangs_ends_with_the_master(tier, signo):
+    """It has the listeners, so that the next start would find them held by somebody who does not answer."""
+    proxy = tier
+    replace(proxy.binary, "#!/bin/sh\nexec sleep 600\n")
+    before = set(children_of(proxy.pid))
+    os.kill(proxy.pid, signal.SIGUSR2)
+    wait_for(lambda: any("sleep" in cmdline_of(pid) for pid in set(children_of(proxy.pid)) - before), "it hangs")
+    hanging = next(pid for pid in set(children_of(proxy.pid)) - before if "sleep" in cmdline_of(pid))
+    proxy.send_signal(signo)
+    assert proxy.wait() == 0
+    wait_for(lambda: not is_alive(hanging), "it is gone")
+    assert "has said nothing yet" in proxy.log_text()
+    assert not can_connect(proxy.port)
 
 
 def test_new_binary_with_a_broken_file(tier):
