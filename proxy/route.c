@@ -72,16 +72,21 @@ bool route_each(struct pool *pool, const struct bytes *keys, uint32_t step, uint
     return true;
 }
 
+/* One that has failed and not yet succeeded since, as any worker saw it, is only for where there is no other. */
 struct server *route_any(struct pool *pool)
 {
+    struct server *failing = NULL;
+
     for (uint32_t i = 0; i < pool->server_count; i++) {
         struct server *server = &pool->servers[pool->rotor++ % pool->server_count];
 
-        if (!server_is_ejected(server) && !server->is_gone &&
-            (server->conf == NULL || !server->conf->is_spare))
+        if (server_is_ejected(server) || server->is_gone || (server->conf != NULL && server->conf->is_spare))
+            continue;
+        if (LIKELY(__atomic_load_n(&server->health->failure_count, __ATOMIC_RELAXED) == 0))
             return server;
+        failing = failing != NULL ? failing : server;
     }
-    return NULL;
+    return failing;
 }
 
 struct server *route_keys(struct pool *pool, const struct resp_request *request,
