@@ -484,8 +484,11 @@ static struct bytes string_object_bytes(const struct object *object)
 /* Into the scratch. */
 static bool object_encode(struct store *store, struct object *object)
 {
+    const struct object_ops *type = store->options.types[object->type];
+
     buffer_clear(&store->scratch);
-    store->options.types[object->type]->encode(object, &store->scratch);
+    buffer_expect(&store->scratch, type->bytes(object)); /* more than the image, nearly always */
+    type->encode(object, &store->scratch);
     return !store->scratch.failed && store->scratch.len <= RECORD_VALUE_MAX;
 }
 
@@ -790,9 +793,7 @@ int store_image(struct store *store, uint64_t hash, struct entry *e)
     ASSERT(object->image_lsn < entry_lsn(e)); /* O2 */
     if (store->log == NULL)
         return 0;
-    buffer_clear(&store->scratch);
-    store->options.types[object->type]->encode(object, &store->scratch);
-    if (store->scratch.failed || store->scratch.len > RECORD_VALUE_MAX)
+    if (!object_encode(store, object))
         return ERR_FULL;
     record = (struct record){
         .type = RECORD_IMAGE,

@@ -14,6 +14,7 @@
 #define ITEMS_GROW         6u /* per bucket: above, the table grows */
 #define ITEMS_SHRINK       4u /* below, it shrinks */
 #define SORT_STACK         64u
+#define SORT_AHEAD         8u  /* buckets */
 
 struct dict_bucket {
     uint8_t tags[PLACES];
@@ -487,6 +488,12 @@ uint64_t dict_scan(const struct dict *dict, uint64_t cursor, dict_each_fn each, 
     return cursor;
 }
 
+static void prefetch_items(const struct dict_bucket *bucket)
+{
+    for (uint32_t i = 0; i < bucket_items(bucket); i++)
+        __builtin_prefetch(place_get(bucket, i), 0, 3);
+}
+
 struct sort_item {
     uint64_t order;
     char *item;
@@ -523,10 +530,40 @@ static void sort_bucket(struct dict_bucket *bucket, struct sort_item *items, dic
         each(arg, items[i].item);
 }
 
+/* Neighbours in that order lie far apart: buckets are on their way from when they are put here, their items from the middle. */
+struct sort_ahead {
+    struct dict_bucket *buckets[SORT_AHEAD];
+    uint32_t first, count;
+    uint64_t cursor;
+    bool is_over;
+};
+
+static void sort_ahead_fill(struct sort_ahead *ahead, const struct dict *dict)
+{
+    while (ahead->count < SORT_AHEAD && !ahead->is_over) {
+        struct dict_bucket *bucket = scan_bucket(dict, &ahead->cursor);
+
+        __builtin_prefetch(bucket, 0, 3);
+        ahead->buckets[(ahead->first + ahead->count++) % SORT_AHEAD] = bucket;
+        ahead->is_over = ahead->cursor == 0;
+    }
+}
+
+static struct dict_bucket *sort_ahead_take(struct sort_ahead *ahead)
+{
+    struct dict_bucket *bucket = ahead->buckets[ahead->first];
+
+    if (ahead->count > SORT_AHEAD / 2)
+        prefetch_items(ahead->buckets[(ahead->first + SORT_AHEAD / 2) % SORT_AHEAD]);
+    ahead->first = (ahead->first + 1) % SORT_AHEAD;
+    ahead->count--;
+    return bucket;
+}
+
 int dict_sorted(const struct dict *dict, dict_each_fn each, void *arg)
 {
     struct sort_item on_stack[SORT_STACK], *items = on_stack;
-    uint64_t cursor = 0;
+    struct sort_ahead ahead = {0};
 
     if (dict->count == 0)
         return 0;
@@ -535,9 +572,13 @@ int dict_sorted(const struct dict *dict, dict_each_fn each, void *arg)
         if (items == NULL)
             return ERR_FULL;
     }
-    do
-        sort_bucket(scan_bucket(dict, &cursor), items, each, arg);
-    while (cursor != 0);
+    sort_ahead_fill(&ahead, dict);
+    while (ahead.count > 0) {
+        struct dict_bucket *bucket = sort_ahead_take(&ahead);
+
+        sort_ahead_fill(&ahead, dict);
+        sort_bucket(bucket, items, each, arg);
+    }
     if (items != on_stack)
         mem_free(items);
     return 0;
@@ -571,18 +612,6 @@ void dict_walk_init(struct dict_walk *walk, const struct dict *dict)
         walk->bucket = bucket_at(dict, 0);
 }
 
-/* The items of the next bucket are on their way while this one's are looked at. */
-static void prefetch_items(const struct dict *dict, uint32_t index)
-{
-    const struct dict_bucket *bucket;
-
-    if (index >= dict->bucket_count)
-        return;
-    bucket = bucket_at(dict, index);
-    for (uint32_t i = 0; i < bucket_items(bucket); i++)
-        __builtin_prefetch(place_get(bucket, i), 0, 3);
-}
-
 char *dict_walk_next(struct dict_walk *walk)
 {
     while (walk->bucket != NULL) {
@@ -593,7 +622,9 @@ char *dict_walk_next(struct dict_walk *walk)
             walk->bucket = bucket_overflow(walk->bucket);
         } else if (++walk->bucket_index < walk->dict->bucket_count) {
             walk->bucket = bucket_at(walk->dict, walk->bucket_index);
-            prefetch_items(walk->dict, walk->bucket_index + 1);
+            /* The items of the next bucket are on their way while this one's are looked at. */
+            if (walk->bucket_index + 1 < walk->dict->bucket_count)
+                prefetch_items(bucket_at(walk->dict, walk->bucket_index + 1));
         } else {
             walk->bucket = NULL;
         }

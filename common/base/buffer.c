@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define EXPECT_MIN (64u << 10) /* less is copied a few times as it grows, and does not matter */
+
 void buffer_deinit(struct buffer *buffer)
 {
     size_t max = buffer->max;
@@ -38,6 +40,20 @@ char *buffer_reserve(struct buffer *buffer, size_t size)
 fail:
     buffer->failed = true;
     return NULL;
+}
+
+void buffer_expect(struct buffer *buffer, size_t size)
+{
+    size_t wanted = buffer->len + size;
+    char *grown;
+
+    if (size < EXPECT_MIN || buffer->failed || buffer->cap - buffer->len >= size || wanted < size || (buffer->max != 0 && wanted > buffer->max))
+        return;
+    grown = mem_realloc(buffer->data, wanted);
+    if (grown == NULL)
+        return;
+    buffer->data = grown;
+    buffer->cap = wanted;
 }
 
 void buffer_append(struct buffer *buffer, const void *data, size_t size)

@@ -24,6 +24,8 @@ static inline void buffer_clear(struct buffer *buffer)
 }
 /* Room for `size` more bytes at the end, or NULL; nothing is added. */
 char *buffer_reserve(struct buffer *buffer, size_t size);
+/* About `size` more bytes will come: room for them now, if there is memory, so that they are not copied as it grows. */
+void buffer_expect(struct buffer *buffer, size_t size);
 void buffer_append(struct buffer *buffer, const void *data, size_t size);
 void buffer_append_string(struct buffer *buffer, const char *string);
 void buffer_append_format(struct buffer *buffer, const char *format, ...) PRINTF_LIKE(2, 3);
