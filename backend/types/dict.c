@@ -355,6 +355,27 @@ static void grow(struct dict *dict)
     dict->mask = mask;
 }
 
+void dict_expect(struct dict *dict, uint64_t count)
+{
+    uint64_t wanted = MIN(count / ITEMS_GROW, (uint64_t)UINT32_MAX / 2);
+
+    ASSERT(dict->count == 0);
+    if (wanted <= BUCKETS_MIN || (dict->bucket_count == 0 && create_first(dict) != 0))
+        return;
+    while (dict->bucket_count < wanted && bucket_make(dict, dict->bucket_count) == 0) {
+        bucket_at(dict, dict->bucket_count)->used = 0;
+        if (dict->bucket_count > dict->mask)
+            dict->mask = dict->mask * 2 + 1;
+        dict->bucket_count++;
+    }
+}
+
+void dict_prefetch(const struct dict *dict, uint64_t hash)
+{
+    if (dict->bucket_count > 0)
+        __builtin_prefetch(bucket_of(dict, hash), 1, 3);
+}
+
 static void shrink_directory(struct dict *dict)
 {
     uint32_t cap = dict->block_cap / 2;

@@ -52,6 +52,12 @@ static inline struct bytes dict_item_key(const char *item)
     return key;
 }
 
+/* About `count` items will be inserted into an empty table: it has its buckets now, and need not split them one by one. What there
+ * is no memory for comes with the inserts. */
+void dict_expect(struct dict *dict, uint64_t count);
+/* What dict_find() and dict_insert() of this hash will look at first is fetched into the cache. */
+void dict_prefetch(const struct dict *dict, uint64_t hash);
+
 /* The item with this key; NULL: none. */
 char *dict_find(const struct dict *dict, uint64_t hash, struct bytes key);
 /* Its key must not be there. ERR_FULL: out of memory, nothing changed. */

@@ -420,6 +420,7 @@ static bool packed_fits(const struct packed *packed)
 
 static bool decode_table(struct hash *hash, uint64_t count, struct bytes image)
 {
+    dict_expect(hash->dict, MIN(count, image.len / ITEM_BYTES_LEAST));
     for (uint64_t i = 0; i < count; i++) {
         struct bytes field, value;
         uint64_t code;

@@ -22,6 +22,9 @@ static inline size_t item_length_size(size_t len)
     return size;
 }
 
+/* Of an item in an image of many, as they differ: so much may a count at its head be believed. */
+#define ITEM_BYTES_LEAST 4u
+
 static inline size_t item_size(size_t len)
 {
     return item_length_size(len) + len;

@@ -435,6 +435,7 @@ static bool decode_table(struct set *set, uint64_t count, struct bytes image)
 {
     if (make_table(set) != 0)
         return false;
+    dict_expect(set->dict, MIN(count, image.len / ITEM_BYTES_LEAST));
     for (uint64_t i = 0; i < count; i++) {
         struct bytes member;
         uint64_t hash;

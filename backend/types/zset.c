@@ -48,6 +48,7 @@ const char *zset_encoding(const struct object *object)
 /* ---- scores in bytes ---------------------------------------------------------------------------- */
 
 #define SCORE_SIZE_MAX 8u
+#define DECODE_AHEAD   8u /* members */
 
 /* Little endian whatever the machine: images travel. */
 static uint32_t score_encode(double score, char out[SCORE_SIZE_MAX])
@@ -659,28 +660,67 @@ static bool image_next(struct bytes *image, struct bytes *member, double *score)
            score_check(bytes, score);
 }
 
+/* Members in the order of scores lie anywhere in the table: their buckets are on their way while others are added. */
+struct decode_ahead {
+    struct {
+        struct bytes member;
+        double score;
+        uint64_t hash;
+    } pairs[DECODE_AHEAD];
+    uint32_t first, count;
+};
+
+/* False: no good image. */
+static bool decode_ahead_fill(struct decode_ahead *ahead, const struct dict *members, struct bytes *image)
+{
+    while (ahead->count < DECODE_AHEAD && image->len > 0) {
+        uint32_t at = (ahead->first + ahead->count++) % DECODE_AHEAD;
+
+        if (!image_next(image, &ahead->pairs[at].member, &ahead->pairs[at].score))
+            return false;
+        ahead->pairs[at].hash = dict_hash(ahead->pairs[at].member);
+        dict_prefetch(members, ahead->pairs[at].hash);
+    }
+    return true;
+}
+
 /* Adds what is in the image; order and uniqueness are checked. */
 static bool decode_into(struct object *object, struct bytes image)
 {
     struct zset_object *zset = zset_of(object);
-    struct bytes member, last = BYTES_EMPTY;
-    double score, last_score = 0;
+    struct decode_ahead ahead = {0};
+    struct bytes last = BYTES_EMPTY;
+    double last_score = 0;
     bool is_first = true;
 
-    for (; image.len > 0; is_first = false) {
-        uint64_t hash;
+    for (; decode_ahead_fill(&ahead, &zset->members, &image); is_first = false) {
+        struct bytes member = ahead.pairs[ahead.first].member;
+        double score = ahead.pairs[ahead.first].score;
+        uint64_t hash = ahead.pairs[ahead.first].hash;
 
-        if (!image_next(&image, &member, &score) ||
-            (!is_first && order_of(last_score, last, score, member) >= 0))
+        if (ahead.count == 0)
+            return true;
+        if (!is_first && order_of(last_score, last, score, member) >= 0)
             return false;
-        hash = dict_hash(member);
-        if (dict_find(&zset->members, hash, member) != NULL ||
-            tree_add(zset, hash, member, score) != 0)
+        if (dict_find(&zset->members, hash, member) != NULL || tree_add(zset, hash, member, score) != 0)
             return false;
+        ahead.first = (ahead.first + 1) % DECODE_AHEAD;
+        ahead.count--;
         last = member;
         last_score = score;
     }
-    return true;
+    return false;
+}
+
+static uint64_t image_count(struct bytes image)
+{
+    struct bytes member;
+    uint64_t count = 0;
+    double score;
+
+    while (image.len > 0 && image_next(&image, &member, &score))
+        count++;
+    return count;
 }
 
 /* Whether it is a good image that fits into a packed run. */
@@ -712,6 +752,8 @@ static struct object *zset_decode(struct bytes image)
         goto fail;
     tree_init(zset);
     /* A small one goes through a table as well: that no member is there twice is only seen there. */
+    if (encoding == ZSET_TREE)
+        dict_expect(&zset->members, image_count(pairs));
     if (!decode_into(object, pairs))
         goto fail;
     if (encoding == ZSET_PACKED) {

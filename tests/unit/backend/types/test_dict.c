@@ -254,6 +254,38 @@ static void test_sorted_order_depends_on_items_alone(void **state)
     clear(&b);
 }
 
+/* As many buckets as an insert each would have made, and the table is used, and taken back, as any other. */
+static void test_expected_items_find_their_buckets(void **state)
+{
+    static const uint32_t counts[] = {0, 1, 24, 25, 383, 384, 385, 1000, 100000};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(counts); i++) {
+        struct dict grown, expected, empty;
+
+        dict_init(&grown);
+        dict_init(&expected);
+        dict_init(&empty);
+        dict_expect(&empty, counts[i]);
+        dict_expect(&expected, counts[i]);
+        dict_prefetch(&expected, i);
+        for (uint32_t number = 0; number < counts[i]; number++) {
+            insert(&grown, number);
+            insert(&expected, number);
+        }
+        assert_in_range(grown.bucket_count, expected.bucket_count, expected.bucket_count + 1);
+        for (uint32_t number = 0; number < counts[i]; number++)
+            assert_true(has(&expected, number));
+        assert_false(has(&expected, counts[i]));
+        for (uint32_t number = 0; number < counts[i]; number++)
+            assert_true(take(&expected, number));
+        insert(&expected, 1);
+        clear(&grown);
+        clear(&expected);
+        clear(&empty);
+    }
+}
+
 /* Each of 100 items is drawn 1000 times on average; the standard deviation is about 31. */
 static void test_random_is_fair(void **state)
 {
@@ -332,6 +364,7 @@ int main(void)
         cmocka_unit_test(test_scan_sees_what_stays),
         cmocka_unit_test(test_scan_takes_any_cursor),
         cmocka_unit_test(test_sorted_order_depends_on_items_alone),
+        cmocka_unit_test(test_expected_items_find_their_buckets),
         cmocka_unit_test(test_random_is_fair),
         cmocka_unit_test(test_equal_hashes_share_a_chain),
         cmocka_unit_test(test_moved_item_is_found_at_its_new_place),
