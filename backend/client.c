@@ -244,7 +244,10 @@ static void client_limits(const struct client *client, struct proto_limits *limi
         return;
     }
     mc_limits(client->node->engine, limits);
-    limits->has_sasl = !client->session.is_authenticated;
+    if (UNLIKELY(!client->session.is_authenticated)) {
+        limits->line_max = PROTO_LIMITS_DEFAULT.line_max; /* what a password needs is short */
+        limits->has_sasl = true;
+    }
 }
 
 static size_t resp_bad(struct client *client, const struct resp_request *request, size_t len)

@@ -214,6 +214,7 @@ static void node_second(struct io_timer *timer)
     clients_look(node);
     chunk_pools_trim(&node->engine->chunks);
     resp_args_trim(&node->args);
+    mc_keys_trim(&node->mc_keys);
     io_timer_start(node->io, timer, SECOND_MS);
 }
 

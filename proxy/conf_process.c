@@ -2,6 +2,7 @@
 /* The reserved top-level mapping `weir:`: what concerns the program, not a pool. */
 #include "config.h"
 
+#include "common/proto/memcache.h"
 #include "proxy/conf_private.h"
 
 #include <limits.h>
@@ -226,7 +227,7 @@ static int set_limits(struct conf_reader *reader, const struct conf_item *item, 
         {"value_size_max", conf_set_size64, LIMIT(value_size_max), 1, 512u << 20, NULL},
         {"key_size_max", conf_set_size32, LIMIT(key_size_max), 1, 512u << 20, NULL},
         {"args_max", conf_set_u32, LIMIT(args_max), 1, INT_MAX, NULL},
-        {"line_max", conf_set_size32, LIMIT(line_max), 512, 64u << 20, NULL},
+        {"line_max", conf_set_size32, LIMIT(line_max), 512, MC_LINE_MAX, NULL},
         {"client_output_max", conf_set_size64, LIMIT(client_output_max), 4096, SIZE_TOP, NULL},
         {"client_output_close", conf_set_size64, LIMIT(client_output_close), 4096, SIZE_TOP, NULL},
         {"client_inflight_max", conf_set_u32, LIMIT(client_inflight_max), 1, 1u << 20, NULL},

@@ -217,6 +217,7 @@ static void proxy_house_kept(struct io_timer *timer)
         mem_pool_trim(&proxy->requests, 256);
         mem_pool_trim(&proxy->clients, 64);
         resp_args_trim(&proxy->args);
+        mc_keys_trim(&proxy->mc_keys);
         mem_trim();
         proxy->memory_peak = memory;
         proxy->wants_trim = false;

@@ -566,6 +566,7 @@ void mc_destroy(struct mc **mc)
 void mc_limits(const struct engine *engine, struct proto_limits *out)
 {
     *out = PROTO_LIMITS_DEFAULT;
+    out->line_max = MC_LINE_MAX;
     out->has_control_keys = true;
     out->value_max = engine->settings->mc_value_max;
     out->bulk_max = engine->settings->bulk_max;

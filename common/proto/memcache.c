@@ -21,6 +21,7 @@
 
 #define DATA_LEN_MAX   INT32_MAX
 #define KEYS_CAP_FIRST 64
+#define KEYS_CAP_KEPT  1024u
 
 void mc_keys_init(struct mc_keys *keys)
 {
@@ -33,6 +34,12 @@ void mc_keys_deinit(struct mc_keys *keys)
     mem_free(keys->items);
     keys->items = NULL;
     keys->cap = 0;
+}
+
+void mc_keys_trim(struct mc_keys *keys)
+{
+    if (keys->cap > KEYS_CAP_KEPT)
+        mc_keys_deinit(keys);
 }
 
 NOINLINE bool mc_keys_grow(struct mc_keys *keys)

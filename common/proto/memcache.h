@@ -34,6 +34,9 @@ enum mc_kind {
 
 #define MC_OPCODE_NONE 0xff
 
+/* A get of many keys is one line, which memcached does not bound. A proxy may be told to take as much, a node does. */
+#define MC_LINE_MAX (64u << 20)
+
 struct mc_verb_info {
     const char *name; /* text; "" when binary only */
     uint8_t id, kind;
@@ -65,6 +68,7 @@ struct mc_keys {
 };
 void mc_keys_init(struct mc_keys *keys);
 void mc_keys_deinit(struct mc_keys *keys);
+void mc_keys_trim(struct mc_keys *keys); /* gives back what a huge get took */
 
 /* State between calls, one for a client. All zero is the start of a frame. */
 struct mc_parser {

@@ -16,7 +16,8 @@ LEFT = b"get k n\r\nmn\r\n"
 BIG = 2 << 20  # of each server one is 1 MiB at most
 CLOSED = b"<closed>"
 
-# <251>: a key so long; <flags>: more of them than a line may have; <big>: a value, and its length.
+# <251>: a key so long; <flags>: more of them than a line may have; <big>: a value, and its length; <keys>, <misses>: a
+# thousand times what an ordinary line has.
 SAME = r"""
 set k 0 0 <big>
 add k 0 0 <big>
@@ -83,6 +84,8 @@ set a\r 0 0 1\r\nx\r\nget a\r\r\ndelete a\r
 set \x1f 0 0 1\r\nx\r\ntouch \x1f 0\r\nget \x1f
 me a\x0bb
 get <250>
+get<keys>
+gets<misses>
 set <250> 0 0 1\r\nx
 mg <250> v
 mg k v O<31>
@@ -259,6 +262,7 @@ BINARY_SAME = {
 def expand(row):
     """The bytes of a row, and the end of its line."""
     row = re.sub(r"<(\d+)>", lambda found: "y" * int(found[1]), row).replace("<flags>", " v" * 31)
+    row = row.replace("<keys>", " k none n" * 20000).replace("<misses>", " none" * 300000)
     row = re.sub(r"<big ?(.*)>", lambda found: f"{BIG} {found[1]}".rstrip() + r"\r\n" + "x" * BIG, row)
     return row.encode().decode("unicode_escape").encode("latin-1") + b"\r\n"
 

@@ -69,6 +69,15 @@ def test_refusals_are_those_of_memcached(weir_backend, memcached):
         assert mc_errors.ask(theirs.port, request) != (answer, untouched), row
 
 
+def test_a_line_without_an_end(weir_backend):
+    """It may be as long as a proxy's; without the password it may not."""
+    for options, size in (((), 64 << 20), (("--password", "secret"), 1 << 16)):
+        port = weir_backend(None, *options).port
+        assert mc_errors.talk(port, b"get " + b"k" * (size - 3), b"\n") == b"CLIENT_ERROR line too long\r"
+        with_end = mc_errors.talk(port, b"get " + b"k" * (size - 5) + b"\n", b"\n")
+        assert with_end == b"CLIENT_ERROR key too long\r"
+
+
 def test_binary_refusals_are_those_of_memcached(weir_backend, memcached):
     ours, theirs = weir_backend(), memcached(None, *MEMCACHED)
     for name, request in mc_errors.BINARY_SAME.items():

@@ -64,6 +64,7 @@ NODE = {
     ("m11b", 0): (re.compile(BINARY_GET), "keep"), ("m11b", 2): (re.compile(BINARY_GETQ), "keep"),
     ("m13", 14): (b"VA 1 kYQ== b\r\na\r\n", "keep"), ("m13", 19): (re.compile(rb"ME a exp=-1 la=\d+ cas=\d+ fetch=no cls=1 size=22\r\n"), "keep"),
     ("m12", 13): (re.compile(STATS), "keep"), ("r9", 3): (WRONGTYPE, "keep"),
+    ("m6", 17): (b"", "keep"),  # a get's line may be longer still
     ("r2", 7): (b"", "keep"),  # as many arguments as Redis takes, of which none has come
     # Redis 7's words, where the proxy has twemproxy's. A wrong password does not take away what a right one gave.
     ("r11", 1): (WRONGPASS + NOAUTH * 2, "stop"), ("r11", 2): (b"+OK\r\n" + WRONGPASS + b"$1\r\na\r\n", "stop"),

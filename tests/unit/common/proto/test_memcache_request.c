@@ -327,6 +327,30 @@ static void test_m6_odd_lines(void **state)
     assert_string_equal(trace.text, expected);
 }
 
+static void test_room_of_a_huge_get_is_given_back(void **state)
+{
+    static char wire[3 + 2 * 2000 + 1];
+    struct mc_keys keys;
+    struct mc_parser parser = {0};
+    struct mc_request request;
+
+    (void)state;
+    memcpy(wire, "get", 3);
+    for (size_t at = 3; at < sizeof(wire) - 1; at += 2)
+        memcpy(wire + at, " k", 2);
+    wire[sizeof(wire) - 1] = '\n';
+    mc_keys_init(&keys);
+    assert_int_equal(mc_parse(&parser, &keys, &limits, bytes_of(wire, sizeof(wire)), &request), PARSE_OK);
+    assert_int_equal(request.key_count, 2000);
+    mc_keys_trim(&keys);
+    assert_int_equal(keys.cap, 0);
+    assert_int_equal(mc_parse(&parser, &keys, &limits, BYTES("get a b\r\n"), &request), PARSE_OK);
+    mc_keys_trim(&keys);
+    assert_int_equal(request.key_count, 2);
+    assert_true(keys.cap > 0);
+    mc_keys_deinit(&keys);
+}
+
 static void test_m6_line_without_end_is_refused(void **state)
 {
     static char wire[200000];
@@ -603,6 +627,7 @@ int main(void)
         cmocka_unit_test(test_m4_block_without_crlf_closes),
         cmocka_unit_test(test_m5_noreply_keeps_silent),
         cmocka_unit_test(test_m6_odd_lines),
+        cmocka_unit_test(test_room_of_a_huge_get_is_given_back),
         cmocka_unit_test(test_m6_line_without_end_is_refused),
         cmocka_unit_test(test_m7_control_bytes_in_keys),
         cmocka_unit_test(test_m7_a_node_takes_control_bytes_in_keys),
