@@ -11,6 +11,13 @@ static bool is_word_end(char c)
     return c == ' ' || c == '\r' || c == '\n' || c == '\t';
 }
 
+static size_t blanks_in(struct bytes data, size_t at)
+{
+    while (at < data.len && data.data[at] == ' ')
+        at++;
+    return at;
+}
+
 static uint32_t words_in(struct bytes line)
 {
     uint32_t count = 0;
@@ -36,18 +43,23 @@ size_t protocol_empty_lines(struct bytes data)
 {
     size_t at = 0;
 
-    while (at < data.len && (data.data[at] == '\n' || (data.data[at] == '\r' && at + 1 < data.len && data.data[at + 1] == '\n')))
-        at += data.data[at] == '\n' ? 1 : 2;
-    return at;
+    for (;;) {
+        size_t end = blanks_in(data, at);
+
+        end += end < data.len && data.data[end] == '\r';
+        if (end == data.len || data.data[end] != '\n')
+            return at;
+        at = end + 1;
+    }
 }
 
 enum session_protocol protocol_of(struct bytes data)
 {
+    size_t blanks = blanks_in(data, 0), len = 0;
     enum mc_verb verb;
-    size_t len = 0;
 
-    if (data.len == 0 || (data.len == 1 && data.data[0] == '\r'))
-        return SESSION_NEW;
+    if (blanks == data.len || (blanks + 1 == data.len && data.data[blanks] == '\r'))
+        return data.len < LINE_MAX_ ? SESSION_NEW : SESSION_RESP;
     if ((unsigned char)data.data[0] == MC_BIN_REQUEST)
         return SESSION_MC_BINARY;
     if (data.data[0] == '*')

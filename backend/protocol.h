@@ -9,7 +9,8 @@
  *
  * But `set k v` and `append k v`, three words, come from somebody who types, or pipes, Redis's commands: memcache's lines
  * of these verbs have five or six, and with four a length is missing, behind which a value may follow. Other verbs that
- * both have (get, incr, touch) are memcache's. Empty lines say nothing: who types one is asked again by what comes next.
+ * both have (get, incr, touch) are memcache's. Empty lines, of blanks too, say nothing: who types one is asked again by
+ * what comes next. Blanks before a word are Redis's.
  */
 #pragma once
 #include "backend/cmd/session.h"

@@ -119,7 +119,7 @@ def test_both_protocols_on_one_port(weir_backend):
         assert text.ask(b"get k\r\n") == b"VALUE k 7 6\r\nhello!\r\nEND\r\n"
         assert c.ask("RPUSH", "l", "a") == (b":", b"1")
         assert text.ask(b"get l\r\nadd l 0 0 1\r\nx\r\n") == b"END\r\nNOT_STORED\r\n"
-    assert mc_differential.Text(ours.port).ask(b"\r\n\nget none\r\n") == b"END\r\n"
+    assert mc_differential.Text(ours.port).ask(b"\r\n\n \r\nget none\r\n") == b"END\r\n"
 
 
 def test_keyspace_events(weir_backend):

@@ -28,6 +28,7 @@ static const struct {
     {"hset k f v\r\n", SESSION_RESP},
     {"a word that is no verb at all", SESSION_RESP},
     {"\rx\r\n", SESSION_RESP},
+    {" get k\r\n", SESSION_RESP},
 };
 
 /* Whatever is said of the first bytes stays said when more come. */
@@ -51,12 +52,14 @@ static void test_empty_lines_say_nothing(void **state)
     (void)state;
     assert_int_equal(protocol_empty_lines(bytes_of_string("\r\n\n\r\nget k\r\n\r\n")), 5);
     assert_int_equal(protocol_empty_lines(bytes_of_string("\r\n\r")), 2);
-    assert_int_equal(protocol_empty_lines(bytes_of_string(" \r\n")), 0);
+    assert_int_equal(protocol_empty_lines(bytes_of_string(" \r\n  \n get k\r\n")), 6);
+    assert_int_equal(protocol_empty_lines(bytes_of_string("\n  ")), 1);
+    assert_int_equal(protocol_empty_lines(bytes_of_string(" \r")), 0);
     assert_int_equal(protocol_empty_lines(BYTES_EMPTY), 0);
 }
 
 /* A line without an end is not waited for beyond what memcache would take. */
-static void test_a_long_line_is_memcache(void **state)
+static void test_a_long_line_is_not_waited_for(void **state)
 {
     char line[4096];
 
@@ -65,6 +68,9 @@ static void test_a_long_line_is_memcache(void **state)
     memcpy(line, "set ", 4);
     assert_int_equal(protocol_of(bytes_of(line, 1000)), SESSION_NEW);
     assert_int_equal(protocol_of(bytes_of(line, sizeof(line))), SESSION_MC_TEXT);
+    memset(line, ' ', sizeof(line));
+    assert_int_equal(protocol_of(bytes_of(line, 1000)), SESSION_NEW);
+    assert_int_equal(protocol_of(bytes_of(line, sizeof(line))), SESSION_RESP);
 }
 
 int main(void)
@@ -72,7 +78,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_openings),
         cmocka_unit_test(test_empty_lines_say_nothing),
-        cmocka_unit_test(test_a_long_line_is_memcache),
+        cmocka_unit_test(test_a_long_line_is_not_waited_for),
     };
 
     return cmocka_run_group_tests_name("protocol", tests, NULL, NULL);
