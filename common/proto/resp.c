@@ -21,6 +21,8 @@
 #define ARGS_CAP_KEPT  1024u
 #define INLINE_CAP_KEPT 65536u
 
+#define NEGATIVE_MAX 999999999999999999u
+
 #define BAD_MULTIBULK "Protocol error: invalid multibulk length"
 #define BAD_BULK      "Protocol error: invalid bulk length"
 #define UNAUTH_MULTIBULK "Protocol error: unauthenticated multibulk length"
@@ -130,18 +132,19 @@ static ALWAYS_INLINE enum parse_result read_length(const char **at, const char *
     return PARSE_OK;
 }
 
-/* "*-1" is an empty request, as in Redis. `at` is behind the '*'. */
-static NOINLINE enum parse_result read_null_count(const char **at, const char *end)
+/* A count below zero is an empty request, as in Redis (which takes 19 digits). `at` is at the '-'. */
+static NOINLINE enum parse_result read_negative_count(const char **at, const char *end)
 {
-    static const char text[] = "-1\r\n";
+    const char *p = *at + 1;
+    enum parse_result result;
+    uint64_t value = 0;
 
-    for (size_t i = 0; i < sizeof(text) - 1; i++) {
-        if (*at + i == end)
-            return PARSE_MORE;
-        if ((*at)[i] != text[i])
-            return PARSE_BAD;
-    }
-    *at += sizeof(text) - 1;
+    if (p < end && *p == '0')
+        return PARSE_BAD;
+    result = read_length(&p, end, NEGATIVE_MAX, &value);
+    if (result != PARSE_OK)
+        return result;
+    *at = p;
     return PARSE_OK;
 }
 
@@ -246,7 +249,7 @@ static ALWAYS_INLINE enum parse_result parse_multibulk(struct resp_parser *parse
     enum parse_result result;
 
     if (p < end && UNLIKELY(*p == '-'))
-        result = read_null_count(&p, end);
+        result = read_negative_count(&p, end);
     else
         result = read_length(&p, end, limits->args_max, &count);
     if (UNLIKELY(result == PARSE_BAD))

@@ -36,7 +36,7 @@ struct resp_parser {
 
 struct resp_request {
     size_t len;               /* bytes of the frame */
-    uint32_t argc;            /* 0: an empty line, "*0" or "*-1": consume `len` and go on */
+    uint32_t argc;            /* 0: an empty line, "*0" or less: consume `len` and go on */
     const struct bytes *argv; /* borrows: the args' items; the views end with the frame's bytes (inline:
                                  with the next parse) */
     bool is_inline;
