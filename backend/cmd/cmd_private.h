@@ -66,6 +66,7 @@ void fetch_settle(struct session *session);
 MUST_USE int watch_table_create(struct watch_table **out);
 void watch_table_destroy(struct watch_table **table);
 void watch_changed(struct engine *engine, uint8_t db, struct bytes key);
+void watch_expired(struct engine *engine, uint8_t db, struct bytes key);
 void watch_flushed(struct engine *engine, uint8_t db);
 void watch_swapped(struct engine *engine, uint8_t a, uint8_t b);
 bool transaction_is_open(const struct session *session);

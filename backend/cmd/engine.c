@@ -129,7 +129,10 @@ void engine_pause(struct engine *engine, enum engine_pause kind, uint64_t ms)
 
 void engine_changed(struct engine *engine, uint8_t db, struct bytes key, enum store_change_kind kind)
 {
-    watch_changed(engine, db, key);
+    if (kind == STORE_EXPIRED)
+        watch_expired(engine, db, key);
+    else
+        watch_changed(engine, db, key);
     switch (kind) {
     case STORE_CHANGED: blocked_changed(engine, db, key); break;
     case STORE_CREATED:

@@ -330,7 +330,7 @@ void cmd_unwatch(struct cmd *c)
     reply_ok(c);
 }
 
-void watch_changed(struct engine *engine, uint8_t db, struct bytes name)
+static void watchers_touch(struct engine *engine, uint8_t db, struct bytes name, bool is_for_all)
 {
     struct keymap_node *node = keymap_find(&engine->watches->keys, db, name);
 
@@ -338,8 +338,22 @@ void watch_changed(struct engine *engine, uint8_t db, struct bytes name)
         return;
     LIST_FOR_EACH(&CONTAINER_OF(node, struct watch_key, node)->watchers, watcher)
     {
-        CONTAINER_OF(watcher, struct watch, node)->session->transaction->is_dirty = true;
+        struct watch *watch = CONTAINER_OF(watcher, struct watch, node);
+
+        if (is_for_all || watch->has_existed)
+            watch->session->transaction->is_dirty = true;
     }
+}
+
+void watch_changed(struct engine *engine, uint8_t db, struct bytes name)
+{
+    watchers_touch(engine, db, name, true);
+}
+
+/* To who saw no key there is none still: SWAPDB brought one whose time had passed already. */
+void watch_expired(struct engine *engine, uint8_t db, struct bytes name)
+{
+    watchers_touch(engine, db, name, false);
 }
 
 void watch_flushed(struct engine *engine, uint8_t db)

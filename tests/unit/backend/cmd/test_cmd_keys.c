@@ -256,6 +256,32 @@ static void test_wait_and_swap(void **state)
     world_ask(&w, "SELECT 0", "+OK\r\n");
 }
 
+/* SWAPDB brings a watched key whose time is over: to who watches there was none, and there is none. */
+static void test_swap_brings_what_is_over(void **state)
+{
+    (void)state;
+    for (int with_other = 0; with_other < 2; with_other++) {
+        world_ask(&w, "DEBUG SET-ACTIVE-EXPIRE 0", "+OK\r\n");
+        world_ask(&w, "SET x old PX 1", "+OK\r\n");
+        world_ask(&w, "SELECT 1", "+OK\r\n");
+        if (with_other)
+            world_ask(&w, "SET x other PX 1", "+OK\r\n");
+        sim_run_for(w.sim, 10000);
+        world_ask(&w, "WATCH x", "+OK\r\n");
+        world_ask(&w, "SWAPDB 0 1", "+OK\r\n");
+        world_ask(&w, "GET x", "$-1\r\n");
+        world_ask(&w, "MULTI", "+OK\r\n");
+        world_ask(&w, "EXEC", "*0\r\n");
+        world_ask(&w, "SET x new PX 1", "+OK\r\n");
+        world_ask(&w, "WATCH x", "+OK\r\n");
+        sim_run_for(w.sim, 10000);
+        world_ask(&w, "GET x", "$-1\r\n"); /* that one was there */
+        world_ask(&w, "MULTI", "+OK\r\n");
+        world_ask(&w, "EXEC", "*-1\r\n");
+        world_ask(&w, "SELECT 0", "+OK\r\n");
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_world, close_world)
@@ -267,7 +293,7 @@ int main(void)
         TEST(test_scan_sees_what_stays),
         TEST(test_sort),
         TEST(test_object),
-        TEST(test_wait_and_swap),
+        TEST(test_wait_and_swap), TEST(test_swap_brings_what_is_over),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
