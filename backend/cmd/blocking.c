@@ -239,7 +239,7 @@ void cmd_block(struct cmd *c, uint32_t first, uint32_t count, uint64_t timeout_m
     blocked->timer.fire = timer_fired;
     blocked->timer.arg = blocked;
     session->blocked = blocked;
-    c->engine->counters.blocked_clients++;
+    c->engine->blocked_count++;
     if (!block(c, blocked, first, count)) {
         blocked_forget(session);
         c->is_parked = session->is_parked = false;
@@ -256,6 +256,7 @@ bool blocked_is_served(struct session *session)
 
     if (blocked->with_error) {
         session->engine->counters.errors++;
+        engine_error_note(session->engine, "UNBLOCKED");
         reply_raw(session, BYTES("-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"));
         return true;
     }
@@ -269,7 +270,7 @@ void blocked_forget(struct session *session)
     if (blocked == NULL)
         return;
     session->blocked = NULL;
-    session->engine->counters.blocked_clients--;
+    session->engine->blocked_count--;
     unlink_all(session->engine, blocked);
     io_timer_stop(&blocked->timer);
     mem_free(blocked->argv);

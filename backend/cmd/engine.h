@@ -22,7 +22,7 @@ struct engine_counters {
     uint64_t connections, connections_rejected, connections_evicted, commands, errors;
     uint64_t keyspace_hits, keyspace_misses, bytes_in, bytes_out;
     uint64_t expired; /* keys whose end was told of */
-    uint64_t parked_cold, parked_log, blocked_clients, slow;
+    uint64_t parked_cold, parked_log, slow;
     uint64_t auth_errors; /* of any protocol */
     struct { uint64_t calls, usec, rejected, failed; } per_command[COMMAND_COUNT];
     struct {
@@ -68,6 +68,7 @@ struct engine {
     struct settings *settings;
     struct watch_table *watches;
     struct blocked_table *blocked;
+    uint32_t blocked_count; /* sessions in it */
     struct pubsub_table *pubsub;
     struct slow_log *slow_log;
     struct latency *latency;

@@ -886,6 +886,7 @@ void cmd_config_resetstat(struct cmd *c)
     struct engine *engine = c->engine;
 
     memset(&engine->counters, 0, sizeof(engine->counters));
+    memset(engine->error_stats, 0, sizeof(engine->error_stats));
     store_stats_get(engine->store, &engine->stats_base);
     latency_histograms_reset(engine->latency);
     reply_ok(c);

@@ -164,12 +164,12 @@ static void test_ends_of_peers(void **state)
     join(&w, &asker);
     say(&waiter, "BLPOP q 0\r\n");
     sim_run_for(w.sim, 5000);
-    assert_int_equal(node_engine(w.node)->counters.blocked_clients, 1);
+    assert_int_equal(node_engine(w.node)->blocked_count, 1);
     io_stream_shutdown(&waiter.stream);
     say(&asker, "SET a 1\r\nGET a\r\nGE");
     io_stream_shutdown(&asker.stream);
     sim_run_for(w.sim, 5000);
-    assert_int_equal(node_engine(w.node)->counters.blocked_clients, 0);
+    assert_int_equal(node_engine(w.node)->blocked_count, 0);
     assert_int_equal(node_client_count(w.node), 1);
     sim_run_for(w.sim, SECOND);
     hears(&asker, "+OK\r\n$1\r\n1\r\n");
@@ -197,7 +197,7 @@ static void test_the_end_of_a_peer_that_was_answered_and_waits(void **state)
     say(&listener, "SET b 1\r\nSUBSCRIBE c\r\nPING\r\n");
     io_stream_shutdown(&listener.stream);
     sim_run_for(w.sim, 5000);
-    assert_int_equal(node_engine(w.node)->counters.blocked_clients, 0);
+    assert_int_equal(node_engine(w.node)->blocked_count, 0);
     hears(&waiter, "");
     say(&pusher, "RPUSH q x\r\nLLEN q\r\n");
     sim_run_for(w.sim, SECOND);

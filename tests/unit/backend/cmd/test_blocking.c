@@ -62,7 +62,7 @@ static void test_first_come_first_served(void **state)
     world_open(&w);
     for (int i = 0; i < WAITERS; i++)
         waits(&w, &waiters[i], i == 1 ? "blpop other q q 0" : "blpop q 0");
-    assert_int_equal(w.engine->counters.blocked_clients, WAITERS);
+    assert_int_equal(w.engine->blocked_count, WAITERS);
     world_ask(&w, "rpush q a b", ":2\r\n");
     world_ask(&w, "exists q", ":0\r\n");
     has(&w, &waiters[0], "*2\r\n$1\r\nq\r\n$1\r\na\r\n");
@@ -75,7 +75,7 @@ static void test_first_come_first_served(void **state)
     world_ask(&w, "exec", "*2\r\n:2\r\n:2\r\n"); /* nobody is served inside */
     has(&w, &waiters[3], "*2\r\n$1\r\nq\r\n$1\r\nc\r\n");
     world_ask(&w, "lrange q 0 -1", "*1\r\n$1\r\nd\r\n");
-    assert_int_equal(w.engine->counters.blocked_clients, 0);
+    assert_int_equal(w.engine->blocked_count, 0);
     world_close(&w);
 }
 

@@ -243,6 +243,31 @@ static void test_latency_histogram(void **state)
     assert_int_equal(p[2], 1000);
 }
 
+/* What is counted begins at 0, but who waits still waits. */
+static void test_resetstat(void **state)
+{
+    struct bytes words[WORLD_WORDS_MAX];
+    struct session other;
+
+    (void)state;
+    session_init(&other, w.engine, w.session.io);
+    other.resp = 2;
+    other.is_authenticated = true;
+    assert_int_equal(engine_execute(&other, words, world_words("BLPOP list 0", words)), CMD_PARKED);
+    send_words("NOTHING");
+    send_words("INFO errorstats");
+    assert_true(says("errorstat_ERR:count=1\r\n"));
+    world_ask(&w, "CONFIG RESETSTAT", "+OK\r\n");
+    send_words("INFO errorstats");
+    assert_false(says("errorstat_"));
+    world_ask(&w, "CLIENT UNBLOCK 2 ERROR", ":1\r\n");
+    assert_int_equal(engine_execute(&other, words, world_words("BLPOP list 0", words)), CMD_DONE);
+    assert_int_equal(w.engine->blocked_count, 0);
+    send_words("INFO errorstats");
+    assert_true(says("errorstat_UNBLOCKED:count=1\r\n"));
+    session_deinit(&other);
+}
+
 static void test_info_has_its_sections(void **state)
 {
     static const char *const fields[] = {
@@ -330,6 +355,7 @@ int main(void)
         TEST(test_slow_log_keeps_the_last),
         TEST(test_latency_keeps_spikes),
         TEST(test_latency_histogram),
+        TEST(test_resetstat),
         TEST(test_info_has_its_sections),
         TEST(test_memory),
         TEST(test_debug),
