@@ -131,7 +131,7 @@ static void info_clients(struct info *info)
     LIST_FOR_EACH (&engine->sessions, node) {
         const struct session *session = CONTAINER_OF(node, struct session, node);
 
-        blocked += session->blocked != NULL;
+        blocked += session->blocked != NULL || session->is_paused;
         input_max = MAX(input_max, (uint64_t)session->query_bytes);
         output_max = MAX(output_max, (uint64_t)session->out.len);
     }

@@ -332,6 +332,7 @@ bool engine_must_wait(struct session *session, bool writes)
     if (engine->exclusive == session)
         return false;
     session_park(session, &engine->paused);
+    session->is_paused = engine->exclusive == NULL;
     return true;
 }
 
@@ -345,7 +346,7 @@ void sessions_resume(struct list *list)
     while ((node = list_pop_front(&woken)) != NULL) {
         struct session *session = CONTAINER_OF(node, struct session, park_node);
 
-        session->is_parked = false;
+        session->is_parked = session->is_paused = false;
         session->io->resume(session);
     }
 }

@@ -55,7 +55,7 @@ static size_t describe_flags(const struct session *session, char out[16])
         out[len++] = 'P';
     if (transaction_is_open(session))
         out[len++] = 'x';
-    if (session->blocked != NULL)
+    if (session->blocked != NULL || session->is_paused)
         out[len++] = 'b';
     if (transaction_is_dirty(session))
         out[len++] = 'd';

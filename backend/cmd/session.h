@@ -50,6 +50,7 @@ struct session {
     bool is_authenticated, is_admin_port;
     bool close_after_reply; /* QUIT, a broken frame, the output limit */
     bool is_parked;         /* the command in front waits (see N1) */
+    bool is_paused;         /* that is for CLIENT PAUSE */
     bool is_killed;         /* nothing is appended any more */
     bool no_evict, no_touch;
     uint8_t fetch_rounds;   /* of the command in front: how often it waited for cold values */

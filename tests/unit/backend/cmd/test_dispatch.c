@@ -182,6 +182,15 @@ static void test_client_commands(void **state)
     world_close(&w);
 }
 
+static void assert_told(struct cmd_world *w, const char *words, const char *part)
+{
+    struct bytes argv[WORLD_WORDS_MAX];
+
+    world_run(w, argv, world_words(words, argv));
+    if (strstr(w->reply, part) == NULL)
+        fail_msg("%s: no %s in %s", words, part, w->reply);
+}
+
 static void test_pause_holds_writes_alone_or_all(void **state)
 {
     struct bytes words[WORLD_WORDS_MAX];
@@ -195,8 +204,11 @@ static void test_pause_holds_writes_alone_or_all(void **state)
     world_ask(&w, "get a", "$-1\r\n");
     assert_int_equal(engine_execute(&other, words, world_words("set a 1", words)), CMD_PARKED);
     assert_true(other.is_parked);
+    assert_told(&w, "info clients", "\r\nblocked_clients:1\r\n");
+    assert_told(&w, "client list", " flags=b ");
     world_ask(&w, "client unpause", "+OK\r\n");
     assert_false(other.is_parked);
+    assert_told(&w, "info clients", "\r\nblocked_clients:0\r\n");
     world_ask(&w, "client pause 1000", "+OK\r\n");
     assert_int_equal(engine_execute(&other, words, world_words("get a", words)), CMD_PARKED);
     sim_run_for(w.sim, 2000000);
