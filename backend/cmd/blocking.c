@@ -252,10 +252,13 @@ void cmd_block(struct cmd *c, uint32_t first, uint32_t count, uint64_t timeout_m
 
 bool blocked_is_served(struct session *session)
 {
+    struct engine_counters *counters = &session->engine->counters;
     struct blocked *blocked = session->blocked;
 
     if (blocked->with_error) {
-        session->engine->counters.errors++;
+        counters->errors++;
+        counters->per_command[blocked->info->id].calls++;
+        counters->per_command[blocked->info->id].failed++;
         engine_error_note(session->engine, "UNBLOCKED");
         reply_raw(session, BYTES("-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"));
         return true;

@@ -265,6 +265,8 @@ static void test_resetstat(void **state)
     assert_int_equal(w.engine->blocked_count, 0);
     send_words("INFO errorstats");
     assert_true(says("errorstat_UNBLOCKED:count=1\r\n"));
+    send_words("INFO commandstats");
+    assert_true(says("cmdstat_blpop:calls=1,usec=0,usec_per_call=0.00,rejected_calls=0,failed_calls=1\r\n"));
     session_deinit(&other);
 }
 
