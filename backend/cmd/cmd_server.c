@@ -104,13 +104,14 @@ void cmd_bgsave(struct cmd *c)
         return;
     }
     MAYBE(store_checkpoint(c->store));
-    reply_status(c, "Background saving started");
+    reply_status(c, c->in_exec ? "Background saving scheduled" : "Background saving started");
 }
 
 void cmd_bgrewriteaof(struct cmd *c)
 {
     MAYBE(store_checkpoint(c->store));
-    reply_status(c, "Background append only file rewriting started");
+    reply_status(c, c->in_exec ? "Background append only file rewriting scheduled"
+                               : "Background append only file rewriting started");
 }
 
 /* Who has the answer may copy the disk or cut its power. It waits in front of its connection, while others go on. */

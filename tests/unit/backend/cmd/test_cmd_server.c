@@ -332,6 +332,11 @@ static void test_others(void **state)
     world_ask(&w, "BGSAVE", "+Background saving started\r\n");
     world_ask(&w, "BGSAVE foo", "-ERR syntax error\r\n");
     world_ask(&w, "BGREWRITEAOF", "+Background append only file rewriting started\r\n");
+    world_ask(&w, "MULTI", "+OK\r\n");
+    world_ask(&w, "BGSAVE", "+QUEUED\r\n");
+    world_ask(&w, "BGREWRITEAOF", "+QUEUED\r\n");
+    world_ask(&w, "EXEC",
+              "*2\r\n+Background saving scheduled\r\n+Background append only file rewriting scheduled\r\n");
     world_ask(&w, "CLUSTER INFO", "-ERR This instance has cluster support disabled\r\n");
     world_ask(&w, "READONLY", "-ERR This instance has cluster support disabled\r\n");
     world_ask(&w, "SHUTDOWN foo", "-ERR syntax error\r\n");
