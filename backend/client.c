@@ -185,15 +185,20 @@ void client_inputs_count(struct client *client)
     client_inputs_forget(client);
     if (client->is_dead)
         return;
-    client->inputs = io_stream_kept(&client->stream) + client->rest.cap + transaction_bytes(&client->session);
+    client->inputs = io_stream_kept(&client->stream) + client->rest.cap;
     client->node->engine->inputs_bytes += client->inputs;
+    session_kept_count(&client->session);
+    /* What the stream keeps until an argument is there was not shown to us yet. */
+    client->session.query_bytes = MAX(client->session.query_bytes, io_stream_received(&client->stream));
 }
 
 uint64_t client_bytes(const struct client *client)
 {
     size_t out = client->session.out.len;
 
-    return client->is_dead ? 0 : client->inputs + (out > 0 ? MAX(out, (size_t)CHUNK_SMALL_SIZE) : 0);
+    if (client->is_dead)
+        return 0;
+    return client->inputs + client->session.kept_bytes + (out > 0 ? MAX(out, (size_t)CHUNK_SMALL_SIZE) : 0);
 }
 
 /* ---- in ------------------------------------------------------------------------------------------- */
@@ -445,6 +450,7 @@ static size_t client_consume(struct client *client, struct bytes data)
     session->bytes_in += consumed;
     engine->counters.bytes_in += consumed;
     session->query_bytes = (uint32_t)(data.len - consumed);
+    session_kept_count(session);
     if (!outbuf_is_empty(&session->out) || session->close_after_reply || client->is_eof || client->is_draining)
         client_mark_dirty(client);
     return consumed;
@@ -847,6 +853,7 @@ void client_close(struct client *client)
         return;
     client->is_dead = client->session.is_killed = true;
     client_inputs_forget(client);
+    session_kept_count(&client->session);
     io_stream_close(&client->stream);
     if (list_node_is_linked(&client->dirty_node))
         list_remove(&client->dirty_node);
@@ -859,7 +866,7 @@ void client_close(struct client *client)
 
 void client_free(struct client *client)
 {
-    ASSERT(client->is_dead && client->inputs == 0);
+    ASSERT(client->is_dead && client->inputs == 0 && client->session.kept_bytes == 0);
     session_deinit(&client->session);
     buffer_deinit(&client->rest);
     mem_pool_put(&client->node->clients, client);

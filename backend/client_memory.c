@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What clients need of the memory: replies that they have not taken, requests that are not executed.
+ * What clients need of the memory: replies that they have not taken, requests that are not executed, watched keys
+ * and subscriptions.
  *
  *   A1  It counts for maxmemory, as the data does: values go to the disk for it, and where that is not enough writes that
  *       grow are refused. Replies count at the end of each turn, but for values that are sent from where they lie, as
- *       they count already. Requests count once a second, until they are executed.
+ *       they count already. Requests count once a second, until they are executed; what a client keeps, at once.
  *   A2  Above maxmemory-clients (where a value that is sent counts for each who has asked for it, as Redis copies it) those are
  *       closed that need the most; CLIENT NO-EVICT spares one.
  */

@@ -85,6 +85,8 @@ void exec_orphan_forget(struct engine *engine);
 /* For CLIENT LIST. */
 int64_t transaction_count(const struct session *session); /* -1: no MULTI */
 bool transaction_is_dirty(const struct session *session);
+/* Of watched keys. */
+size_t transaction_watch_bytes(const struct session *session);
 
 /* ---- blocking.c ---- */
 

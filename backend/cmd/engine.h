@@ -78,7 +78,7 @@ struct engine {
     uint64_t run_id[2];            /* random */
     uint64_t save_count, save_ms;  /* checkpoints seen, and when the last was */
     uint64_t memory_peak;
-    uint64_t inputs_bytes; /* of what clients had sent when they were last looked at, and was not executed since */
+    uint64_t inputs_bytes; /* of what clients had sent when they were last looked at, and was not executed since; and keep */
     struct {
         uint64_t at_ms, commands, bytes_in, bytes_out, ops_per_s, in_per_s, out_per_s;
     } rate; /* between the last two times that INFO was asked */

@@ -42,6 +42,7 @@ struct subscriptions {
     struct keymap map;
     struct list lists[KIND_COUNT];
     uint32_t counts[KIND_COUNT];
+    size_t bytes; /* of the subscriptions, and of a topic for each */
     struct session *session; /* borrows */
     struct list_node of_monitors;
 };
@@ -140,6 +141,12 @@ static void topic_put(struct pubsub_table *table, struct topic *topic)
     mem_free(topic);
 }
 
+/* The name is kept by the session's map and by the topic. */
+static size_t subscription_bytes(struct bytes name)
+{
+    return sizeof(struct subscription) + sizeof(struct topic) + 2 * name.len;
+}
+
 /* False: no memory. */
 static bool subscribe(struct session *session, enum kind kind, struct bytes name)
 {
@@ -167,6 +174,7 @@ static bool subscribe(struct session *session, enum kind kind, struct bytes name
     topic->count++;
     list_push_back(&s->lists[kind], &one->of_session);
     s->counts[kind]++;
+    s->bytes += subscription_bytes(name);
     return true;
 }
 
@@ -177,6 +185,7 @@ static void subscription_end(struct subscription *one)
     struct topic *topic = one->topic;
 
     s->counts[one->by_name.db]--;
+    s->bytes -= subscription_bytes(one->by_name.name);
     list_remove(&one->of_session);
     list_remove(&one->of_topic);
     keymap_remove(&s->map, &one->by_name);
@@ -210,6 +219,11 @@ struct pubsub_counts pubsub_counts_of(const struct session *session)
         counts.shard_channels = s->counts[KIND_SHARD];
     }
     return counts;
+}
+
+size_t pubsub_bytes_of(const struct session *session)
+{
+    return session->subscriptions != NULL ? session->subscriptions->bytes : 0;
 }
 
 struct pubsub_counts pubsub_counts_all(const struct engine *engine)

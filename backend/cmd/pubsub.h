@@ -18,6 +18,8 @@ struct pubsub_counts {
     uint32_t channels, patterns, shard_channels;
 };
 struct pubsub_counts pubsub_counts_of(const struct session *session);
+/* Memory of its subscriptions. */
+size_t pubsub_bytes_of(const struct session *session);
 /* Topics of the shard. */
 struct pubsub_counts pubsub_counts_all(const struct engine *engine);
 

@@ -80,6 +80,22 @@ static uint64_t seconds_since(const struct session *session, uint64_t then_ms)
     return session->engine->now_ms > then_ms ? (session->engine->now_ms - then_ms) / 1000 : 0;
 }
 
+uint64_t session_bytes(const struct session *session)
+{
+    return transaction_bytes(session) + transaction_watch_bytes(session) + pubsub_bytes_of(session);
+}
+
+void session_kept_count(struct session *session)
+{
+    uint64_t bytes;
+
+    if (LIKELY(session->transaction == NULL && session->subscriptions == NULL && session->kept_bytes == 0))
+        return;
+    bytes = session->is_killed ? 0 : session_bytes(session);
+    session->engine->inputs_bytes += bytes - session->kept_bytes;
+    session->kept_bytes = bytes;
+}
+
 void session_describe(const struct session *session, struct buffer *out)
 {
     struct pubsub_counts counts = {0};
@@ -97,10 +113,10 @@ void session_describe(const struct session *session, struct buffer *out)
                          counts.channels, counts.patterns, counts.shard_channels,
                          (long long)transaction_count(session),
                          session->query_bytes);
-    buffer_append_format(out, " multi-mem=%zu rbs=0 rbp=0 obl=0 oll=%d omem=%zu tot-mem=%zu events=%s",
+    buffer_append_format(out, " multi-mem=%zu rbs=0 rbp=0 obl=0 oll=%d omem=%zu tot-mem=%llu events=%s",
                          transaction_bytes(session), session->out.first != NULL, session->out.len,
-                         session->out.len + transaction_bytes(session) + session->query_bytes +
-                             sizeof(*session),
+                         (unsigned long long)(session->out.len + session_bytes(session) +
+                                              session->query_bytes + sizeof(*session)),
                          outbuf_is_empty(&session->out) ? "r" : "rw");
     buffer_append_format(out, " cmd=%s user=default redir=-1 resp=%u lib-name=%s lib-ver=%s",
                          session->last_command != COMMAND_none ? command_by_id(session->last_command)->name

@@ -39,6 +39,7 @@ struct session {
     struct list_node node; /* of engine->sessions */
     uint64_t id;
     struct outbuf out;     /* replies */
+    uint64_t kept_bytes;   /* of engine->inputs_bytes: session_bytes() when they were counted */
     uint64_t hold_lsn;     /* what the replies appended so far depend on */
     uint64_t created_ms, last_ms; /* of the epoch */
     uint64_t command_count, bytes_in, bytes_out;
@@ -84,5 +85,9 @@ static inline void session_hold(struct session *session, uint64_t lsn)
 bool session_fetch_ahead(struct session *session, struct bytes name, struct bytes key, size_t *bytes);
 /* Memory of what MULTI has queued. */
 size_t transaction_bytes(const struct session *session);
+/* All that it keeps beside requests and replies: MULTI's queue, watched keys, subscriptions. */
+uint64_t session_bytes(const struct session *session);
+/* After commands: it counts at once, as MULTI, WATCH and SUBSCRIBE may be all that a client ever says. */
+void session_kept_count(struct session *session);
 /* "id=3 addr=127.0.0.1:1 ...", as CLIENT LIST has it; without newline. */
 void session_describe(const struct session *session, struct buffer *out);

@@ -52,7 +52,7 @@ struct queued {
 struct transaction {
     struct queued *items; /* owns */
     uint32_t count, cap, flags;
-    size_t bytes;
+    size_t bytes, watch_bytes;
     struct watch *watches; /* owns */
     bool is_open;    /* MULTI */
     bool is_spoiled; /* a command was refused */
@@ -104,6 +104,11 @@ size_t transaction_bytes(const struct session *session)
     return session->transaction != NULL ? session->transaction->bytes : 0;
 }
 
+size_t transaction_watch_bytes(const struct session *session)
+{
+    return session->transaction != NULL ? session->transaction->watch_bytes : 0;
+}
+
 bool transaction_is_dirty(const struct session *session)
 {
     return session->transaction != NULL && session->transaction->is_dirty;
@@ -133,6 +138,7 @@ static void watches_forget(struct session *session)
         }
         mem_free(watch);
     }
+    transaction->watch_bytes = 0;
     transaction->is_dirty = false;
 }
 
@@ -296,6 +302,7 @@ static bool watch_add(struct cmd *c, struct transaction *transaction, struct byt
     list_push_back(&key->watchers, &watch->node);
     watch->next = transaction->watches;
     transaction->watches = watch;
+    transaction->watch_bytes += sizeof(*watch) + sizeof(*key) + name.len;
     return true;
 }
 

@@ -157,6 +157,12 @@ static inline uint32_t io_stream_kept(const struct io_stream *stream)
     return stream->rest_cap_;
 }
 
+/* Bytes received that its user has not taken, also while it waits for more of them. */
+static inline uint32_t io_stream_received(const struct io_stream *stream)
+{
+    return stream->rest_len_;
+}
+
 /* How the kernel should treat the socket. */
 struct io_stream_options {
     bool nodelay;                 /* TCP_NODELAY; ignored on unix sockets */

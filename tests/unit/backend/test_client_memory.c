@@ -129,6 +129,29 @@ static void begin_a_set(struct client *client, int size)
 }
 
 /* It is the value's memory from then on. */
+/* Watched keys and subscriptions are kept, too. */
+static void test_what_a_client_keeps_counts(void **state)
+{
+    struct client keeper;
+    char line[128];
+
+    (void)state;
+    join(&w, &keeper);
+    for (int i = 0; i < 1000; i++) {
+        snprintf(line, sizeof(line), "WATCH key%d\r\nPSUBSCRIBE one%d* two%d*\r\n", i, i, i);
+        say(&keeper, line);
+        sim_run_for(w.sim, 1000);
+        keeper.in_len = 0;
+    }
+    say(&keeper, "UNSUBSCRIBE\r\n"); /* whatever it says last */
+    sim_run_for(w.sim, 1000);
+    assert_true(info("memory", "mem_clients_normal") > 300000);
+    ask("CONFIG SET maxmemory-clients 300000\r\n", "+OK\r\n");
+    assert_int_equal(keeper.closed, 1);
+    assert_true(info("memory", "mem_clients_normal") < 100000);
+    client_free(&keeper);
+}
+
 static void test_what_is_executed_counts_no_more(void **state)
 {
     struct client slow;
@@ -148,6 +171,7 @@ static void test_requests_that_have_not_ended_count(void **state)
 
     (void)state;
     begin_a_set(&slow, 500000);
+    assert_true(info("clients", "client_recent_max_input_buffer") > 200000);
     client_free(&slow);
     sim_run_for(w.sim, 3 * SECOND);
     assert_true(info("memory", "mem_clients_normal") < 100000);
@@ -245,6 +269,7 @@ int main(void)
         TEST(test_replies_not_taken_count),
         TEST(test_a_value_counts_once),
         TEST(test_requests_that_have_not_ended_count),
+        TEST(test_what_a_client_keeps_counts),
         TEST(test_what_is_executed_counts_no_more),
         TEST(test_values_make_room_for_clients),
         TEST(test_who_needs_the_most_goes),
