@@ -655,18 +655,10 @@ static bool send_went(struct client_send *send, size_t sent)
     return send->now > 0;
 }
 
-static const struct output_limit *client_output_limit(const struct client *client)
-{
-    const struct settings *settings = client->node->engine->settings;
-
-    return &settings->output_limits[pubsub_is_subscribed(&client->session) ? OUTPUT_LIMIT_PUBSUB
-                                                                           : OUTPUT_LIMIT_NORMAL];
-}
-
 /* False: it was closed. */
 static bool client_check_output(struct client *client)
 {
-    const struct output_limit *limit = client_output_limit(client);
+    const struct output_limit *limit = session_output_limit(&client->session);
     uint64_t now_ms = io_now_ms(client->node->io), len = client->session.out.len;
     bool is_over = limit->hard != 0 && len > limit->hard;
 
@@ -719,6 +711,8 @@ bool client_flush_begin(struct client *client, struct client_send *send)
         client_flush_end(client);
         return false;
     }
+    if (UNLIKELY(!client_check_output(client))) /* also what could all be sent: it took the memory */
+        return false;
     sendable = client_sendable(client);
     client->node->is_prompt |= sendable > 0 && !was_held;
     send->client = client;

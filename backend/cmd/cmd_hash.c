@@ -182,7 +182,7 @@ static void reply_random_draws(struct random_reply *reply, const struct object *
     uint64_t random = io_random64(reply->c->engine->io);
 
     reply_random_count(reply, count);
-    for (; count > 0 && !reply->c->session->close_after_reply; count--) {
+    for (; count > 0 && !reply->c->session->is_killed; count--) {
         struct bytes field, value;
 
         hash_random(hash, draw_u64(&random), &field, &value);

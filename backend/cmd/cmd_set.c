@@ -114,7 +114,7 @@ static void srandmember_count(struct cmd *c, const struct object *set, int64_t c
         return;
     }
     reply_array(c, ~(uint64_t)count + 1);
-    for (; count < 0 && !c->session->close_after_reply; count++)
+    for (; count < 0 && !c->session->is_killed; count++)
         reply_bulk(c, set_random(set, draw_u64(&random), digits));
 }
 

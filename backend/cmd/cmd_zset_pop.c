@@ -219,7 +219,7 @@ static void reply_random(struct cmd *c, const struct object *zset, int64_t count
     reply_array(c, with_scores && c->session->resp == 2 ? 2 * told : told);
     if (count < 0) {
         /* The client may ask for more than it is allowed to be owed. */
-        for (; told > 0 && !c->session->close_after_reply; told--)
+        for (; told > 0 && !c->session->is_killed; told--)
             reply_rank(c, zset, draw_below(&random, all), with_scores);
     } else if (told < all) {
         reply_sample(c, zset, told, random, with_scores);

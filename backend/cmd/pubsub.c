@@ -7,7 +7,7 @@
  *   P1  A topic exists as long as somebody is subscribed to it.
  *   P2  A message leaves when what its publisher had read and written by then is committed: nobody hears of a change
  *       that is undone later.
- *   P3  Pushing to a session never closes it at once (an output limit marks it), so lists may be walked meanwhile.
+ *   P3  Pushing to a session never closes it at once (it is marked, and goes at the end of the turn), so lists may be walked meanwhile.
  */
 #include "backend/cmd/pubsub.h"
 

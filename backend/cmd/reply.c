@@ -2,6 +2,7 @@
 #include "backend/cmd/reply.h"
 
 #include "backend/cmd/cmd_private.h"
+#include "backend/cmd/settings.h"
 #include "common/proto/resp.h"
 
 #include <stdarg.h>
@@ -12,6 +13,8 @@
 #define BULK_WHOLE_MAX 2048u
 /* A value from this size on is sent from where it lies. */
 #define SHARE_MIN 16384u
+/* Up to here the end of the turn is early enough to look at an output limit. */
+#define LIMIT_CHECK_MIN 16384u
 
 /* ---- bytes -------------------------------------------------------------------------------------- */
 
@@ -21,12 +24,29 @@ static NOINLINE void append_failed(struct session *s)
     s->io->kill(s);
 }
 
+/* What is above the hard limit is not composed to its end, however much there is to say (client-output-buffer-limit). */
+static NOINLINE void check_limit(struct session *s)
+{
+    uint64_t hard = session_output_limit(s)->hard;
+
+    if (UNLIKELY(hard != 0 && s->out.len > hard))
+        append_failed(s);
+}
+
+static ALWAYS_INLINE void appended(struct session *s)
+{
+    if (UNLIKELY(s->out.len > LIMIT_CHECK_MIN))
+        check_limit(s);
+}
+
 static ALWAYS_INLINE void append(struct session *s, const char *data, size_t len)
 {
     if (UNLIKELY(s->is_killed))
         return;
     if (UNLIKELY(!outbuf_append(&s->engine->chunks, &s->out, data, len)))
         append_failed(s);
+    else
+        appended(s);
 }
 
 static ALWAYS_INLINE bool is_muted(const struct session *s)
@@ -64,6 +84,7 @@ static void append_bulk(struct session *s, struct bytes bytes)
         memcpy(at + len, bytes.data, bytes.len);
     memcpy(at + len + bytes.len, "\r\n", 2);
     outbuf_commit(&s->out, len + bytes.len + 2);
+    appended(s);
 }
 
 static void append_value(struct session *s, const struct entry *string)
@@ -73,8 +94,12 @@ static void append_value(struct session *s, const struct entry *string)
 
     if (shared == NULL)
         append(s, value.data, value.len);
-    else if (!s->is_killed && !outbuf_append_shared(&s->engine->chunks, &s->out, shared, (uint32_t)value.len))
+    else if (s->is_killed)
+        return;
+    else if (!outbuf_append_shared(&s->engine->chunks, &s->out, shared, (uint32_t)value.len))
         append_failed(s);
+    else
+        appended(s);
 }
 
 void reply_raw_value(struct session *s, const struct entry *string)

@@ -80,6 +80,12 @@ static uint64_t seconds_since(const struct session *session, uint64_t then_ms)
     return session->engine->now_ms > then_ms ? (session->engine->now_ms - then_ms) / 1000 : 0;
 }
 
+const struct output_limit *session_output_limit(const struct session *session)
+{
+    return &session->engine->settings
+                ->output_limits[pubsub_is_subscribed(session) ? OUTPUT_LIMIT_PUBSUB : OUTPUT_LIMIT_NORMAL];
+}
+
 uint64_t session_bytes(const struct session *session)
 {
     return transaction_bytes(session) + transaction_watch_bytes(session) + pubsub_bytes_of(session);

@@ -18,6 +18,7 @@ struct engine;
 struct session;
 struct transaction; /* cmd/transaction.c */
 struct blocked;     /* cmd/blocking.c */
+struct output_limit; /* cmd/settings.h */
 struct subscriptions; /* cmd/pubsub.c */
 struct fetch_set;     /* cmd/fetch.c */
 
@@ -49,10 +50,10 @@ struct session {
     uint8_t db;
     uint8_t reply_mode;     /* enum session_reply_mode */
     bool is_authenticated, is_admin_port;
-    bool close_after_reply; /* QUIT, a broken frame, the output limit */
+    bool close_after_reply; /* QUIT, a broken frame */
     bool is_parked;         /* the command in front waits (see N1) */
     bool is_paused;         /* that is for CLIENT PAUSE */
-    bool is_killed;         /* nothing is appended any more */
+    bool is_killed;         /* nothing is appended any more: the output limit, no memory, CLIENT KILL */
     bool no_evict, no_touch;
     uint8_t fetch_rounds;   /* of the command in front: how often it waited for cold values */
     uint32_t query_bytes;   /* received, not consumed: for CLIENT LIST */
@@ -89,5 +90,7 @@ size_t transaction_bytes(const struct session *session);
 uint64_t session_bytes(const struct session *session);
 /* After commands: it counts at once, as MULTI, WATCH and SUBSCRIBE may be all that a client ever says. */
 void session_kept_count(struct session *session);
+/* client-output-buffer-limit of its class. */
+const struct output_limit *session_output_limit(const struct session *session);
 /* "id=3 addr=127.0.0.1:1 ...", as CLIENT LIST has it; without newline. */
 void session_describe(const struct session *session, struct buffer *out);

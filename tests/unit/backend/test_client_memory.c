@@ -262,6 +262,36 @@ static void test_the_bound_may_be_a_share(void **state)
     client_free(&slow);
 }
 
+/* Nothing of a reply above the hard limit is sent, and it is not composed to its end. What EXEC has begun it does. */
+static void test_no_reply_above_the_output_limit(void **state)
+{
+    static const char *const commands[] = {
+        "MGET big\r\n", "GET big\r\n", "HRANDFIELD hash -4000000000\r\n", "SRANDMEMBER set -4000000000\r\n",
+        "ZRANDMEMBER zset -4000000000\r\n", "MULTI\r\nINCR n\r\nGET big\r\nINCR n\r\nEXEC\r\nINCR n\r\n",
+        "GET part\r\nGET part\r\nGET part\r\nINCR n\r\n",
+    };
+
+    (void)state;
+    ask("SETRANGE big 399999 x\r\n", ":400000\r\n");
+    ask("SETRANGE part 9999 x\r\n", ":10000\r\n");
+    ask("HSET hash f v\r\n", ":1\r\n");
+    ask("SADD set m\r\n", ":1\r\n");
+    ask("ZADD zset 1 m\r\n", ":1\r\n");
+    ask("CONFIG SET client-output-buffer-limit \"normal 25000 0 0\"\r\n", "+OK\r\n");
+    for (size_t i = 0; i < ARRAY_COUNT(commands); i++) {
+        struct client client;
+
+        join(&w, &client);
+        say(&client, commands[i]);
+        sim_run_for(w.sim, 20000);
+        assert_int_equal(client.closed, 1);
+        if (strncmp(commands[i], "MULTI", 5) != 0)
+            assert_int_equal(client.in_len, 0);
+        client_free(&client);
+    }
+    ask("GET n\r\n", "$1\r\n2\r\n");
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -274,6 +304,7 @@ int main(void)
         TEST(test_values_make_room_for_clients),
         TEST(test_who_needs_the_most_goes),
         TEST(test_the_bound_may_be_a_share),
+        TEST(test_no_reply_above_the_output_limit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
