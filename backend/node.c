@@ -174,7 +174,7 @@ static void node_turn(struct io_hook *hook)
         while ((at = list_pop_front(&node->dead)) != NULL)
             client_free(client_of_turn_node(at));
     while (clients_account(node));
-    io_submit(node->io);
+    io_submit(node->io); /* what is left counts for this turn */
     node->is_advanced = false;
     count_turn(node);
     node_close_store(node);

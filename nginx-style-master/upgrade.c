@@ -8,7 +8,7 @@
  *                                      ...
  *
  * Both masters serve from the same sockets until an operator sends QUIT to one of them. The new one
- * says over `parent` when it serves; if it leaves or stays silent instead, nothing has changed here.
+ * says over `parent` that it lives, then that it serves; if it leaves or stays silent instead, nothing has changed here.
  */
 #include "nginx-style-master/private.h"
 #include "common/base/mem.h"

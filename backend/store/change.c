@@ -487,7 +487,7 @@ static bool object_encode(struct store *store, struct object *object)
     const struct object_ops *type = store->options.types[object->type];
 
     buffer_clear(&store->scratch);
-    buffer_expect(&store->scratch, type->bytes(object)); /* more than the image, nearly always */
+    buffer_expect(&store->scratch, MIN(type->bytes(object), (size_t)RECORD_VALUE_MAX)); /* more than the image, nearly always */
     type->encode(object, &store->scratch);
     return !store->scratch.failed && store->scratch.len <= RECORD_VALUE_MAX;
 }

@@ -14,7 +14,7 @@
 #define ITEMS_GROW         6u /* per bucket: above, the table grows */
 #define ITEMS_SHRINK       4u /* below, it shrinks */
 #define SORT_STACK         64u
-#define SORT_AHEAD         8u  /* buckets */
+#define SORT_AHEAD         8u /* buckets */
 
 struct dict_bucket {
     uint8_t tags[PLACES];

@@ -48,7 +48,6 @@ const char *zset_encoding(const struct object *object)
 /* ---- scores in bytes ---------------------------------------------------------------------------- */
 
 #define SCORE_SIZE_MAX 8u
-#define DECODE_AHEAD   8u /* members */
 
 /* Little endian whatever the machine: images travel. */
 static uint32_t score_encode(double score, char out[SCORE_SIZE_MAX])
@@ -659,6 +658,8 @@ static bool image_next(struct bytes *image, struct bytes *member, double *score)
     return varint_read_bytes(image, member) && varint_read_bytes(image, &bytes) &&
            score_check(bytes, score);
 }
+
+#define DECODE_AHEAD 8u /* members */
 
 /* Members in the order of scores lie anywhere in the table: their buckets are on their way while others are added. */
 struct decode_ahead {

@@ -15,10 +15,20 @@ void buffer_deinit(struct buffer *buffer)
     *buffer = (struct buffer){.max = max};
 }
 
+static bool cap_set(struct buffer *buffer, size_t cap)
+{
+    char *grown = mem_realloc(buffer->data, cap);
+
+    if (grown == NULL)
+        return false;
+    buffer->data = grown;
+    buffer->cap = cap;
+    return true;
+}
+
 char *buffer_reserve(struct buffer *buffer, size_t size)
 {
     size_t wanted, cap;
-    char *grown;
 
     if (buffer->failed)
         return NULL;
@@ -31,11 +41,8 @@ char *buffer_reserve(struct buffer *buffer, size_t size)
     cap = MAX(cap, wanted);
     if (buffer->max != 0)
         cap = MIN(cap, buffer->max);
-    grown = mem_realloc(buffer->data, cap);
-    if (grown == NULL)
+    if (!cap_set(buffer, cap))
         goto fail;
-    buffer->data = grown;
-    buffer->cap = cap;
     return buffer->data + buffer->len;
 fail:
     buffer->failed = true;
@@ -45,15 +52,11 @@ fail:
 void buffer_expect(struct buffer *buffer, size_t size)
 {
     size_t wanted = buffer->len + size;
-    char *grown;
 
-    if (size < EXPECT_MIN || buffer->failed || buffer->cap - buffer->len >= size || wanted < size || (buffer->max != 0 && wanted > buffer->max))
+    if (size < EXPECT_MIN || buffer->failed || buffer->cap - buffer->len >= size || wanted < size ||
+        (buffer->max != 0 && wanted > buffer->max))
         return;
-    grown = mem_realloc(buffer->data, wanted);
-    if (grown == NULL)
-        return;
-    buffer->data = grown;
-    buffer->cap = wanted;
+    MAYBE(cap_set(buffer, wanted));
 }
 
 void buffer_append(struct buffer *buffer, const void *data, size_t size)
