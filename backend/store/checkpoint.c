@@ -18,13 +18,13 @@
 #define BUFFER_KEEP        (512u << 10) /* from one checkpoint to the next: fresh memory costs more than what is put there */
 #define IMAGE_CHEAP_BYTES  (64u << 10)
 #define IMAGE_BUDGET_BYTES (64u << 10) /* a step */
-#define IMAGE_PART_BITS    2u
+#define PAGE_PART_BITS     6u        /* of what is looked at before a page is composed, at a time */
 #define PAGE_PASSES_MAX    256u
 /* Keys of a page, on average: a page is composed in one go, which takes 50 to 200 us for so many. */
 #define PAGE_KEYS_HIGH     384u
 #define PAGE_KEYS_LOW      32u
 #define STEP_US            150u /* what a step takes at most, beside the last part of it */
-#define STEP_PARTS_MAX     32u
+#define STEP_PARTS_MAX     256u
 #define SKIPPED_MAX        512u
 #define DUE_BYTES_MIN      (1ull << 30)
 #define FILE_WEIGHT_MAX    4u        /* of the file, in what full records of all pages weigh: above, it is made anew */
@@ -505,21 +505,20 @@ static bool page_patch(struct store *store, struct buffer *out, struct checkpoin
     return true;
 }
 
-/* The images that a page wants before. This is what brings the page's keys into the cache, so it is a part of them a
- * step. False: more are wanted. */
-static bool page_image(struct store *store)
+/* All keys of a page are looked at before it is composed, a part of them at a time: some want an image, and each lies
+ * somewhere else in memory, where a first access takes up to 10 us. It is composed in one go, with all of them near. False: more
+ * are to be looked at. */
+static bool page_look(struct store *store)
 {
     struct checkpoint *c = store->checkpoint;
     struct imaging imaging = {.store = store};
 
-    if (store->object_bytes == 0) /* strings alone have none */
-        return true;
-    index_page_each(store->index, c->next.bits + IMAGE_PART_BITS, c->page | c->part << c->next.bits, page_image_each,
+    index_page_each(store->index, c->next.bits + PAGE_PART_BITS, c->page | c->part << c->next.bits, page_image_each,
                     &imaging);
     if (imaging.is_left && ++c->passes < PAGE_PASSES_MAX)
         return false;
     c->passes = 0;
-    c->part = (c->part + 1) % (1u << IMAGE_PART_BITS);
+    c->part = (c->part + 1) % (1u << PAGE_PART_BITS);
     return c->part == 0;
 }
 
@@ -536,7 +535,7 @@ static void page_sum(const struct checkpoint *c, struct checkpoint_page *row, co
     row->sum = checkpoint_sum(before, header.hash);
 }
 
-/* One page, or a part of the images that it wants before. */
+/* One page, or a look at a part of it before. */
 static void page_step(struct store *store, struct checkpoint_buffer *buffer)
 {
     struct checkpoint *c = store->checkpoint;
@@ -544,7 +543,7 @@ static void page_step(struct store *store, struct checkpoint_buffer *buffer)
     size_t start = buffer->bytes.len;
     bool has_record = true;
 
-    if (!page_image(store))
+    if (!page_look(store))
         return;
     if (c->is_full || !page_patch(store, &buffer->bytes, row, &has_record)) {
         MAYBE(checkpoint_page_compose(store, c->page, false, &buffer->bytes, row));

@@ -54,7 +54,7 @@ struct checkpoint {
     struct buffer moved;           /* the name of the key being applied */
     uint64_t next_file;
     uint32_t page;                 /* the next one to look at */
-    uint32_t part, passes;         /* of the page, whose images are being made; passes over its chains */
+    uint32_t part, passes;         /* of the page, being looked at; passes over its chains */
     struct checkpoint_buffer buffers[CHECKPOINT_BUFFERS];
     unsigned filling;
     char *slot; /* owns: CHECKPOINT_SLOT_SIZE, page-aligned */

@@ -10,7 +10,7 @@
 
 #define STEP_US      150u /* of a walk in pieces, at a time; */
 #define STEP_RECORDS 512u /* no more of them; */
-#define STEP_LOOK    16u  /* a look at the clock after so many */
+#define STEP_LOOK    4u   /* a look at the clock after so many */
 
 struct read_part {
     struct io_op op;

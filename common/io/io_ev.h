@@ -18,7 +18,7 @@ struct io_ev_options {
     const char *directory;         /* where relative paths start; NULL: the current one */
     uint32_t streams_us;           /* so long a turn receives (64 KiB at a time), then what came in goes out; half of it at least, from the first
                                     * receive on, however long its timers took; 0: until all have been served */
-    uint32_t files_us;             /* so long a turn tells of what the ring has done; 0: of all */
+    uint32_t files_us;             /* so long a turn tells of what the ring has done; half of it at least, as above; 0: of all */
     uint32_t steps_us;             /* after so long, together, the steps of a turn do no more than each must (io_step_begin()); 0: each as it likes */
     bool start_threads;            /* now, not with the first job: for before a seccomp filter */
 };

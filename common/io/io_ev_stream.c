@@ -47,7 +47,7 @@
 #define CLOSE_DRAIN_MAX (1u << 20)
 #define SLOTS_MIN     64
 #define SLICES_MAX    1024 /* the kernel's UIO_MAXIOV */
-#define LOOK_STREAMS  8    /* so many are served between two looks at the clock, where a turn is bounded */
+#define LOOK_STREAMS  4    /* so many are served between two looks at the clock, where a turn is bounded */
 
 enum stream_state {
     STREAM_OPEN,
@@ -590,7 +590,7 @@ static void streams_event(struct ev_loop *loop, ev_io *watcher, int libev_events
     struct io_ev *ev = CONTAINER_OF(watcher, struct io_ev, stream_watcher);
 
     (void)loop, (void)libev_events;
-    if (ev->stream_event_at < ev->stream_event_count)
+    if (ev->stream_event_at < ev->stream_event_count || !list_is_empty(&ev->stream_late))
         return; /* this turn has had enough */
     ev->stream_event_at = 0;
     ev->stream_event_count = epoll_wait(ev->stream_fd, ev->stream_events, IO_EV_STREAM_EVENTS, 0);

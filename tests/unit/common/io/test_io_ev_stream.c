@@ -347,16 +347,21 @@ static void busy_fire(struct io_timer *timer)
 
 struct turns {
     struct io_hook hook;
-    unsigned count;
+    unsigned count, early; /* in so many `again` had more than `len` while `last` still waited */
+    const struct end *again, *last;
+    size_t len;
 };
 
 static void turns_run(struct io_hook *hook)
 {
-    CONTAINER_OF(hook, struct turns, hook)->count++;
+    struct turns *turns = CONTAINER_OF(hook, struct turns, hook);
+
+    turns->count++;
+    turns->early += turns->again != NULL && turns->again->got_len > turns->len && turns->last->got_len == 0;
 }
 
 /* Each receive takes longer than the turn has: of what was received ahead all but the first eight are put off. They are
- * served first in the next turn, eight and more, whatever comes in meanwhile. */
+ * served first in the next turns, four and more in each, and all of them before anyone is asked again. */
 static void put_off_open(struct loop *loop, struct end *ends, int count, const char *data, size_t len)
 {
     loop_open(loop, (struct io_ev_options){.streams_us = 2000, .sockets = IO_SOCKETS_TOGETHER});
@@ -370,10 +375,10 @@ static void put_off_open(struct loop *loop, struct end *ends, int count, const c
 
 static void test_who_was_put_off_comes_first(void **state)
 {
-    enum { ENDS = 50, AGAIN = 8 };
+    enum { ENDS = 50, AHEAD = 32, AGAIN = 8 };
     struct loop loop;
     struct end ends[ENDS];
-    struct turns turns = {.hook.run = turns_run};
+    struct turns turns = {.hook.run = turns_run, .again = &ends[0], .last = &ends[AHEAD - 1], .len = 2};
 
     (void)state;
     put_off_open(&loop, ends, ENDS, "hi", 2);
@@ -384,11 +389,13 @@ static void test_who_was_put_off_comes_first(void **state)
     assert_true(ends[AGAIN].stream.rest_len_ > 0);
     for (int k = 0; k < AGAIN; k++)
         peer_write(&ends[k], "!", 1); /* they are back before the others had their turn */
-    ends[ENDS - 1].stop_at = 2;
+    ends[0].stop_at = 0;
+    ends[AHEAD - 1].stop_at = 2; /* the last that was received ahead */
     loop_run(&loop);
-    for (int k = 0; k < ENDS; k++)
+    for (int k = 0; k < AHEAD; k++)
         assert_true(ends[k].got_len >= 2);
-    assert_true(turns.count <= 2 + ENDS / 8);
+    assert_true(turns.count <= 2 + AHEAD / 4);
+    assert_int_equal(turns.early, 0);
     for (int k = 0; k < ENDS; k++) {
         run_until_got(&loop, &ends[k], k < AGAIN ? 3 : 2);
         end_close(&ends[k]);
