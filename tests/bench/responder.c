@@ -9,6 +9,10 @@
  *
  * With --turns it looks at its thread's CPU clock at the beginning and the end of each turn of its loop, and says at
  * SIGTERM: turns COUNT OVER-A-MILLISECOND LONGEST-MICROSECONDS. What such a loop shows is the machine's.
+ *
+ * With --work-ns and --memory each request takes that much longer, in which it looks at WORK_TOUCHES places of that
+ * memory: for a machine that stops who uses much of its processors, or is slow to find memory again. A turn is of
+ * WORK_EVENTS clients then, so that the work by itself is far from a millisecond.
  */
 #include "common/base/bytes.h"
 #include "common/base/mem.h"
@@ -27,6 +31,8 @@
 #define EVENTS_MAX   1024
 #define RECEIVE_SIZE (256u << 10)
 #define LONG_TURN_US 1000u
+#define WORK_TOUCHES 4u  /* as a SET: an index's bucket, an old entry, a new one, a log */
+#define WORK_EVENTS  16
 
 struct client {
     int fd;
@@ -39,13 +45,48 @@ struct turns {
     uint64_t count, long_count, us_max; /* of the thread's CPU time */
 };
 
+struct work {
+    uint64_t ns;     /* for each request; 0: none */
+    char *memory;    /* owns */
+    size_t size;
+    uint64_t random;
+};
+
 struct responder {
     int listener, epoll;
     struct turns turns;
+    struct work work;
     char *value; /* owns; x's: what follows the key */
     uint32_t value_size;
     struct words words; /* borrow from the client's input while one request is answered */
 };
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec now;
+
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static void work_open(struct work *work)
+{
+    work->memory = must_alloc(work->size);
+    memset(work->memory, 1, work->size);
+    work->random = 1;
+}
+
+static void work_do(struct work *work)
+{
+    uint64_t until_ns = clock_ns(CLOCK_MONOTONIC) + work->ns;
+
+    for (unsigned i = 0; i < WORK_TOUCHES && work->size > 0; i++) {
+        work->random = work->random * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX */
+        ((volatile char *)work->memory)[(work->random >> 16) % work->size]++;
+    }
+    while (clock_ns(CLOCK_MONOTONIC) < until_ns)
+        continue;
+}
 
 static void add(struct client *client, struct bytes text)
 {
@@ -164,9 +205,12 @@ static void client_read(struct responder *r, struct client *client)
     }
     client->in.end += (size_t)got;
     input = bytes_of(client->in.data + client->in.start, queue_len(&client->in));
-    while (input.len > 0 && result == WORDS_OK)
+    while (input.len > 0 && result == WORDS_OK) {
         result = input.data[0] == '*' ? answer_redis(r, client, &input)
                                       : answer_memcache(r, client, &input);
+        if (r->work.ns != 0 && result == WORDS_OK)
+            work_do(&r->work);
+    }
     client->in.start = client->in.end - input.len;
     if (input.len == 0)
         client->in.start = client->in.end = 0;
@@ -204,10 +248,7 @@ static void serve(struct responder *r, const struct epoll_event *events, int cou
 
 static uint64_t cpu_us(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID) / 1000;
 }
 
 static void serve_counted(struct responder *r, const struct epoll_event *events, int count)
@@ -235,7 +276,7 @@ static void run(struct responder *r)
     struct epoll_event *events = must_alloc(sizeof(*events) * EVENTS_MAX);
 
     while (!is_ended) {
-        int count = net_wait(r->epoll, events, EVENTS_MAX);
+        int count = net_wait(r->epoll, events, r->work.ns != 0 ? WORK_EVENTS : EVENTS_MAX);
 
         if (r->turns.are_counted)
             serve_counted(r, events, count);
@@ -247,7 +288,7 @@ static void run(struct responder *r)
 
 NORETURN static void die_of_usage(void)
 {
-    die(0, "usage: responder --port N [--host ADDRESS] [--value-size BYTES] [--turns]");
+    die(0, "usage: responder --port N [--host ADDRESS] [--value-size BYTES] [--turns] [--work-ns N] [--memory BYTES]");
 }
 
 int main(int argc, char **argv)
@@ -257,6 +298,8 @@ int main(int argc, char **argv)
         {"port", required_argument, NULL, 'p'},
         {"value-size", required_argument, NULL, 'v'},
         {"turns", no_argument, NULL, 't'},
+        {"work-ns", required_argument, NULL, 'w'},
+        {"memory", required_argument, NULL, 'm'},
         {NULL, 0, NULL, 0},
     };
     const char *host = "127.0.0.1";
@@ -273,6 +316,10 @@ int main(int argc, char **argv)
             r.value_size = (uint32_t)option_number("value-size", optarg, 1, WORDS_SIZE_MAX);
         else if (option == 't')
             r.turns.are_counted = true;
+        else if (option == 'w')
+            r.work.ns = option_number("work-ns", optarg, 0, 1000000);
+        else if (option == 'm')
+            r.work.size = (size_t)option_number("memory", optarg, 0, 1ull << 40);
         else
             die_of_usage();
     }
@@ -282,11 +329,13 @@ int main(int argc, char **argv)
         sigaction(SIGTERM, &(struct sigaction){.sa_handler = end}, NULL);
     r.value = must_alloc(r.value_size);
     memset(r.value, 'x', r.value_size);
+    work_open(&r.work);
     r.epoll = epoll_create1(EPOLL_CLOEXEC);
     r.listener = net_listen(host, port);
     net_watch(r.epoll, r.listener, EPOLLIN, NULL);
     run(&r);
     printf("turns %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", r.turns.count, r.turns.long_count, r.turns.us_max);
+    mem_free(r.work.memory);
     mem_free(r.value);
     return 0;
 }
