@@ -144,6 +144,7 @@ void checkpoint_destroy(struct store *store)
     buffer_deinit(&c->moved);
     checkpoint_table_free(&c->table);
     checkpoint_table_free(&c->next_table);
+    checkpoint_table_free(&c->spare_table);
     mem_free(c->marks.changed);
     mem_free(c->slot);
     mem_free(c);
@@ -256,7 +257,7 @@ static void checkpoint_end(struct store *store, int err)
             buffer_clear(&c->buffers[i].bytes);
     buffer_deinit(&c->kept);
     if (err == 0) {
-        checkpoint_table_free(&c->table);
+        c->spare_table = c->table;
         c->table = c->next_table;
         c->meta = c->next;
         c->old_file_end = c->is_full ? c->file_end : 0; /* what was before that has gone */
@@ -266,7 +267,8 @@ static void checkpoint_end(struct store *store, int err)
         store->stats.checkpoint_lsn = c->meta.lsn;
         store_log_release(store->log, c->meta.hot_from, c->meta.cold_from);
     } else {
-        checkpoint_table_free(&c->next_table);
+        if (c->next_table.pages != NULL) /* else it ended before it had one */
+            c->spare_table = c->next_table;
         bits_give_back(c);
         c->is_broken |= !is_no_room(err) || c->is_flushing;
         log_error(store->text_log, "store: no checkpoint was written shard=%u why=\"%s\"",
@@ -522,6 +524,17 @@ static bool page_look(struct store *store)
     return c->part == 0;
 }
 
+/* META is to say of all pages what this one's row says: how many keys, and, K3, from where on records are needed. */
+static void page_row_set(struct checkpoint *c)
+{
+    const struct checkpoint_page *row = &c->next_table.pages[c->page];
+
+    c->next.keys += row->keys;
+    if (row->chain_sequence != 0)
+        c->next.hot_from = MIN(c->next.hot_from, row->chain_sequence);
+    c->page++;
+}
+
 /* K8. `record`: the page's new one; NULL: there is none. */
 static void page_sum(const struct checkpoint *c, struct checkpoint_page *row, const char *record)
 {
@@ -552,7 +565,7 @@ static void page_step(struct store *store, struct checkpoint_buffer *buffer)
     bit_move(c->marks.changed, c->marks.taken, c->page);
     bit_move(c->marks.gone, c->marks.taken_gone, c->page);
     page_sum(c, row, has_record && !buffer->bytes.failed ? buffer->bytes.data + start : NULL);
-    c->page++;
+    page_row_set(c);
     if (buffer->bytes.failed ||
         (has_record && !checkpoint_table_add(&c->next_table, c->next_end, (uint32_t)(buffer->bytes.len - start))))
         c->err = ERR_FULL;
@@ -572,7 +585,7 @@ static bool pages_step(struct store *store)
         if (is_old || bit_is_set(c->marks.changed, c->page))
             break;
         c->next_table.pages[c->page] = *row; /* K4 */
-        c->page++;
+        page_row_set(c);
         if (++skipped == SKIPPED_MAX)
             return true;
     }
@@ -604,21 +617,6 @@ static bool pages_work(struct store *store)
 
 /* ---- META ------------------------------------------------------------------------------------- */
 
-/* K3: from where on records are needed. */
-static void meta_froms(struct store *store)
-{
-    struct checkpoint *c = store->checkpoint;
-
-    c->next.keys = 0;
-    for (uint32_t i = 0; i < c->next.page_count; i++) {
-        const struct checkpoint_page *row = &c->next_table.pages[i];
-
-        c->next.keys += row->keys;
-        if (row->chain_sequence != 0)
-            c->next.hot_from = MIN(c->next.hot_from, row->chain_sequence);
-    }
-}
-
 static size_t meta_pages_size(const struct checkpoint *c)
 {
     return sizeof(struct checkpoint_page) * c->next_table.page_count;
@@ -633,7 +631,6 @@ static void meta_head_fill(struct store *store)
 {
     struct checkpoint *c = store->checkpoint;
 
-    meta_froms(store);
     memcpy(c->next.flush_lsn, store->flush_lsn, sizeof(c->next.flush_lsn));
     memcpy(c->next.places, store->places, sizeof(c->next.places));
     c->next.swap_lsn = store->swap_lsn;
@@ -845,14 +842,20 @@ uint64_t checkpoint_room(const struct store *store)
     return wanted - MIN(wanted, there);
 }
 
-/* Begins with what is in the file already. */
+/* Begins with what is in the file already. Each of its rows is set before META. */
 static bool next_table_make(struct checkpoint *c)
 {
     struct checkpoint_table *table = &c->next_table;
     uint32_t count = c->is_full ? 0 : c->table.extent_count;
 
-    *table = (struct checkpoint_table){.page_count = c->next.page_count};
-    table->pages = mem_zalloc(sizeof(*table->pages) * c->next.page_count);
+    *table = c->spare_table;
+    c->spare_table = (struct checkpoint_table){0};
+    table->extent_count = 0;
+    if (table->page_count != c->next.page_count) {
+        checkpoint_table_free(table);
+        table->page_count = c->next.page_count;
+        table->pages = mem_zalloc(sizeof(*table->pages) * c->next.page_count);
+    }
     if (table->pages == NULL)
         return false;
     for (uint32_t i = 0; i < count; i++)

@@ -50,6 +50,7 @@ struct checkpoint {
     struct io_op op;
     struct checkpoint_meta next;
     struct checkpoint_table next_table;
+    struct checkpoint_table spare_table; /* of the one before the newest, or of one that failed: its memory is for the next */
     struct buffer kept;            /* of the record being composed, or applied */
     struct buffer moved;           /* the name of the key being applied */
     uint64_t next_file;
