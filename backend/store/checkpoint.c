@@ -17,14 +17,14 @@
 #define BUFFER_SIZE        (256u << 10)
 #define BUFFER_KEEP        (512u << 10) /* from one checkpoint to the next: fresh memory costs more than what is put there */
 #define IMAGE_CHEAP_BYTES  (64u << 10)
-#define IMAGE_BUDGET_BYTES (64u << 10) /* a step */
-#define PAGE_PART_BITS     6u        /* of what is looked at before a page is composed, at a time */
-#define PAGE_PASSES_MAX    256u
+#define IMAGE_BUDGET_BYTES (64u << 10) /* a look */
+#define PAGE_PART_BITS     5u        /* of what is looked at before a page is composed, at a time */
+#define PAGE_PASSES_MAX    1024u     /* looks at the same part again, of a page */
 /* Keys of a page, on average: a page is composed in one go, which takes 50 to 200 us for so many. */
 #define PAGE_KEYS_HIGH     384u
 #define PAGE_KEYS_LOW      32u
 #define STEP_US            150u /* what a step takes at most, beside the last part of it */
-#define STEP_PARTS_MAX     256u
+#define STEP_PARTS_MAX     (16u << PAGE_PART_BITS) /* where the clock stands still */
 #define SKIPPED_MAX        512u
 #define DUE_BYTES_MIN      (1ull << 30)
 #define FILE_WEIGHT_MAX    4u        /* of the file, in what full records of all pages weigh: above, it is made anew */
@@ -464,7 +464,7 @@ static struct checkpoint_buffer *buffer_get(struct store *store)
 struct imaging {
     struct store *store;
     uint64_t bytes;
-    bool is_left;
+    bool is_left, has_failed;
 };
 
 static void page_image_each(void *arg, struct entry *e)
@@ -482,12 +482,14 @@ static void page_image_each(void *arg, struct entry *e)
     size = store->options.types[object->type]->bytes(object);
     if (size > IMAGE_CHEAP_BYTES && object->chain_sequence + CHAIN_AGE_MAX >= store_log_hot_sequence(store->log))
         return;
+    if (imaging->has_failed) /* nor will there be room for others: the page keeps their chains */
+        return;
     if (imaging->bytes >= IMAGE_BUDGET_BYTES && !store->checkpoint->is_urgent) {
         imaging->is_left = true;
         return;
     }
     imaging->bytes += size + 512;
-    MAYBE(store_image(store, index_hash(store->index, entry_db(e), entry_key(e)), e) != 0);
+    imaging->has_failed = store_image(store, index_hash(store->index, entry_db(e), entry_key(e)), e) != 0;
 }
 
 /* A patch that is no larger than all of it. */
@@ -517,10 +519,11 @@ static bool page_look(struct store *store)
 
     index_page_each(store->index, c->next.bits + PAGE_PART_BITS, c->page | c->part << c->next.bits, page_image_each,
                     &imaging);
-    if (imaging.is_left && ++c->passes < PAGE_PASSES_MAX)
+    if (imaging.is_left && !imaging.has_failed && ++c->passes < PAGE_PASSES_MAX)
         return false;
-    c->passes = 0;
     c->part = (c->part + 1) % (1u << PAGE_PART_BITS);
+    if (c->part == 0)
+        c->passes = 0;
     return c->part == 0;
 }
 

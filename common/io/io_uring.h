@@ -24,8 +24,8 @@ struct uring_op {
     bool is_aside; /* the loop is not to make it, see I4 */
 };
 
-/* `reap_us`: so long a turn calls done(), then it is the next one's; 0: until all have been called. Errors: what the
- * kernel said (-EPERM, -ENOSYS where it is forbidden). */
+/* `reap_us`: so long after a turn's begin it calls done(), but half of that in any case, then it is the next one's; 0: until
+ * all have been called. Errors: what the kernel said (-EPERM, -ENOSYS where it is forbidden). */
 MUST_USE int uring_create(struct ev_loop *loop, struct io *io, uint32_t reap_us, struct uring **out);
 /* Waits for what is under way; done() is not called for it. */
 void uring_destroy(struct uring **uring);

@@ -12,7 +12,7 @@
  *
  * With --work-ns and --memory each request takes that much longer, in which it looks at WORK_TOUCHES places of that
  * memory: for a machine that stops who uses much of its processors, or is slow to find memory again. A turn is of
- * WORK_EVENTS clients then, so that the work by itself is far from a millisecond.
+ * WORK_EVENTS clients then, so that the work by itself is far from a millisecond where memory is near.
  */
 #include "common/base/bytes.h"
 #include "common/base/mem.h"

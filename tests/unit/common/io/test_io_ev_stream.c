@@ -360,7 +360,7 @@ static void turns_run(struct io_hook *hook)
     turns->early += turns->again != NULL && turns->again->got_len > turns->len && turns->last->got_len == 0;
 }
 
-/* Each receive takes longer than the turn has: of what was received ahead all but the first eight are put off. They are
+/* Each receive takes longer than the turn has: of what was received ahead all but the first four are put off. They are
  * served first in the next turns, four and more in each, and all of them before anyone is asked again. */
 static void put_off_open(struct loop *loop, struct end *ends, int count, const char *data, size_t len)
 {
