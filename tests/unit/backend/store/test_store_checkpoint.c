@@ -6,6 +6,7 @@
 #include "tests/unit/backend/store/store_world.h"
 
 #include "backend/store/checkpoint_private.h"
+#include "backend/store/log_private.h"
 
 #include <stdlib.h>
 
@@ -917,6 +918,66 @@ static void test_a_checkpoint_gets_room_on_a_full_disk(void **state)
     }
 }
 
+static unsigned encode_count;
+static struct store_log *failing; /* it fails when the first image is made; NULL: it does not */
+
+static void encode_counted(const struct object *object, struct buffer *out)
+{
+    encode_count++;
+    if (failing != NULL)
+        failing->error = -EIO;
+    hash_ops.encode(object, out);
+}
+
+/* A hash with one field of 20,000 bytes, and a chain. */
+static void hash_put(struct world *w, unsigned k)
+{
+    char name[32], *value = must_alloc(20000);
+    struct bytes field = BYTES("field");
+    struct store_key key;
+    struct object *object;
+    bool is_new;
+
+    world_fill(value, 20000, k);
+    store_find(w->store, MANY_DB, world_other_key(k, name), &key);
+    object = store_object_open(w->store, &key, STORE_HASH, true);
+    assert_int_equal(hash_set(object, field, bytes_of(value, 20000), &is_new), 0);
+    effect_begin(store_effects(w->store), HASH_EFFECT_SET, 2);
+    effect_bytes(store_effects(w->store), field);
+    effect_bytes(store_effects(w->store), bytes_of(value, 20000));
+    assert_int_equal(store_change(w->store, &key), 0);
+    store_turn_end(w->store);
+    sim_run_for(w->sim, 5000);
+    mem_free(value);
+}
+
+/* The log has failed when the pages of a checkpoint are about to be written: the images that it wants are refused, and not
+ * made again and again. */
+static void test_images_that_are_refused_are_not_made_again(void **state)
+{
+    enum { OBJECTS = 300 };
+    struct object_ops ops = hash_ops;
+    struct world w;
+
+    (void)state;
+    ops.encode = encode_counted;
+    world_init(&w, 1, NULL);
+    w.options.types[STORE_HASH] = &ops;
+    world_open(&w);
+    for (unsigned k = 0; k < OBJECTS; k++)
+        hash_put(&w, k);
+    sim_run_for(w.sim, 1000000);
+    encode_count = 0;
+    failing = w.store->log;
+    MAYBE(store_checkpoint(w.store));
+    sim_run_for(w.sim, 60000000);
+    failing = NULL;
+    assert_int_equal(w.store->checkpoint->state, CHECKPOINT_IDLE);
+    assert_in_range(encode_count, 1, OBJECTS);
+    w.counts_lie = true;
+    world_deinit(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -928,6 +989,7 @@ int main(void)
         cmocka_unit_test(test_older_versions_are_read),
         cmocka_unit_test(test_a_newer_version_is_refused),
         cmocka_unit_test(test_a_checkpoint_gets_room_on_a_full_disk),
+        cmocka_unit_test(test_images_that_are_refused_are_not_made_again),
     };
 
     return cmocka_run_group_tests_name("store_checkpoint", tests, NULL, NULL);
