@@ -653,7 +653,7 @@ static struct bytes meta_part(const struct checkpoint *c, size_t at)
     return bytes_skip(bytes_of(c->next_table.extents, meta_size(c) - pages), at - pages);
 }
 
-/* META goes into one write, and is hashed, a part at a time. */
+/* META goes into one write, a part at a time. */
 static bool meta_step(struct store *store)
 {
     struct checkpoint *c = store->checkpoint;

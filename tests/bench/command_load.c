@@ -77,14 +77,6 @@ struct command_load {
     struct proto_limits limits;
 };
 
-static uint64_t next_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
 /* ---- requests ---- */
 
 /* Gray et al., "Quickly generating billion-record synthetic databases", SIGMOD 1994. */
@@ -237,14 +229,6 @@ static size_t replies_scan(struct command_load *l, struct client *client, struct
         client->replies--;
     }
     return used;
-}
-
-static uint64_t clock_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 static void paced_done(struct command_load *l, const struct client *client)

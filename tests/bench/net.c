@@ -108,12 +108,17 @@ void net_rewatch(int epoll, int fd, uint32_t events, void *data)
         die(errno, "epoll_ctl");
 }
 
-uint64_t clock_us(void)
+uint64_t clock_ns(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+uint64_t clock_us(void)
+{
+    return clock_ns() / 1000;
 }
 
 void queue_reserve(struct queue *queue, size_t size)

@@ -28,7 +28,17 @@ void net_rewatch(int epoll, int fd, uint32_t events, void *data);
 /* Waits for events, at most `max`; 0: a signal came. */
 int net_wait(int epoll, struct epoll_event *events, int max);
 
+uint64_t clock_ns(void);
 uint64_t clock_us(void);
+
+/* Marsaglia's xorshift: the same numbers in every run. `*state` is not zero. */
+static inline uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
 
 /* Bytes waiting to be sent. Grows up to QUEUE_BYTES_MAX: past that the bench is wrong, and dies. */
 #define QUEUE_BYTES_MAX (64u << 20)

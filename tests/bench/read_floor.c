@@ -61,14 +61,6 @@ struct read_floor {
     struct words words; /* borrow from a client's input while one request is looked at */
 };
 
-static uint64_t next_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
 static void client_ready(struct read_floor *f, struct client *client)
 {
     if (client->is_ready)

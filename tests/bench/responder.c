@@ -61,14 +61,6 @@ struct responder {
     struct words words; /* borrow from the client's input while one request is answered */
 };
 
-static uint64_t clock_ns(clockid_t clock)
-{
-    struct timespec now;
-
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static void work_open(struct work *work)
 {
     work->memory = must_alloc(work->size);
@@ -78,13 +70,11 @@ static void work_open(struct work *work)
 
 static void work_do(struct work *work)
 {
-    uint64_t until_ns = clock_ns(CLOCK_MONOTONIC) + work->ns;
+    uint64_t until_ns = clock_ns() + work->ns;
 
-    for (unsigned i = 0; i < WORK_TOUCHES && work->size > 0; i++) {
-        work->random = work->random * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX */
-        ((volatile char *)work->memory)[(work->random >> 16) % work->size]++;
-    }
-    while (clock_ns(CLOCK_MONOTONIC) < until_ns)
+    for (unsigned i = 0; i < WORK_TOUCHES && work->size > 0; i++)
+        ((volatile char *)work->memory)[next_random(&work->random) % work->size]++;
+    while (clock_ns() < until_ns)
         continue;
 }
 
@@ -248,7 +238,10 @@ static void serve(struct responder *r, const struct epoll_event *events, int cou
 
 static uint64_t cpu_us(void)
 {
-    return clock_ns(CLOCK_THREAD_CPUTIME_ID) / 1000;
+    struct timespec now;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
 static void serve_counted(struct responder *r, const struct epoll_event *events, int count)

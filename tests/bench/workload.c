@@ -23,14 +23,6 @@ bool workload_command_of(const char *name, enum workload_command *out)
     return false;
 }
 
-static uint64_t next_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
-}
-
 /* The numbers from 0 to count - 1 in an order that every run repeats. */
 static uint32_t *shuffled(uint32_t count)
 {
